@@ -1,0 +1,135 @@
+"""Frames to bytes and back: the one place that knows msgpack.
+
+Decoding never executes or constructs anything but plain msgpack types, has a size limit, and turns every
+failure into a `FrameError` that says what to do. The server decodes client frames; `client.py` decodes
+server frames.
+"""
+
+from typing import Any, TypeVar
+
+import msgpack
+from pydantic import TypeAdapter, ValidationError
+
+from .messages import (
+    CLIENT_TYPES,
+    MAX_FRAME_BYTES,
+    SERVER_TYPES,
+    ClientFrame,
+    ErrorCode,
+    Frame,
+    Hello,
+    Ping,
+    ServerFrame,
+    Start,
+    Steer,
+    Stop,
+)
+
+AnyClientFrame = Hello | Start | Steer | Stop | Ping
+_client: TypeAdapter[AnyClientFrame] = TypeAdapter(ClientFrame)
+_server: TypeAdapter[Any] = TypeAdapter(ServerFrame)
+F = TypeVar("F", bound=Frame)
+
+
+class FrameError(ValueError):
+    """A frame that cannot be taken, with the code and the sentence for the one who sent it."""
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        field: str | None = None,
+        run: str | None = None,
+        id: str | None = None,  # noqa: A002 - the name on the wire
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.field = field
+        self.run = run
+        self.id = id
+
+
+def encode(frame: Frame) -> bytes:
+    """One frame as msgpack. Fields that are null stay in, so that both sides see one shape."""
+    packed: bytes = msgpack.packb(frame.model_dump(mode="python"), use_bin_type=True, default=str)
+    return packed
+
+
+def decode_client(data: bytes) -> AnyClientFrame:
+    """Validate one frame from a client. Raises FrameError; never anything else for any bytes."""
+    frame: AnyClientFrame = _decode(data, CLIENT_TYPES, _client, MAX_FRAME_BYTES)
+    return frame
+
+
+def decode_server(data: bytes) -> Any:
+    """Validate one frame from a server (any size the transport let through). Raises FrameError."""
+    return _decode(data, SERVER_TYPES, _server, len(data))
+
+
+def _decode(data: bytes, types: dict[str, type[Frame]], adapter: TypeAdapter[Any], limit: int) -> Any:
+    if len(data) > limit:
+        raise FrameError(
+            ErrorCode.TOO_LARGE,
+            f"The frame has {len(data)} bytes; at most {limit} are allowed. Send fewer or shorter messages.",
+        )
+    try:
+        value = msgpack.unpackb(data, raw=False, strict_map_key=True, ext_hook=_refuse_ext)
+    except Exception as error:  # msgpack raises half a dozen unrelated types, RecursionError among them
+        raise FrameError(
+            ErrorCode.BAD_FRAME,
+            f"The frame is not one valid msgpack value ({type(error).__name__}). "
+            "Encode one map per binary frame.",
+        ) from None
+    if not isinstance(value, dict):
+        raise FrameError(
+            ErrorCode.BAD_FRAME,
+            f"The frame holds a {type(value).__name__}, not a map. Send a map with a `type` field.",
+        )
+    kind = value.get("type")
+    names = ", ".join(types)
+    if kind is None:
+        raise FrameError(
+            ErrorCode.UNKNOWN_TYPE, f"The frame has no `type`. It must be one of: {names}.", field="type"
+        )
+    if not isinstance(kind, str) or kind not in types:
+        shown = repr(kind)[:60]
+        raise FrameError(
+            ErrorCode.UNKNOWN_TYPE,
+            f"The frame's type {shown} is not known. It must be one of: {names}.",
+            field="type",
+        )
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise _explain(kind, value, error) from None
+
+
+def _refuse_ext(code: int, _data: bytes) -> Any:
+    raise ValueError(f"msgpack extension type {code} is not part of the protocol")
+
+
+def _explain(kind: str, value: dict[str, Any], error: ValidationError) -> FrameError:
+    """The first thing wrong, as a sentence with the path of the field."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    first = problems[0]
+    path = ".".join(str(part) for part in first["loc"][1:] if part != "[key]")
+    what = first["msg"][0].lower() + first["msg"][1:]
+    if first["type"] == "extra_forbidden":
+        what = "this field is not part of the message; leave it out"
+    elif first["type"] == "missing":
+        what = "this field is missing"
+    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    where = f"field `{path}`: " if path else ""
+    return FrameError(
+        ErrorCode.INVALID,
+        f"The {kind} frame is not valid: {where}{what}.{more}",
+        field=path or None,
+        run=_name(value.get("run")),
+        id=_name(value.get("id")),
+    )
+
+
+def _name(value: Any) -> str | None:
+    return value[:64] if isinstance(value, str) else None

@@ -1,0 +1,374 @@
+"""Every frame of the wire contract as a typed model.
+
+Client frames are validated strictly (no coercion, no unknown fields, no NaN or infinity); what fails
+becomes an `error` frame with a sentence and changes nothing. Server frames use the same kind of model so
+that one JSON Schema describes both directions.
+
+Positions count tokens of prompt and reply together from 0. Row p belongs to the forward pass whose input
+was token p, so the last token of a reply has no row. `seq` numbers the events of one run from 1; both run
+ids and sequence numbers mean something only together with the `epoch` of the welcome they came after.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SUBPROTOCOL = "steersight.v1"
+PROTOCOL_VERSION = 1
+
+# Limits that the types themselves carry. The rest travels in `welcome.limits`.
+MAX_FRAME_BYTES = 256 * 1024
+MAX_MESSAGES = 256
+MAX_VECTORS = 32
+MAX_STRENGTH = 10.0
+MAX_STOP_STRINGS = 8
+
+Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
+Strength = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)]
+Strengths = Annotated[dict[Identifier, Strength], Field(max_length=MAX_VECTORS)]
+Revision = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class ErrorCode(StrEnum):
+    """What an `error` frame is about. A client may act on the code and show the message."""
+
+    BAD_FRAME = "bad_frame"
+    UNKNOWN_TYPE = "unknown_type"
+    INVALID = "invalid"
+    TOO_LARGE = "too_large"
+    UNEXPECTED = "unexpected"
+    UNAUTHORIZED = "unauthorized"
+    UNKNOWN_RUN = "unknown_run"
+    UNKNOWN_VECTOR = "unknown_vector"
+    UNKNOWN_METRIC = "unknown_metric"
+    STALE_REVISION = "stale_revision"
+    DUPLICATE_RUN = "duplicate_run"
+    PROMPT_TOO_LONG = "prompt_too_long"
+    BUSY = "busy"
+    ENGINE_NOT_READY = "engine_not_ready"
+    ENGINE_FAILED = "engine_failed"
+    INTERNAL = "internal"
+
+
+class Frame(BaseModel):
+    """Base of everything on the wire: strict, closed, immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# ---------------------------------------------------------------- client to server
+
+
+class ChatMessage(Frame):
+    """One turn of the conversation that makes the prompt."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[str, Field(max_length=200_000)]
+
+
+class Sampling(Frame):
+    """How the next token is drawn. Temperature 0 is greedy and reproducible."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 256
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """0 means: do not limit to the k likeliest tokens."""
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=MAX_STOP_STRINGS)
+    ] = []
+    repetition_penalty: Annotated[float, Field(gt=0, le=5)] = 1.0
+
+
+class Hello(Frame):
+    """The first frame of a connection; the server answers `welcome`."""
+
+    type: Literal["hello"] = "hello"
+    token: Annotated[str, Field(max_length=1024)] | None = None
+
+
+class Start(Frame):
+    """Start a run. `id` is the client's own name for it, used to match `started` or `error` to this frame."""
+
+    type: Literal["start"] = "start"
+    id: Identifier
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    sampling: Sampling = Sampling()
+    strengths: Strengths = {}
+    """Revision 0 of the run: in force from the first forward pass on."""
+    metrics: Annotated[list[Identifier], Field(max_length=64)] | None = None
+    """Metric ids to send rows of; null means all that `welcome` names; an empty list means no rows."""
+    prompt_rows: bool = True
+    """Whether rows of the prompt are sent too."""
+
+
+class Steer(Frame):
+    """Replace a run's strengths. The full set travels: a vector that is not named has strength 0."""
+
+    type: Literal["steer"] = "steer"
+    run: Identifier
+    rev: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    """The client's number of this state; it must be larger than every number the run has had."""
+    strengths: Strengths
+
+
+class Stop(Frame):
+    """End a run now; `finished` follows with reason `cancelled`. Stopping a finished run is no error."""
+
+    type: Literal["stop"] = "stop"
+    run: Identifier
+
+
+class Ping(Frame):
+    """Ask for a `pong` with the same `t`, whatever it is to the client (milliseconds, say)."""
+
+    type: Literal["ping"] = "ping"
+    t: float
+
+
+ClientFrame = Annotated[Hello | Start | Steer | Stop | Ping, Field(discriminator="type")]
+
+# ---------------------------------------------------------------- server to client
+
+
+class EngineStatus(Frame):
+    """Where the engine is between a cold start and serving."""
+
+    state: Literal["loading", "ready", "failed", "stopped"]
+    stage: str
+    """A short sentence for people: what is happening now, or why it failed."""
+    progress: Annotated[float, Field(ge=0, le=1)]
+    """Share of the expected loading time; an estimate, 1 when ready."""
+
+
+class ModelInfo(Frame):
+    """The served model. Null in `welcome` until its configuration has been read."""
+
+    id: str
+    layers: Count
+    hidden_size: Count
+    vocab_size: Count
+    dtype: str
+    max_model_len: Count
+    special_ids: list[int]
+    """Ids of special tokens: columns of the heatmap, but not part of the reply's text."""
+
+
+class ColorScale(Frame):
+    """How a metric is coloured when the client has no better idea."""
+
+    kind: Literal["sequential", "diverging"]
+    lo: float | None
+    """Fixed lower end in display units, or null to fit the data."""
+    hi: float | None
+    mid: float | None = None
+    """Value of the neutral colour of a diverging scale, in display units."""
+
+
+class MetricInfo(Frame):
+    """One metric: one number per token and layer."""
+
+    id: Identifier
+    label: str
+    description: str
+    unit: str
+    transform: Literal["linear", "log2"]
+    """What the server did before the cast to fp16. `log2`: value = 2 ** sent."""
+    scale: ColorScale
+
+
+class VectorInfo(Frame):
+    """One steering vector the server knows."""
+
+    id: Identifier
+    label: str
+    description: str
+    layers: list[int]
+    range: Annotated[list[float], Field(min_length=2, max_length=2)]
+    """[lo, hi]: the strengths a slider should offer; outside them text usually degenerates."""
+    suggested: float
+    """A strength at which the effect is plain to see."""
+
+
+class Limits(Frame):
+    """What this server accepts."""
+
+    max_frame_bytes: Count
+    max_messages: Count
+    max_vectors: Count
+    max_strength: float
+    max_runs_per_connection: Count
+
+
+class Welcome(Frame):
+    """Answer to `hello`."""
+
+    type: Literal["welcome"] = "welcome"
+    protocol: int = PROTOCOL_VERSION
+    server: str
+    epoch: str
+    engine: EngineStatus
+    model: ModelInfo | None
+    metrics: list[MetricInfo]
+    vectors: list[VectorInfo]
+    limits: Limits
+
+
+class Engine(Frame):
+    """The engine's state changed. `model`, `metrics` and `vectors` come along once they are known."""
+
+    type: Literal["engine"] = "engine"
+    state: Literal["loading", "ready", "failed", "stopped"]
+    stage: str
+    progress: Annotated[float, Field(ge=0, le=1)]
+    model: ModelInfo | None
+    vectors: list[VectorInfo]
+
+
+class Span(Frame):
+    """Tokens [start, end) of the prompt that belong to one message; the rest is the chat template's."""
+
+    role: str
+    start: Count
+    end: Count
+
+
+class Prompt(Frame):
+    """The prompt as the model reads it."""
+
+    ids: list[int]
+    texts: list[str]
+    """One piece per token; joined they are the prompt. A token that ends inside a character is ''."""
+    spans: list[Span]
+
+
+class Started(Frame):
+    """A run was admitted. `run` is its name from now on; `id` is what `start` called it."""
+
+    type: Literal["started"] = "started"
+    run: Identifier
+    seq: Count
+    id: Identifier
+    prompt: Prompt
+    metrics: list[Identifier]
+
+
+class Tokens(Frame):
+    """New tokens of the reply, in order, none twice."""
+
+    type: Literal["tokens"] = "tokens"
+    run: Identifier
+    seq: Count
+    start: Count
+    """Position of the first of them."""
+    ids: list[int]
+    texts: list[str]
+    logprobs: list[float | None]
+    """Natural logarithm of the probability each had when it was drawn; null when not known."""
+
+
+class Rows(Frame):
+    """Rows of `count` consecutive positions."""
+
+    type: Literal["rows"] = "rows"
+    run: Identifier
+    seq: Count
+    start: Count
+    count: Count
+    revs: list[int]
+    """Per row: the revision its forward pass used."""
+    metrics: list[Identifier]
+    layers: Count
+    dtype: Literal["f2"] = "f2"
+    data: bytes
+    """count x metrics x layers IEEE half floats, C order, little endian, transformed as the metric says."""
+
+
+class Applied(Frame):
+    """The first row computed with revision `rev` has come back; it is the row of `position`."""
+
+    type: Literal["applied"] = "applied"
+    run: Identifier
+    seq: Count
+    rev: Revision
+    position: Count
+
+
+class Gap(Frame):
+    """Rows of `count` positions from `start` were skipped because this client reads too slowly."""
+
+    type: Literal["gap"] = "gap"
+    run: Identifier
+    seq: Count
+    start: Count
+    count: Count
+
+
+class Usage(Frame):
+    """Tokens of a finished run."""
+
+    prompt_tokens: Count
+    reply_tokens: Count
+
+
+class Timing(Frame):
+    """Measured by the server, in milliseconds from the moment it took the `start` frame."""
+
+    first_token_ms: float | None
+    total_ms: float
+    tokens_per_s: float | None
+    """Reply tokens after the first, over the time after the first; null for fewer than two tokens."""
+
+
+class Finished(Frame):
+    """The run's last event."""
+
+    type: Literal["finished"] = "finished"
+    run: Identifier
+    seq: Count
+    reason: Literal["stop", "length", "cancelled", "error"]
+    stop: str | None
+    """The stop string that ended the reply; the reply's text ends before it."""
+    usage: Usage
+    timing: Timing
+
+
+class Error(Frame):
+    """Something was refused or went wrong. `message` is a sentence for people."""
+
+    type: Literal["error"] = "error"
+    code: ErrorCode
+    message: str
+    run: str | None = None
+    id: str | None = None
+    """The `id` of the `start` that was refused."""
+    field: str | None = None
+    """Path of the field that is wrong, such as `sampling.top_p`."""
+
+
+class Pong(Frame):
+    """Answer to `ping`."""
+
+    type: Literal["pong"] = "pong"
+    t: float
+
+
+ServerFrame = Annotated[
+    Welcome | Engine | Started | Tokens | Rows | Applied | Gap | Finished | Error | Pong,
+    Field(discriminator="type"),
+]
+RunEvent = Started | Tokens | Rows | Applied | Gap | Finished
+
+CLIENT_TYPES: dict[str, type[Frame]] = {
+    "hello": Hello, "start": Start, "steer": Steer, "stop": Stop, "ping": Ping,
+}  # fmt: skip
+SERVER_TYPES: dict[str, type[Frame]] = {
+    "welcome": Welcome, "engine": Engine, "started": Started, "tokens": Tokens, "rows": Rows,
+    "applied": Applied, "gap": Gap, "finished": Finished, "error": Error, "pong": Pong,
+}  # fmt: skip
+
+JsonDict = dict[str, Any]
