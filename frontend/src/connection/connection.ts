@@ -1,0 +1,192 @@
+// One lasting conversation with the server over transports that come and go. It says hello, waits for
+// welcome, measures latency, comes back after a loss, and gives up with a typed reason when coming back
+// cannot help. At most one transport is open; frames of a closed one never reach the listener.
+import { CLOSE_CODES, type ClientFrame, PROTOCOL_VERSION, type ServerFrame } from "../protocol/types.gen";
+import { retryWait } from "./backoff";
+import type { OpenTransport, Transport } from "./transport";
+
+export type GiveUpReason =
+	| "unauthorized"
+	| "forbidden-origin"
+	| "protocol-mismatch"
+	| "text-frames"
+	| "unreachable";
+
+export type ConnectionState =
+	| { kind: "connecting" }
+	| { kind: "live" }
+	| { kind: "reconnecting"; attempt: number; retryAt: number; why: string }
+	| { kind: "given-up"; reason: GiveUpReason; message: string };
+
+export interface ConnectionListener {
+	onState(state: ConnectionState): void;
+	/** Every frame but pong. `welcome` comes first after each (re)connection. */
+	onFrame(frame: ServerFrame): void;
+	onLatency(ms: number): void;
+	onBadFrame(message: string): void;
+}
+
+/** Time and chance, so that tests own both. */
+export interface Clock {
+	now(): number;
+	random(): number;
+	setTimeout(callback: () => void, ms: number): unknown;
+	clearTimeout(id: unknown): void;
+}
+
+export const browserClock: Clock = {
+	now: () => performance.now(),
+	random: () => Math.random(),
+	setTimeout: (callback, ms) => setTimeout(callback, ms),
+	clearTimeout: (id) => clearTimeout(id as ReturnType<typeof setTimeout>),
+};
+
+export const PING_EVERY_MS = 4_000;
+/** Longer than any pause of a healthy server: nothing heard for this long means the path is dead. */
+export const SILENCE_MS = 45_000;
+export const MOST_ATTEMPTS = 40;
+
+const FATAL: Record<number, GiveUpReason> = {
+	[CLOSE_CODES.UNAUTHORIZED.code]: "unauthorized",
+	[CLOSE_CODES.FORBIDDEN_ORIGIN.code]: "forbidden-origin",
+	[CLOSE_CODES.BAD_HANDSHAKE.code]: "protocol-mismatch",
+	[CLOSE_CODES.WRONG_SUBPROTOCOL.code]: "protocol-mismatch",
+	[CLOSE_CODES.TEXT_FRAME.code]: "text-frames",
+};
+
+const SENTENCES = new Map<number, string>(
+	Object.values(CLOSE_CODES).map(({ code, reason }) => [code, reason]),
+);
+
+export class Connection {
+	#state: ConnectionState = { kind: "connecting" };
+	#transport: Transport | null = null;
+	/** Number of the present transport's life; callbacks of earlier lives are dropped. */
+	#life = 0;
+	#attempt = 0;
+	#timer: unknown;
+	#pinger: unknown;
+	#heardAt = 0;
+
+	constructor(
+		private readonly open: OpenTransport,
+		private readonly listener: ConnectionListener,
+		private readonly token: string | null = null,
+		private readonly clock: Clock = browserClock,
+	) {}
+
+	get state(): ConnectionState {
+		return this.#state;
+	}
+
+	connect(): void {
+		this.#dropTransport();
+		const life = this.#life;
+		const mine = (action: () => void) => {
+			if (life === this.#life) action();
+		};
+		this.#become({ kind: "connecting" });
+		this.#heardAt = this.clock.now();
+		// A socket that neither opens nor fails is bounded by the same silence rule as a live one.
+		this.#pinger = this.clock.setTimeout(() => this.#tick(), PING_EVERY_MS);
+		this.#transport = this.open({
+			onOpen: () => mine(() => this.#transport?.send({ type: "hello", token: this.token })),
+			onFrame: (frame) => mine(() => this.#take(frame)),
+			onBadFrame: (message) => mine(() => this.listener.onBadFrame(message)),
+			onClose: (code, reason) => mine(() => this.#lost(code, reason)),
+		});
+	}
+
+	/** Hand over one frame. False when the connection is not live; the caller decides what that means. */
+	send(frame: ClientFrame): boolean {
+		return this.#state.kind === "live" && this.#transport?.send(frame) === true;
+	}
+
+	/** Connect at once: the person asked, or the network came back. */
+	retryNow(): void {
+		if (this.#state.kind === "live" || this.#state.kind === "connecting") return;
+		this.#attempt = 0;
+		this.connect();
+	}
+
+	close(): void {
+		this.#dropTransport();
+	}
+
+	#take(frame: ServerFrame): void {
+		this.#heardAt = this.clock.now();
+		if (frame.type === "pong") {
+			this.listener.onLatency(this.clock.now() - frame.t);
+			return;
+		}
+		if (frame.type === "welcome") {
+			if (frame.protocol !== PROTOCOL_VERSION) {
+				this.#giveUp(
+					"protocol-mismatch",
+					`The server speaks protocol ${frame.protocol} and this page ${PROTOCOL_VERSION}. Reload the page.`,
+				);
+				return;
+			}
+			this.#attempt = 0;
+			this.#become({ kind: "live" });
+			this.#ping();
+		}
+		this.listener.onFrame(frame);
+	}
+
+	#lost(code: number, reason: string): void {
+		this.#dropTransport();
+		const sentence = reason || SENTENCES.get(code) || "The server cannot be reached.";
+		const fatal = FATAL[code];
+		if (fatal !== undefined) {
+			this.#giveUp(fatal, sentence);
+			return;
+		}
+		this.#attempt += 1;
+		if (this.#attempt > MOST_ATTEMPTS) {
+			this.#giveUp("unreachable", `The server did not answer ${MOST_ATTEMPTS} times in a row.`);
+			return;
+		}
+		const wait = retryWait(this.#attempt, this.clock.random());
+		this.#become({
+			kind: "reconnecting",
+			attempt: this.#attempt,
+			retryAt: this.clock.now() + wait,
+			why: sentence,
+		});
+		this.#timer = this.clock.setTimeout(() => this.connect(), wait);
+	}
+
+	#giveUp(reason: GiveUpReason, message: string): void {
+		this.#dropTransport();
+		this.#become({ kind: "given-up", reason, message });
+	}
+
+	#tick(): void {
+		if (this.clock.now() - this.#heardAt > SILENCE_MS) {
+			this.#lost(1006, "Nothing was heard from the server for too long.");
+			return;
+		}
+		if (this.#state.kind === "live") this.#ping();
+		else this.#pinger = this.clock.setTimeout(() => this.#tick(), PING_EVERY_MS);
+	}
+
+	#ping(): void {
+		this.clock.clearTimeout(this.#pinger);
+		this.#transport?.send({ type: "ping", t: this.clock.now() });
+		this.#pinger = this.clock.setTimeout(() => this.#tick(), PING_EVERY_MS);
+	}
+
+	#dropTransport(): void {
+		this.#life += 1;
+		this.clock.clearTimeout(this.#timer);
+		this.clock.clearTimeout(this.#pinger);
+		this.#transport?.close();
+		this.#transport = null;
+	}
+
+	#become(state: ConnectionState): void {
+		this.#state = state;
+		this.listener.onState(state);
+	}
+}

@@ -1,0 +1,78 @@
+import { readFileSync } from "node:fs";
+import { encode } from "@msgpack/msgpack";
+import { describe, expect, test } from "vitest";
+import { decodeFrame, decodeValue, encodeFrame, WireError } from "./codec";
+import type { ClientFrame } from "./types.gen";
+
+interface Golden {
+	name: string;
+	direction: "client" | "server";
+	hex: string;
+	frame: Record<string, unknown>;
+}
+
+const golden: Golden[] = JSON.parse(
+	readFileSync(new URL("../../../backend/tests/golden/frames.json", import.meta.url), "utf8"),
+);
+
+function bytesOf(hex: string): Uint8Array {
+	return Uint8Array.from(hex.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16));
+}
+
+/** JSON has no bytes, so the file writes them as {"$hex": "..."}. */
+function revive(value: unknown): unknown {
+	if (Array.isArray(value)) return value.map(revive);
+	if (typeof value !== "object" || value === null) return value;
+	if ("$hex" in value) return bytesOf(String(value.$hex));
+	return Object.fromEntries(Object.entries(value).map(([key, child]) => [key, revive(child)]));
+}
+
+describe("golden frames shared with the server's tests", () => {
+	test("there are some in both directions", () => {
+		expect(golden.filter((entry) => entry.direction === "client").length).toBeGreaterThan(0);
+		expect(golden.filter((entry) => entry.direction === "server").length).toBeGreaterThan(0);
+	});
+	for (const { name, direction, hex, frame } of golden) {
+		const wanted = revive(frame);
+		test(`${direction} ${name}`, () => {
+			if (direction === "server") {
+				expect(decodeFrame(bytesOf(hex))).toEqual(wanted);
+			} else {
+				expect(decodeValue(bytesOf(hex))).toEqual(wanted);
+				expect(decodeValue(encodeFrame(wanted as ClientFrame))).toEqual(wanted);
+			}
+		});
+	}
+});
+
+describe("bytes that are no frame", () => {
+	const rows = {
+		type: "rows",
+		run: "r",
+		seq: 1,
+		start: 0,
+		count: 2,
+		revs: [0, 0],
+		metrics: ["norm"],
+		layers: 3,
+		dtype: "f2",
+	};
+	const bad: [string, Uint8Array][] = [
+		["nothing", new Uint8Array()],
+		["half a map", Uint8Array.of(0x82, 0xa1)],
+		["a number", encode(7)],
+		["null", encode(null)],
+		["a map without type", encode({ a: 1 })],
+		["an unknown type", encode({ type: "sing" })],
+		["rows with too few bytes", encode({ ...rows, data: new Uint8Array(11) })],
+		["rows without bytes", encode({ ...rows, data: "no" })],
+		["rows with too few revisions", encode({ ...rows, revs: [0], data: new Uint8Array(12) })],
+	];
+	test.each(bad)("%s is refused with a sentence", (_name, bytes) => {
+		expect(() => decodeFrame(bytes)).toThrow(WireError);
+		expect(() => decodeFrame(bytes)).toThrow(/^The server sent .*\.$/);
+	});
+	test("the same rows with the right bytes are taken", () => {
+		expect(decodeFrame(encode({ ...rows, data: new Uint8Array(12) })).type).toBe("rows");
+	});
+});

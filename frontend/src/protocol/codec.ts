@@ -1,0 +1,47 @@
+// Frames to bytes and back: the one place of the page that knows msgpack. Whatever bytes arrive, decoding
+// gives a frame of a known type or throws a WireError whose message is a sentence.
+import { decode, encode } from "@msgpack/msgpack";
+import { type ClientFrame, SERVER_TYPES, type ServerFrame } from "./types.gen";
+
+export class WireError extends Error {
+	override name = "WireError";
+}
+
+export function encodeFrame(frame: ClientFrame): Uint8Array<ArrayBuffer> {
+	return encode(frame);
+}
+
+/** The server validates what it sends, so only the shape that routing relies on is checked here. */
+export function decodeFrame(bytes: Uint8Array): ServerFrame {
+	const value = decodeValue(bytes);
+	if (typeof value !== "object" || value === null || !("type" in value)) {
+		throw new WireError("The server sent a frame that is not a map with a type.");
+	}
+	if (typeof value.type !== "string" || !SERVER_TYPES.includes(value.type)) {
+		throw new WireError(
+			`The server sent a frame of type ${JSON.stringify(value.type)}, which this page does not know. Reload the page.`,
+		);
+	}
+	const frame = value as ServerFrame;
+	if (frame.type === "rows") checkRows(frame);
+	return frame;
+}
+
+/** Any msgpack value; exported for the golden-byte test, which also reads client frames. */
+export function decodeValue(bytes: Uint8Array): unknown {
+	try {
+		return decode(bytes);
+	} catch (cause) {
+		throw new WireError("The server sent bytes that are not one msgpack value.", { cause });
+	}
+}
+
+function checkRows(frame: Extract<ServerFrame, { type: "rows" }>): void {
+	const wanted = frame.count * frame.metrics.length * frame.layers * 2;
+	if (!(frame.data instanceof Uint8Array) || frame.data.length !== wanted) {
+		throw new WireError(`The server sent rows without the ${wanted} bytes that their shape asks for.`);
+	}
+	if (frame.revs.length !== frame.count) {
+		throw new WireError("The server sent rows whose revisions do not match their count.");
+	}
+}

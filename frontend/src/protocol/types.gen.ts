@@ -1,0 +1,420 @@
+// Generated from wire.schema.json by `npm run gen`. Do not edit: change the server's models and run it again.
+
+export type ClientFrame = Hello | Start | Steer | Stop | Ping;
+export type ServerFrame =
+	Welcome | Engine | Started | Tokens | Rows | Applied | Gap | Finished | Error | Pong;
+/**
+ * What an `error` frame is about. A client may act on the code and show the message.
+ */
+export type ErrorCode =
+	| "bad_frame"
+	| "unknown_type"
+	| "invalid"
+	| "too_large"
+	| "unexpected"
+	| "unauthorized"
+	| "unknown_run"
+	| "unknown_vector"
+	| "unknown_metric"
+	| "stale_revision"
+	| "duplicate_run"
+	| "prompt_too_long"
+	| "busy"
+	| "engine_not_ready"
+	| "engine_failed"
+	| "internal";
+
+/**
+ * Everything that travels, as one schema.
+ */
+export interface Wire {
+	client: ClientFrame;
+	server: ServerFrame;
+}
+/**
+ * The first frame of a connection; the server answers `welcome`.
+ */
+export interface Hello {
+	type: "hello";
+	token?: string | null;
+}
+/**
+ * Start a run. `id` is the client's own name for it, used to match `started` or `error` to this frame.
+ */
+export interface Start {
+	type: "start";
+	id: string;
+	messages: ChatMessage[];
+	sampling?: Sampling;
+	strengths?: {
+		[k: string]: number;
+	};
+	metrics?: string[] | null;
+	prompt_rows?: boolean;
+}
+/**
+ * One turn of the conversation that makes the prompt.
+ */
+export interface ChatMessage {
+	role: "system" | "user" | "assistant";
+	content: string;
+}
+/**
+ * How the next token is drawn. Temperature 0 is greedy and reproducible.
+ */
+export interface Sampling {
+	max_tokens?: number;
+	temperature?: number;
+	top_p?: number;
+	top_k?: number;
+	min_p?: number;
+	seed?: number | null;
+	stop?: string[];
+	repetition_penalty?: number;
+}
+/**
+ * Replace a run's strengths. The full set travels: a vector that is not named has strength 0.
+ */
+export interface Steer {
+	type: "steer";
+	run: string;
+	rev: number;
+	strengths: {
+		[k: string]: number;
+	};
+}
+/**
+ * End a run now; `finished` follows with reason `cancelled`. Stopping a finished run is no error.
+ */
+export interface Stop {
+	type: "stop";
+	run: string;
+}
+/**
+ * Ask for a `pong` with the same `t`, whatever it is to the client (milliseconds, say).
+ */
+export interface Ping {
+	type: "ping";
+	t: number;
+}
+/**
+ * Answer to `hello`.
+ */
+export interface Welcome {
+	type: "welcome";
+	protocol: number;
+	server: string;
+	epoch: string;
+	engine: EngineStatus;
+	model: ModelInfo | null;
+	metrics: MetricInfo[];
+	vectors: VectorInfo[];
+	limits: Limits;
+}
+/**
+ * Where the engine is between a cold start and serving.
+ */
+export interface EngineStatus {
+	state: "loading" | "ready" | "failed" | "stopped";
+	stage: string;
+	progress: number;
+}
+/**
+ * The served model. Null in `welcome` until its configuration has been read.
+ */
+export interface ModelInfo {
+	id: string;
+	layers: number;
+	hidden_size: number;
+	vocab_size: number;
+	dtype: string;
+	max_model_len: number;
+	special_ids: number[];
+}
+/**
+ * One metric: one number per token and layer.
+ */
+export interface MetricInfo {
+	id: string;
+	label: string;
+	description: string;
+	unit: string;
+	transform: "linear" | "log2";
+	scale: ColorScale;
+}
+/**
+ * How a metric is coloured when the client has no better idea.
+ */
+export interface ColorScale {
+	kind: "sequential" | "diverging";
+	lo: number | null;
+	hi: number | null;
+	mid: number | null;
+}
+/**
+ * One steering vector the server knows.
+ */
+export interface VectorInfo {
+	id: string;
+	label: string;
+	description: string;
+	layers: number[];
+	/**
+	 * @minItems 2
+	 * @maxItems 2
+	 */
+	range: [number, number];
+	suggested: number;
+}
+/**
+ * What this server accepts.
+ */
+export interface Limits {
+	max_frame_bytes: number;
+	max_messages: number;
+	max_vectors: number;
+	max_strength: number;
+	max_runs_per_connection: number;
+}
+/**
+ * The engine's state changed. `model`, `metrics` and `vectors` come along once they are known.
+ */
+export interface Engine {
+	type: "engine";
+	state: "loading" | "ready" | "failed" | "stopped";
+	stage: string;
+	progress: number;
+	model: ModelInfo | null;
+	vectors: VectorInfo[];
+}
+/**
+ * A run was admitted. `run` is its name from now on; `id` is what `start` called it.
+ */
+export interface Started {
+	type: "started";
+	run: string;
+	seq: number;
+	id: string;
+	prompt: Prompt;
+	metrics: string[];
+}
+/**
+ * The prompt as the model reads it.
+ */
+export interface Prompt {
+	ids: number[];
+	texts: string[];
+	spans: Span[];
+}
+/**
+ * Tokens [start, end) of the prompt that belong to one message; the rest is the chat template's.
+ */
+export interface Span {
+	role: string;
+	start: number;
+	end: number;
+}
+/**
+ * New tokens of the reply, in order, none twice.
+ */
+export interface Tokens {
+	type: "tokens";
+	run: string;
+	seq: number;
+	start: number;
+	ids: number[];
+	texts: string[];
+	logprobs: (number | null)[];
+}
+/**
+ * Rows of `count` consecutive positions.
+ */
+export interface Rows {
+	type: "rows";
+	run: string;
+	seq: number;
+	start: number;
+	count: number;
+	revs: number[];
+	metrics: string[];
+	layers: number;
+	dtype: "f2";
+	/**
+	 * msgpack bin
+	 */
+	data: Uint8Array;
+}
+/**
+ * The first row computed with revision `rev` has come back; it is the row of `position`.
+ */
+export interface Applied {
+	type: "applied";
+	run: string;
+	seq: number;
+	rev: number;
+	position: number;
+}
+/**
+ * Rows of `count` positions from `start` were skipped because this client reads too slowly.
+ */
+export interface Gap {
+	type: "gap";
+	run: string;
+	seq: number;
+	start: number;
+	count: number;
+}
+/**
+ * The run's last event.
+ */
+export interface Finished {
+	type: "finished";
+	run: string;
+	seq: number;
+	reason: "stop" | "length" | "cancelled" | "error";
+	stop: string | null;
+	usage: Usage;
+	timing: Timing;
+}
+/**
+ * Tokens of a finished run.
+ */
+export interface Usage {
+	prompt_tokens: number;
+	reply_tokens: number;
+}
+/**
+ * Measured by the server, in milliseconds from the moment it took the `start` frame.
+ */
+export interface Timing {
+	first_token_ms: number | null;
+	total_ms: number;
+	tokens_per_s: number | null;
+}
+/**
+ * Something was refused or went wrong. `message` is a sentence for people.
+ */
+export interface Error {
+	type: "error";
+	code: ErrorCode;
+	message: string;
+	run: string | null;
+	id: string | null;
+	field: string | null;
+}
+/**
+ * Answer to `ping`.
+ */
+export interface Pong {
+	type: "pong";
+	t: number;
+}
+
+export const SUBPROTOCOL = "steersight.v1";
+export const PROTOCOL_VERSION = 1;
+export const CLOSE_CODES = {
+	"BAD_HANDSHAKE": {
+		"code": 4400,
+		"reason": "The first frame must be a hello."
+	},
+	"UNAUTHORIZED": {
+		"code": 4401,
+		"reason": "The token in hello is missing or wrong."
+	},
+	"FORBIDDEN_ORIGIN": {
+		"code": 4403,
+		"reason": "This page's origin may not open a socket here."
+	},
+	"WRONG_SUBPROTOCOL": {
+		"code": 4406,
+		"reason": "Ask for the WebSocket subprotocol steersight.v1."
+	},
+	"HELLO_TIMEOUT": {
+		"code": 4408,
+		"reason": "No hello arrived in time."
+	},
+	"FRAME_TOO_LARGE": {
+		"code": 4413,
+		"reason": "The frame is larger than limits.max_frame_bytes."
+	},
+	"TEXT_FRAME": {
+		"code": 4415,
+		"reason": "Text frames are not part of this protocol; send msgpack in binary frames."
+	},
+	"TOO_MANY_ERRORS": {
+		"code": 4429,
+		"reason": "Too many bad frames on this connection."
+	},
+	"INTERNAL": {
+		"code": 4500,
+		"reason": "The server failed; its log says why."
+	},
+	"TOO_SLOW": {
+		"code": 4508,
+		"reason": "The client reads too slowly to keep up."
+	}
+} as const;
+export const SERVER_TYPES: readonly string[] = [
+	"applied",
+	"engine",
+	"error",
+	"finished",
+	"gap",
+	"pong",
+	"rows",
+	"started",
+	"tokens",
+	"welcome"
+];
+/** Limits of the numbers in `Sampling`. */
+export const SAMPLING_NUMBERS = {
+	"max_tokens": {
+		"default": 256,
+		"integer": true,
+		"min": 1,
+		"exclusiveMin": false,
+		"max": 131072
+	},
+	"temperature": {
+		"default": 0.7,
+		"integer": false,
+		"min": 0,
+		"exclusiveMin": false,
+		"max": 5
+	},
+	"top_p": {
+		"default": 0.95,
+		"integer": false,
+		"min": 0,
+		"exclusiveMin": true,
+		"max": 1
+	},
+	"top_k": {
+		"default": 0,
+		"integer": true,
+		"min": 0,
+		"exclusiveMin": false,
+		"max": 1000000
+	},
+	"min_p": {
+		"default": 0,
+		"integer": false,
+		"min": 0,
+		"exclusiveMin": false,
+		"max": 1
+	},
+	"seed": {
+		"default": null,
+		"integer": true,
+		"min": 0,
+		"exclusiveMin": false,
+		"max": 9007199254740991
+	},
+	"repetition_penalty": {
+		"default": 1,
+		"integer": false,
+		"min": 0,
+		"exclusiveMin": true,
+		"max": 5
+	}
+} as const;
