@@ -5,7 +5,7 @@ failure into a `FrameError` that says what to do. The server decodes client fram
 server frames.
 """
 
-from typing import Any, TypeVar
+from typing import Any
 
 import msgpack
 from pydantic import TypeAdapter, ValidationError
@@ -28,7 +28,8 @@ from .messages import (
 AnyClientFrame = Hello | Start | Steer | Stop | Ping
 _client: TypeAdapter[AnyClientFrame] = TypeAdapter(ClientFrame)
 _server: TypeAdapter[Any] = TypeAdapter(ServerFrame)
-F = TypeVar("F", bound=Frame)
+MAX_PATH = 120
+"""Longest field path in an error frame, in characters."""
 
 
 class FrameError(ValueError):
@@ -53,7 +54,7 @@ class FrameError(ValueError):
 
 def encode(frame: Frame) -> bytes:
     """One frame as msgpack. Fields that are null stay in, so that both sides see one shape."""
-    packed: bytes = msgpack.packb(frame.model_dump(mode="python"), use_bin_type=True, default=str)
+    packed: bytes = msgpack.packb(frame.model_dump(mode="python"), use_bin_type=True)
     return packed
 
 
@@ -75,7 +76,14 @@ def _decode(data: bytes, types: dict[str, type[Frame]], adapter: TypeAdapter[Any
             f"The frame has {len(data)} bytes; at most {limit} are allowed. Send fewer or shorter messages.",
         )
     try:
-        value = msgpack.unpackb(data, raw=False, strict_map_key=True, ext_hook=_refuse_ext)
+        value = msgpack.unpackb(
+            data, raw=False, strict_map_key=True, ext_hook=_refuse_ext, object_pairs_hook=_map_of
+        )
+    except _DuplicateKeyError as error:
+        raise FrameError(
+            ErrorCode.BAD_FRAME,
+            f"A map in the frame has the key {error} twice. Send every key once.",
+        ) from None
     except Exception as error:  # msgpack raises half a dozen unrelated types, RecursionError among them
         raise FrameError(
             ErrorCode.BAD_FRAME,
@@ -106,6 +114,20 @@ def _decode(data: bytes, types: dict[str, type[Frame]], adapter: TypeAdapter[Any
         raise _explain(kind, value, error) from None
 
 
+class _DuplicateKeyError(ValueError):
+    """Two values under one key: which of them was meant is not ours to guess."""
+
+
+def _map_of(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """One msgpack map. By itself msgpack keeps the last of two equal keys and says nothing."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[Any] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise _DuplicateKeyError(repr(twice)[:60])
+    return made
+
+
 def _refuse_ext(code: int, _data: bytes) -> Any:
     raise ValueError(f"msgpack extension type {code} is not part of the protocol")
 
@@ -115,16 +137,19 @@ def _explain(kind: str, value: dict[str, Any], error: ValidationError) -> FrameE
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     first = problems[0]
     path = ".".join(str(part) for part in first["loc"][1:] if part != "[key]")
-    what = first["msg"][0].lower() + first["msg"][1:]
+    if len(path) > MAX_PATH:  # a client chooses its field names; it must not choose the size of our answer
+        path = path[: MAX_PATH - 3] + "..."
+    what = first["msg"][0].lower() + first["msg"][1:].rstrip(".")
     if first["type"] == "extra_forbidden":
         what = "this field is not part of the message; leave it out"
     elif first["type"] == "missing":
         what = "this field is missing"
-    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    others = len(problems) - 1
+    more = f" ({others} more problem{'s' if others > 1 else ''})" if others else ""
     where = f"field `{path}`: " if path else ""
     return FrameError(
         ErrorCode.INVALID,
-        f"The {kind} frame is not valid: {where}{what}.{more}",
+        f"The {kind} frame is not valid: {where}{what}{more}.",
         field=path or None,
         run=_name(value.get("run")),
         id=_name(value.get("id")),

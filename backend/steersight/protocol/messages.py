@@ -341,7 +341,8 @@ class Error(Frame):
     """Something was refused or went wrong. `message` is a sentence for people."""
 
     type: Literal["error"] = "error"
-    code: ErrorCode
+    # Strict mode would take only the Python enum; from the wire comes its text.
+    code: Annotated[ErrorCode, Field(strict=False)]
     message: str
     run: str | None = None
     id: str | None = None

@@ -1,0 +1,134 @@
+"""The Starlette application: routes and lifespan, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from .config import Settings
+from .engine.service import EngineOptions, EngineService
+from .runs.table import RunTable
+from .ws import handshake
+from .ws.connection import Connection
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; connect-src 'self' ws: wss:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+class SecurityHeaders:
+    """Adds the headers every answer carries. Plain ASGI, so WebSockets pass untouched."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The application; its engine starts loading in the background when the server starts."""
+    engine = EngineService(
+        EngineOptions(
+            model=settings.model, data_dir=settings.data_dir, dtype=settings.dtype,
+            max_model_len=settings.max_model_len, max_runs=settings.max_runs,
+            tensor_parallel=settings.tensor_parallel, kv_cache_gib=settings.kv_cache_gib,
+        )
+    )  # fmt: skip
+    table = RunTable(engine, settings.max_runs)
+    epoch = secrets.token_hex(8)
+    registry = CollectorRegistry()
+    runs_live = Gauge("steersight_runs_live", "Runs between started and finished", registry=registry)
+    engine_requests = Gauge(
+        "steersight_engine_requests",
+        "Requests that vLLM, NNsight or the lens still holds (the largest of the three)",
+        registry=registry,
+    )
+    engine_ready = Gauge("steersight_engine_ready", "1 when the engine takes runs", registry=registry)
+    steps_dropped = Gauge(
+        "steersight_steps_dropped", "Steps whose rows the worker had to drop", registry=registry
+    )
+
+    async def socket(websocket: WebSocket) -> None:
+        await Connection(websocket, engine, table, epoch).serve()
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok", "epoch": epoch})
+
+    async def readyz(_: Request) -> Response:
+        ready = engine.status.state == "ready"
+        return JSONResponse(vars(engine.status), status_code=200 if ready else 503)
+
+    async def metrics(_: Request) -> Response:
+        held = await engine.held()
+        runs_live.set(len(table.live))
+        engine_requests.set(max(held["vllm"], held["nnsight"], held["lens"]))
+        engine_ready.set(engine.status.state == "ready")
+        steps_dropped.set(held["dropped"])
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+    async def model(_: Request) -> Response:
+        info = handshake.model_info(engine)
+        return JSONResponse(None if info is None else info.model_dump())
+
+    async def vectors(_: Request) -> Response:
+        return JSONResponse([vector.model_dump() for vector in handshake.vector_infos(engine)])
+
+    async def no_page(_: Request) -> Response:
+        return PlainTextResponse(
+            "The page has not been built. Run `make build`, or give its folder with --ui.\n", status_code=503
+        )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        loading = asyncio.create_task(engine.load(), name="load-engine")
+        try:
+            yield
+        finally:
+            for run in list(table.live.values()):
+                run.cancel()
+            await asyncio.wait([loading])
+            await engine.shutdown()
+
+    page: BaseRoute = Route("/", no_page)
+    if (settings.ui / "index.html").is_file():
+        page = Mount("/", StaticFiles(directory=settings.ui, html=True))
+    application = Starlette(
+        routes=[
+            WebSocketRoute("/ws", socket),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/api/model", model),
+            Route("/api/vectors", vectors),
+            page,
+        ],
+        middleware=[Middleware(SecurityHeaders)],
+        lifespan=lifespan,
+    )
+    application.state.engine = engine
+    application.state.table = table
+    return application

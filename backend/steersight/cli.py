@@ -1,0 +1,56 @@
+"""The `steersight` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import __version__, config
+
+# What one WebSocket message may weigh before it is even read; the protocol's own limit is far below.
+TRANSPORT_LIMIT = 8 * 1024 * 1024
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="steersight", description="Watch and steer a language model while it writes.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser(
+        "serve", help="Serve the page and the engine.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    config.add_serve_arguments(serve)
+    arguments = parser.parse_args(argv)
+    return _serve(config.settings_from(arguments))
+
+
+def _serve(settings: config.Settings) -> int:
+    if settings.model.startswith("/") and not Path(settings.model, "config.json").is_file():
+        print(
+            f"There is no model in {settings.model}. Run `make model` for the bundled one, "
+            "or name another with --model.",
+            file=sys.stderr,
+        )
+        return 2
+    import uvicorn
+
+    from .app import create_app
+
+    print(f"Steersight serves http://{settings.host}:{settings.port} while the engine loads.", flush=True)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        ws="websockets-sansio",
+        ws_max_size=TRANSPORT_LIMIT,
+        ws_ping_interval=10.0,
+        ws_ping_timeout=10.0,
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

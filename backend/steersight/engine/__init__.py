@@ -1,0 +1,5 @@
+"""The engine: the only folder that imports nnsight or vllm, and only inside the loading thread.
+
+`service.py` is the facade the rest of the server uses. `worker.py`, `lens.py`, `layout.py` and the sending
+half of `channel.py` live in the worker process, next to the model.
+"""

@@ -1,0 +1,38 @@
+"""NNsight's `VLLM`, naming Steersight's workers and carrying run options to them.
+
+Imported in the loading thread only: importing vLLM takes some 8 seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nnsight.modeling.vllm import VLLM
+from vllm.platforms import current_platform
+
+from .worker import CONFIG_KEY
+
+
+class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
+    """NNsight's async engine with the lens in its workers, on CUDA and on CPU."""
+
+    _WORKER_CLS = "steersight.engine.worker." + (
+        "LensCPUWorker" if current_platform.is_cpu() else "LensGPUWorker"
+    )
+
+    def _load_meta(self, repo_id: str, **kwargs: Any) -> Any:
+        if current_platform.is_cpu():
+            # vLLM 0.32.0's CPU runner does this for itself; NNsight 0.8.1 builds its meta tree before that.
+            from vllm.v1.worker.cpu_model_runner import _set_torch_accelerator_to_noop
+
+            _set_torch_accelerator_to_noop()
+        return super()._load_meta(repo_id, **kwargs)
+
+    def _attach_mediators(self, params: list[Any], **kwargs: Any) -> Any:
+        # NNsight 0.8.1 assigns extra_args here and so drops what the caller put there: keep ours and merge.
+        options = [(param.extra_args or {}).get(CONFIG_KEY) for param in params]
+        attached = super()._attach_mediators(params, **kwargs)
+        for param, option in zip(params, options, strict=True):
+            if option is not None:
+                param.extra_args = {**(param.extra_args or {}), CONFIG_KEY: option}
+        return attached

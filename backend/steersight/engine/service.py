@@ -1,0 +1,303 @@
+"""The engine as the rest of the server sees it: load, generate, steer, count, shut down.
+
+Everything slow happens in threads or in the engine's own process, so the event loop goes on serving while
+the model loads. Rows come in on their own channel and are handed to the run they belong to; tokens come
+from NNsight's stream. Joining the two by position is the business of `runs`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .channel import RowBlock, RowReceiver, Stage
+
+if TYPE_CHECKING:
+    from ..vectors.store import SteeringVector
+
+logger = logging.getLogger(__name__)
+
+
+class EngineNotReadyError(RuntimeError):
+    """The engine cannot take a run now; the message says why."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to start the engine."""
+
+    model: str
+    """Path of a checkpoint folder, or a name the Hugging Face hub knows."""
+    data_dir: Path
+    dtype: str = "auto"
+    """`auto` is float32 on a CPU and the checkpoint's own type on CUDA."""
+    max_model_len: int = 4096
+    max_runs: int = 64
+    tensor_parallel: int = 1
+    kv_cache_gib: int = 1
+    """Size of the KV cache on a CPU."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where the engine is between a cold start and serving."""
+
+    state: Literal["loading", "ready", "failed", "stopped"] = "loading"
+    stage: str = "Starting"
+    progress: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of the served model."""
+
+    id: str
+    layers: int
+    hidden_size: int
+    vocab_size: int
+    dtype: str
+    max_model_len: int
+    special_ids: list[int]
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """One generation, in the engine's terms."""
+
+    run: str
+    prompt_ids: list[int]
+    sampling: dict[str, Any]
+    """Keyword arguments of vLLM's SamplingParams."""
+    strengths: dict[str, float]
+    prompt_rows: bool
+
+
+@dataclass(frozen=True)
+class TokenStep:
+    """New tokens of a reply. vLLM merges steps when the reader lags, so it can be more than one."""
+
+    ids: list[int]
+    logprobs: list[float | None]
+    finished: str | None
+    """vLLM's finish reason on the last one: `stop` or `length`."""
+    stop: str | None
+    """The stop string that ended the reply."""
+
+
+@dataclass
+class EngineService:
+    """One engine. Not thread-safe: all methods belong to the event loop that called `load`."""
+
+    options: EngineOptions
+    status: Status = field(default_factory=Status)
+    model: ModelFacts | None = None
+    tokenizer: Any = None
+    vectors: dict[str, SteeringVector] = field(default_factory=dict)
+    _listeners: list[Callable[[], None]] = field(default_factory=list)
+    _sinks: dict[str, Callable[[RowBlock], None]] = field(default_factory=dict)
+    _nnsight: Any = None
+    _reader: asyncio.Task[None] | None = None
+    _receiver: RowReceiver | None = None
+    _folder: tempfile.TemporaryDirectory[str] | None = None
+
+    # ------------------------------------------------------------ state
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` at every change of status; returns a function that ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _set(self, **changes: Any) -> None:
+        self.status = replace(self.status, **changes)
+        for listener in list(self._listeners):
+            listener()
+
+    # ------------------------------------------------------------ life
+
+    async def load(self) -> None:
+        """Load the model and start the engine; on failure the status says why and nothing is raised."""
+        self._folder = tempfile.TemporaryDirectory(prefix="steersight-")
+        address = f"ipc://{self._folder.name}/rows"
+        self._receiver = RowReceiver(address)
+        self._reader = asyncio.create_task(self._read_rows(self._receiver), name="steersight-rows")
+        loop = asyncio.get_running_loop()
+
+        def report(stage: str, progress: float) -> None:
+            loop.call_soon_threadsafe(lambda: self._set(stage=stage, progress=progress))
+
+        try:
+            self._nnsight = await asyncio.to_thread(self._build, address, report)
+            await self._send_vectors()
+        except Exception as error:
+            logger.exception("The engine did not start")
+            self._set(state="failed", stage=f"The engine did not start: {error}", progress=0.0)
+            return
+        self._set(state="ready", stage="Ready", progress=1.0)
+
+    def _build(self, address: str, report: Callable[[str, float], None]) -> Any:
+        """Runs in a thread. Everything that imports torch, transformers, vllm or nnsight starts here."""
+        options = self.options
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(options.kv_cache_gib))
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        if Path(options.model).is_dir():
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+        report("Reading the model's configuration and tokenizer", 0.02)
+        from transformers import AutoConfig, AutoTokenizer
+
+        config = AutoConfig.from_pretrained(options.model)
+        self.tokenizer = AutoTokenizer.from_pretrained(options.model)
+        text = config.get_text_config()
+        length = min(options.max_model_len, text.max_position_embeddings)
+        facts = ModelFacts(
+            id=Path(options.model).name if Path(options.model).is_dir() else options.model,
+            layers=text.num_hidden_layers,
+            hidden_size=text.hidden_size,
+            vocab_size=text.vocab_size,
+            dtype=options.dtype,
+            max_model_len=length,
+            special_ids=sorted(self.tokenizer.all_special_ids),
+        )
+        from ..vectors.store import VectorStore
+
+        store = VectorStore.open(
+            model=facts.id, hidden_size=facts.hidden_size, layers=facts.layers,
+            folder=options.data_dir / "vectors",
+        )  # fmt: skip
+        self.vectors = store.vectors
+        self.model = facts
+
+        report("Importing vLLM and NNsight", 0.1)
+        from vllm.platforms import current_platform
+
+        from .model import SteersightVLLM
+
+        dtype = options.dtype
+        if dtype == "auto":
+            dtype = "float32" if current_platform.is_cpu() else str(text.dtype).removeprefix("torch.")
+        self.model = replace(facts, dtype=dtype)
+        report("Building the model's module tree", 0.3)
+        return SteersightVLLM(
+            options.model,
+            mode="async",
+            dispatch=True,
+            dtype=dtype,
+            max_model_len=length,
+            max_num_seqs=options.max_runs,
+            tensor_parallel_size=options.tensor_parallel,
+            additional_config={"steersight": {"channel": address}},
+        )
+
+    async def _send_vectors(self) -> None:
+        from safetensors.torch import save
+
+        tensors = {
+            f"{vector.id}/{layer}": vector.directions[index].contiguous()
+            for vector in self.vectors.values()
+            for index, layer in enumerate(vector.layers)
+        }
+        if tensors:
+            await self._call("steersight_vectors", save(tensors))
+
+    async def shutdown(self) -> None:
+        """Stop the engine process and the row channel."""
+        self._set(state="stopped", stage="Stopped", progress=0.0)
+        if self._nnsight is not None:
+            engine = self._nnsight.vllm_entrypoint
+            await asyncio.to_thread(engine.shutdown)
+            self._nnsight = None
+        if self._reader is not None:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+        if self._receiver is not None:
+            self._receiver.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    # ------------------------------------------------------------ runs
+
+    async def generate(
+        self, request: GenerateRequest, on_rows: Callable[[RowBlock], None]
+    ) -> AsyncIterator[TokenStep]:
+        """Submit one run and yield its tokens; rows go to `on_rows` as they arrive, before their tokens.
+
+        Closing the iterator (`aclose`) aborts the run in the engine.
+        """
+        if self._nnsight is None or self.status.state != "ready":
+            raise EngineNotReadyError(f"The engine is {self.status.state}: {self.status.stage}")
+        from vllm.sampling_params import RequestOutputKind
+
+        options = {
+            "run": request.run,
+            "strengths": request.strengths,
+            "first_row": 0 if request.prompt_rows else len(request.prompt_ids),
+        }
+        with self._nnsight.trace(
+            list(request.prompt_ids),
+            **request.sampling,
+            logprobs=0,
+            detokenize=bool(request.sampling.get("stop")),
+            output_kind=RequestOutputKind.DELTA,
+            extra_args={"steersight": options},
+        ) as tracer:
+            pass
+        self._sinks[request.run] = on_rows
+        # Closed by name: an abandoned NNsight stream frees its request only at garbage collection.
+        stream = tracer.backend.__aiter__()
+        try:
+            async for output in stream:
+                yield _token_step(output)
+        finally:
+            await stream.aclose()
+            self._sinks.pop(request.run, None)
+
+    async def steer(self, run: str, rev: int, strengths: dict[str, float]) -> None:
+        """Put new strengths in force on all ranks between two steps; rows will say from where."""
+        await self._call("steersight_steer", run, rev, strengths)
+
+    async def held(self) -> dict[str, int]:
+        """How many requests vLLM, NNsight and the lens still hold, and how many steps' rows were dropped."""
+        if self._nnsight is None or self.status.state != "ready":
+            return {"vllm": 0, "nnsight": 0, "lens": 0, "dropped": 0}
+        answers: list[dict[str, int]] = await self._call("steersight_load")
+        return {key: max(answer[key] for answer in answers) for key in answers[0]}
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        return await self._nnsight.vllm_entrypoint.collective_rpc(method, args=args)
+
+    async def _read_rows(self, receiver: RowReceiver) -> None:
+        while True:
+            item = await receiver.receive()
+            if isinstance(item, Stage):
+                if self.status.state == "loading":
+                    self._set(stage=item.stage, progress=item.progress)
+                continue
+            for block in item:
+                sink = self._sinks.get(block.run)
+                if sink is not None:
+                    sink(block)
+
+
+def _token_step(output: Any) -> TokenStep:
+    completion = output.outputs[0]
+    ids = list(completion.token_ids)
+    known = completion.logprobs or [None] * len(ids)
+    return TokenStep(
+        ids=ids,
+        logprobs=[
+            float(table[token].logprob) if table and token in table else None
+            for token, table in zip(ids, known, strict=False)
+        ],
+        finished=completion.finish_reason,
+        stop=completion.stop_reason if isinstance(completion.stop_reason, str) else None,
+    )

@@ -1,0 +1,158 @@
+"""Steersight's side of the vLLM worker process, on CPU and on CUDA.
+
+NNsight 0.8.1 puts its interventions into vLLM's GPU worker by re-classing the model runner once the worker
+has built it. The classes here do the same one step further: a runner that carries a lens, and, on a machine
+without CUDA, a worker that starts vLLM's CPU worker in the place of the GPU one. The lens hangs on NNsight's
+own interleaver, so ordinary NNsight traces go on working beside it.
+
+vLLM imports this module by name in the worker process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from nnsight.modeling.vllm.interleaver import VLLMInterleaver
+from nnsight.modeling.vllm.model_runners.GPUModelRunner import NNsightGPUModelRunner
+from nnsight.modeling.vllm.workers.GPUWorker import NNsightGPUWorker
+from vllm.distributed.parallel_state import get_pp_group, get_tensor_model_parallel_rank
+from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+from vllm.v1.worker.cpu_worker import CPUWorker
+
+from .channel import RowSender, Stage
+from .layout import find_layout
+from .lens import Lens, VectorBank
+
+CONFIG_KEY = "steersight"
+
+
+class LensInterleaver(VLLMInterleaver):  # type: ignore[misc]  # nnsight ships no types
+    """NNsight's interleaver, with the lens served first at the locations it asks for."""
+
+    lens: Lens
+
+    def handle(self, provider: str, value: Any) -> Any:
+        index = self.lens.layout.layers.get(provider)
+        if index is not None:
+            self.lens.layer(index, value)
+        elif provider == self.lens.layout.entry:
+            self.lens.enter(value)
+        return super().handle(provider, value)
+
+
+class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]
+    """NNsight's model runner, telling the lens what each step holds."""
+
+    lens: Lens
+
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
+        options = self.vllm_config.additional_config[CONFIG_KEY]
+        if get_pp_group().world_size > 1:
+            raise NotImplementedError(
+                "Steersight's lens sees one process's layers, so pipeline parallelism would hide the rest. "
+                "Use tensor parallelism instead."
+            )
+        first_rank = get_tensor_model_parallel_rank() == 0
+        sender = RowSender(options["channel"]) if first_rank else None
+        if sender is not None:
+            sender.put(Stage("Loading the model's weights", 0.6))
+        super().load_model(*args, **kwargs)
+        model = self.get_model()
+        self.lens = Lens(
+            layout=find_layout(model, self.model_config.get_num_layers(self.parallel_config)),
+            bank=VectorBank(),
+            device=self.device,
+            sender=sender,
+        )
+        # The module tree's controllers keep a reference to the interleaver that NNsight made, so it is
+        # re-classed in place, as NNsight does with the runner.
+        interleaver = self.nnsight_model.interleaver
+        interleaver.__class__ = LensInterleaver
+        interleaver.lens = self.lens
+        if sender is not None:
+            sender.put(Stage("Reserving the KV cache and warming up", 0.8))
+
+    def _update_states(self, scheduler_output: Any) -> Any:
+        result = super()._update_states(scheduler_output)
+        lens = self.lens
+        for request_id in scheduler_output.finished_req_ids:
+            lens.remove(request_id)
+        for new in scheduler_output.scheduled_new_reqs:
+            options = (new.sampling_params.extra_args or {}).get(CONFIG_KEY) if new.sampling_params else None
+            if options is not None:
+                lens.add(new.req_id, options)
+        scheduled = scheduler_output.num_scheduled_tokens
+        # The batch's own order: the forward's tensors follow it, not the scheduler's.
+        lens.begin(
+            [
+                (request_id, self.requests[request_id].num_computed_tokens, scheduled[request_id])
+                for request_id in self.input_batch.req_ids
+                if request_id in scheduled
+            ]
+        )
+        # NNsight skips the handoff in a step without blocks of its own; the lens needs it always.
+        self.nnsight_model.interleaver.busy = True
+        return result
+
+    def execute_model(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().execute_model(*args, **kwargs)
+        self.lens.finish()
+        return output
+
+
+class CPULensRunner(LensRunner, CPUModelRunner):  # type: ignore[misc]
+    """The same over vLLM's CPU runner."""
+
+
+class _LensMethods:
+    """What the server calls on every worker through `collective_rpc`."""
+
+    model_runner: LensRunner
+
+    def steersight_steer(self, run: str, rev: int, strengths: dict[str, float]) -> int | None:
+        """Change a run's strengths between two steps; see Lens.steer."""
+        return self.model_runner.lens.steer(run, rev, strengths)
+
+    def steersight_vectors(self, payload: bytes) -> int:
+        """Replace the bank of directions by the tensors of one safetensors file.
+
+        Tensors are named `<vector id>/<layer>` and have shape [hidden_size]. Returns how many came.
+        """
+        from safetensors.torch import load
+
+        vectors: dict[str, dict[int, torch.Tensor]] = {}
+        tensors = load(payload)
+        for name, direction in tensors.items():
+            vector, _, layer = name.rpartition("/")
+            vectors.setdefault(vector, {})[int(layer)] = direction
+        lens = self.model_runner.lens
+        lens.bank = VectorBank.build(vectors, lens.device)
+        return len(tensors)
+
+    def steersight_load(self) -> dict[str, int]:
+        """What this worker still holds, for the gauges that must return to zero."""
+        runner = self.model_runner
+        return {
+            "vllm": len(runner.requests),
+            "nnsight": runner.nnsight_request_count(),
+            "lens": len(runner.lens.runs),
+            "dropped": runner.lens.sender.dropped if runner.lens.sender else 0,
+        }
+
+
+class LensGPUWorker(_LensMethods, NNsightGPUWorker):  # type: ignore[misc]
+    """vLLM's GPU worker with a lens."""
+
+    def init_device(self) -> None:
+        super().init_device()
+        self.model_runner.__class__ = LensRunner
+
+
+class LensCPUWorker(_LensMethods, NNsightGPUWorker, CPUWorker):  # type: ignore[misc]
+    """vLLM's CPU worker with a lens. NNsight 0.8.1 ships a GPU worker only."""
+
+    def init_device(self) -> None:
+        # Not NNsight's own init_device: it refuses every runner but the GPU one.
+        CPUWorker.init_device(self)
+        self.model_runner.__class__ = CPULensRunner

@@ -1,0 +1,1 @@
+"""Runs: one generation each, with its prompt, its event log and its life from `started` to `finished`."""

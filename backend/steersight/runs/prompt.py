@@ -1,0 +1,83 @@
+"""From a conversation to the tokens the model reads, and from tokens to pieces of text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..protocol.codec import FrameError
+from ..protocol.messages import ChatMessage, ErrorCode, Prompt, Span
+
+
+class TokenTexts:
+    """Text pieces of a growing token sequence: joined, they are its text.
+
+    A character whose bytes are spread over several tokens comes with the last of them; the others are ''.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        from tokenizers.decoders import DecodeStream
+
+        self._tokenizer = tokenizer.backend_tokenizer
+        self._stream = DecodeStream(skip_special_tokens=False)
+
+    def next(self, token: int) -> str:
+        """The piece this token adds."""
+        return self._stream.step(self._tokenizer, token) or ""
+
+
+def build_prompt(tokenizer: Any, messages: list[ChatMessage], limit: int) -> tuple[Prompt, TokenTexts]:
+    """Apply the model's chat template.
+
+    Args:
+        tokenizer: a transformers fast tokenizer with a chat template.
+        messages: the conversation, oldest first.
+        limit: the most tokens the prompt may have.
+
+    Raises: FrameError when the template refuses the conversation or the prompt is too long.
+    """
+    turns = [message.model_dump() for message in messages]
+    try:
+        ids = _template(tokenizer, turns, generation=True)
+    except Exception as error:  # jinja and transformers raise many types; all mean the same to the person
+        raise FrameError(
+            ErrorCode.INVALID,
+            f"The model's chat template refuses this conversation: {error}",
+            field="messages",
+        ) from None
+    if len(ids) > limit:
+        raise FrameError(
+            ErrorCode.PROMPT_TOO_LONG,
+            f"The prompt has {len(ids)} tokens; at most {limit} fit beside one token of reply. "
+            "Shorten the conversation or start a new one.",
+            field="messages",
+        )
+    texts = TokenTexts(tokenizer)
+    prompt = Prompt(
+        ids=ids, texts=[texts.next(token) for token in ids], spans=_spans(tokenizer, turns, ids)
+    )
+    return prompt, texts
+
+
+def _template(tokenizer: Any, turns: list[dict[str, str]], *, generation: bool) -> list[int]:
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _spans(tokenizer: Any, turns: list[dict[str, str]], ids: list[int]) -> list[Span]:
+    """Which tokens each message made: where the template's output for the first k messages ends.
+
+    Templates that rewrite earlier turns make no such prefixes; then there are no spans rather than wrong ones.
+    """
+    spans: list[Span] = []
+    end = 0
+    for count, turn in enumerate(turns, start=1):
+        try:
+            prefix = _template(tokenizer, turns[:count], generation=False)
+        except Exception:  # a template may refuse half a conversation
+            return []
+        if ids[: len(prefix)] != prefix:
+            return []
+        spans.append(Span(role=turn["role"], start=end, end=len(prefix)))
+        end = len(prefix)
+    return spans

@@ -1,0 +1,182 @@
+"""One run: joins the engine's tokens and rows by position and writes both into the log.
+
+Rows lead their tokens and come by another way, so neither may wait for the other while the run goes on. At
+the end the run waits for the rows of tokens it has had, because the last ones may still be on their way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from ..engine.service import EngineService, GenerateRequest, TokenStep
+from ..metrics import to_wire
+from ..protocol.messages import Prompt, Start, Timing, Usage
+from .log import AppliedEvent, FinishedEvent, GapEvent, RowsEvent, RunLog, StartedEvent, TokensEvent
+
+if TYPE_CHECKING:
+    from ..engine.channel import RowBlock
+    from .prompt import TokenTexts
+
+# Rows lead tokens by a millisecond or so; what has not come after this was dropped on the way.
+LAST_ROWS_SECONDS = 2.0
+
+
+class Run:
+    """One generation, from admission to its `finished` event."""
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        start: Start,
+        prompt: Prompt,
+        texts: TokenTexts,
+        metrics: list[str],
+        layers: int,
+        engine: EngineService,
+        wake: Callable[[], None],
+    ) -> None:
+        self.id = run_id
+        self.log = RunLog(run_id, start.id, metrics, layers)
+        self.rev = 0
+        self.done = False
+        self._start = start
+        self._prompt = prompt
+        self._texts = texts
+        self._engine = engine
+        self._wake = wake
+        self._tokens = 0
+        self._rows_end = 0 if start.prompt_rows else len(prompt.ids)
+        self._rows_changed = asyncio.Event()
+        self._revs_seen = 0
+        self._began = time.perf_counter()
+        self._first: float | None = None
+        self._cancelled = False
+        self._stream_task: asyncio.Task[None] | None = None
+        self.log.append(StartedEvent(prompt))
+
+    def begin(self) -> asyncio.Task[None]:
+        """Start generating; the task ends after the `finished` event is in the log."""
+        self._stream_task = asyncio.create_task(self._generate(), name=f"run-{self.id}")
+        return self._stream_task
+
+    def cancel(self) -> None:
+        """End the run; idempotent."""
+        if not self.done and self._stream_task is not None:
+            self._cancelled = True
+            self._stream_task.cancel()
+
+    async def steer(self, rev: int, strengths: dict[str, float]) -> None:
+        """Hand new strengths to the engine. The caller has checked that `rev` is newer than `self.rev`."""
+        self.rev = rev
+        await self._engine.steer(self.id, rev, _nonzero(strengths))
+
+    async def _generate(self) -> None:
+        reason: Literal["stop", "length", "cancelled", "error"] = "error"
+        stop: str | None = None
+        try:
+            stream = self._engine.generate(self._request(), self._take_rows)
+            async with contextlib.aclosing(stream) as steps:  # type: ignore[type-var]
+                async for step in steps:
+                    self._take_tokens(step)
+                    if step.finished is not None:
+                        reason = "stop" if step.finished == "stop" else "length"
+                        stop = step.stop
+                        await self._wait_for_rows()
+        except asyncio.CancelledError:
+            if not self._cancelled:
+                raise
+            reason = "cancelled"
+        finally:
+            self._finish(reason, stop)
+
+    def _request(self) -> GenerateRequest:
+        sampling = self._start.sampling.model_dump()
+        room = self._engine.model.max_model_len - len(self._prompt.ids) if self._engine.model else 1
+        sampling["max_tokens"] = min(sampling["max_tokens"], room)
+        return GenerateRequest(
+            run=self.id,
+            prompt_ids=self._prompt.ids,
+            sampling=sampling,
+            strengths=_nonzero(self._start.strengths),
+            prompt_rows=self._start.prompt_rows,
+        )
+
+    # ------------------------------------------------------------ what the engine sends
+
+    def _take_tokens(self, step: TokenStep) -> None:
+        if not step.ids:
+            return
+        if self._first is None:
+            self._first = time.perf_counter()
+        self.log.append(
+            TokensEvent(
+                start=len(self._prompt.ids) + self._tokens,
+                ids=step.ids,
+                texts=[self._texts.next(token) for token in step.ids],
+                logprobs=step.logprobs,
+            )
+        )
+        self._tokens += len(step.ids)
+        self._wake()
+
+    def _take_rows(self, block: RowBlock) -> None:
+        if self.done:
+            return
+        if block.start > self._rows_end:
+            self.log.append(GapEvent(self._rows_end, block.start - self._rows_end))
+        skip = max(0, self._rows_end - block.start)
+        revs, values = block.revs[skip:], block.values[skip:]
+        if not revs:
+            return
+        start = block.start + skip
+        if self.log.metrics:
+            wanted = [block.metrics.index(name) for name in self.log.metrics]
+            self.log.append(RowsEvent(start, revs, to_wire(values[:, wanted], self.log.metrics)))
+        for offset, rev in enumerate(revs):
+            if rev > self._revs_seen:
+                self._revs_seen = rev
+                self.log.append(AppliedEvent(rev, start + offset))
+        self._rows_end = start + len(revs)
+        self._rows_changed.set()
+        self._wake()
+
+    async def _wait_for_rows(self) -> None:
+        """Until the row of the last token but one is here: the last token was never an input."""
+        wanted = len(self._prompt.ids) + self._tokens - 1
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_ROWS_SECONDS):
+                while self._rows_end < wanted:
+                    self._rows_changed.clear()
+                    await self._rows_changed.wait()
+        if self._rows_end < wanted:
+            self.log.append(GapEvent(self._rows_end, wanted - self._rows_end))
+
+    def _finish(self, reason: Literal["stop", "length", "cancelled", "error"], stop: str | None) -> None:
+        now = time.perf_counter()
+        speed = None
+        if self._first is not None and self._tokens > 1 and now > self._first:
+            speed = (self._tokens - 1) / (now - self._first)
+        self.done = True
+        self.log.append(
+            FinishedEvent(
+                reason=reason,
+                stop=stop,
+                usage=Usage(prompt_tokens=len(self._prompt.ids), reply_tokens=self._tokens),
+                timing=Timing(
+                    first_token_ms=None if self._first is None else (self._first - self._began) * 1e3,
+                    total_ms=(now - self._began) * 1e3,
+                    tokens_per_s=speed,
+                ),
+            )
+        )
+        self._wake()
+
+
+def _nonzero(strengths: dict[str, float]) -> dict[str, float]:
+    """A strength of 0 is no steering at all, so it does not travel."""
+    return {name: float(value) for name, value in strengths.items() if value != 0}

@@ -1,0 +1,89 @@
+"""All live runs of the server: admission, lookup, and the count the gauge shows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+
+from ..engine.service import EngineService
+from ..metrics import metric_ids
+from ..protocol.codec import FrameError
+from ..protocol.messages import ErrorCode, Start
+from .prompt import build_prompt
+from .run import Run
+
+logger = logging.getLogger(__name__)
+
+
+class RunTable:
+    """Admits runs to one engine and knows those that are still live."""
+
+    def __init__(self, engine: EngineService, max_runs: int) -> None:
+        self.engine = engine
+        self.max_runs = max_runs
+        self.live: dict[str, Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # strong references; the loop holds weak ones
+
+    def admit(self, start: Start, wake: Callable[[], None]) -> Run:
+        """Check a `start` against the engine and begin the run. Raises FrameError and changes nothing."""
+        model = self.engine.model
+        if self.engine.status.state != "ready" or model is None:
+            raise FrameError(
+                ErrorCode.ENGINE_NOT_READY,
+                f"The engine is {self.engine.status.state} ({self.engine.status.stage}). Try again when it is "
+                "ready.",
+                id=start.id,
+            )
+        if len(self.live) >= self.max_runs:
+            raise FrameError(
+                ErrorCode.BUSY,
+                f"The server already has its {self.max_runs} runs. Try again when one has finished.",
+                id=start.id,
+            )
+        metrics = list(dict.fromkeys(metric_ids() if start.metrics is None else start.metrics))
+        for name in metrics:
+            if name not in metric_ids():
+                raise FrameError(
+                    ErrorCode.UNKNOWN_METRIC,
+                    f"There is no metric {name!r}; there are {', '.join(metric_ids())}.",
+                    field="metrics",
+                    id=start.id,
+                )
+        self.check_vectors(start.strengths, id=start.id)
+        try:
+            prompt, texts = build_prompt(self.engine.tokenizer, start.messages, model.max_model_len - 1)
+        except FrameError as error:
+            error.id = start.id
+            raise
+        run = Run(
+            run_id=secrets.token_hex(8), start=start, prompt=prompt, texts=texts, metrics=metrics,
+            layers=model.layers, engine=self.engine, wake=wake,
+        )  # fmt: skip
+        self.live[run.id] = run
+        task = run.begin()
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._ended(run, done))
+        return run
+
+    def check_vectors(
+        self, strengths: dict[str, float], *, run: str | None = None, id: str | None = None  # noqa: A002
+    ) -> None:
+        """Refuse a vector the server does not have: steering with it would silently do nothing."""
+        for name in strengths:
+            if name not in self.engine.vectors:
+                known = ", ".join(self.engine.vectors) or "none"
+                raise FrameError(
+                    ErrorCode.UNKNOWN_VECTOR,
+                    f"There is no vector {name!r}; there are {known}.",
+                    field="strengths",
+                    run=run,
+                    id=id,
+                )
+
+    def _ended(self, run: Run, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.live.pop(run.id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("Run %s failed", run.id, exc_info=error)

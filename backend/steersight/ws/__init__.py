@@ -1,0 +1,1 @@
+"""One WebSocket connection: `handshake.py` checks it, `connection.py` talks on it."""

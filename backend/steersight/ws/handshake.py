@@ -1,0 +1,90 @@
+"""Before the first frame: subprotocol and origin. After it: `welcome`."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.websockets import WebSocket
+
+from .. import __version__
+from ..engine.service import EngineService
+from ..metrics import REGISTRY
+from ..protocol.close import CloseCode
+from ..protocol.messages import (
+    MAX_FRAME_BYTES,
+    MAX_MESSAGES,
+    MAX_STRENGTH,
+    MAX_VECTORS,
+    SUBPROTOCOL,
+    ColorScale,
+    Engine,
+    EngineStatus,
+    Limits,
+    MetricInfo,
+    ModelInfo,
+    VectorInfo,
+    Welcome,
+)
+
+MAX_RUNS_PER_CONNECTION = 16
+
+
+def refusal(socket: WebSocket) -> CloseCode | None:
+    """Why this socket may not be used, or None. A page of another site must not drive somebody's model."""
+    origin = socket.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != socket.headers.get("host"):
+        return CloseCode.FORBIDDEN_ORIGIN
+    if SUBPROTOCOL not in socket.scope.get("subprotocols", []):
+        return CloseCode.WRONG_SUBPROTOCOL
+    return None
+
+
+def metric_infos() -> list[MetricInfo]:
+    """All metrics, as the wire describes them."""
+    return [
+        MetricInfo(
+            id=metric.id, label=metric.label, description=metric.description, unit=metric.unit,
+            transform=metric.transform,
+            scale=ColorScale(
+                kind=metric.scale.kind, lo=metric.scale.lo, hi=metric.scale.hi, mid=metric.scale.mid
+            ),
+        )
+        for metric in REGISTRY.values()
+    ]  # fmt: skip
+
+
+def vector_infos(engine: EngineService) -> list[VectorInfo]:
+    """All vectors that fit the served model."""
+    return [
+        VectorInfo(
+            id=vector.id, label=vector.label, description=vector.description, layers=vector.layers,
+            range=list(vector.range), suggested=vector.suggested,
+        )
+        for vector in engine.vectors.values()
+    ]  # fmt: skip
+
+
+def model_info(engine: EngineService) -> ModelInfo | None:
+    """The served model, once its configuration has been read."""
+    return None if engine.model is None else ModelInfo(**vars(engine.model))
+
+
+def welcome(engine: EngineService, epoch: str) -> Welcome:
+    """The answer to `hello`."""
+    return Welcome(
+        server=f"steersight/{__version__}",
+        epoch=epoch,
+        engine=EngineStatus(**vars(engine.status)),
+        model=model_info(engine),
+        metrics=metric_infos(),
+        vectors=vector_infos(engine),
+        limits=Limits(
+            max_frame_bytes=MAX_FRAME_BYTES, max_messages=MAX_MESSAGES, max_vectors=MAX_VECTORS,
+            max_strength=MAX_STRENGTH, max_runs_per_connection=MAX_RUNS_PER_CONNECTION,
+        ),
+    )  # fmt: skip
+
+
+def engine_frame(engine: EngineService) -> Engine:
+    """The engine's state as a frame of its own."""
+    return Engine(**vars(engine.status), model=model_info(engine), vectors=vector_infos(engine))
