@@ -1,0 +1,128 @@
+// The conversation: turns, what the running reply measures, and the composer. The list follows its end
+// until the person scrolls up.
+import { useEffect, useRef, useState } from "react";
+import type { Session } from "../session/session";
+import type { Settings } from "../session/settings";
+import { PlusIcon, SettingsIcon } from "../ui/icons";
+import { useSignal } from "../ui/useSignal";
+import { Composer } from "./Composer";
+import { Message } from "./Message";
+import { RunStats } from "./RunStats";
+import { SettingsPanel } from "./SettingsPanel";
+
+interface ChatProps {
+	session: Session;
+	settings: Settings;
+	onSettings(settings: Settings): void;
+}
+
+export function Chat({ session, settings, onSettings }: ChatProps) {
+	useSignal(session.changed);
+	const [open, setOpen] = useState(false);
+	const last = session.turns.at(-1);
+	const blocked = session.blocked !== null;
+	return (
+		<section className="panel chat" aria-label="Chat">
+			<header className="panel-head">
+				<h2>Chat</h2>
+				<span className="spring" />
+				<button
+					type="button"
+					className="quiet"
+					data-testid="settings"
+					aria-expanded={open}
+					aria-controls="settings-panel"
+					onClick={() => setOpen(!open)}
+				>
+					<SettingsIcon /> Settings
+				</button>
+				<button
+					type="button"
+					className="quiet"
+					data-testid="new-chat"
+					disabled={session.turns.length === 0}
+					onClick={() => session.newChat()}
+				>
+					<PlusIcon /> New chat
+				</button>
+			</header>
+			{open && <SettingsPanel settings={settings} onChange={onSettings} onClose={() => setOpen(false)} />}
+			<MessageList session={session}>
+				{session.turns.length === 0 && <Welcome session={session} />}
+				{session.turns.map((turn) => (
+					<Message
+						key={turn.key}
+						session={session}
+						turn={turn}
+						status={turn.run.status}
+						name={turn.run.run}
+						shown={session.shown === turn.run}
+						problem={turn.run.problem?.message ?? null}
+						onRegenerate={
+							turn === last && !blocked && !turn.run.live ? () => session.regenerate(settings) : null
+						}
+					/>
+				))}
+			</MessageList>
+			{last !== undefined && <RunStats run={session.shown ?? last.run} />}
+			<Composer session={session} settings={settings} />
+		</section>
+	);
+}
+
+function MessageList({ session, children }: { session: Session; children: React.ReactNode }) {
+	const list = useRef<HTMLDivElement>(null);
+	const stuck = useRef(true);
+	const run = session.turns.at(-1)?.run;
+
+	useEffect(() => {
+		const element = list.current!;
+		const stick = () => {
+			if (stuck.current) element.scrollTop = element.scrollHeight;
+		};
+		stuck.current = true;
+		stick();
+		// Height also changes without tokens: the settings open, the window turns.
+		const resizes = new ResizeObserver(stick);
+		resizes.observe(element);
+		const unsubscribe = run?.changed.subscribe(stick);
+		return () => {
+			resizes.disconnect();
+			unsubscribe?.();
+		};
+	}, [run]);
+
+	const onScroll = () => {
+		const element = list.current!;
+		stuck.current = element.scrollHeight - element.clientHeight - element.scrollTop < 24;
+	};
+	return (
+		// biome-ignore lint/a11y/noNoninteractiveTabindex: a scrolled region must be reachable by keyboard
+		<section className="messages" ref={list} onScroll={onScroll} tabIndex={0} aria-label="Conversation">
+			{children}
+		</section>
+	);
+}
+
+function Welcome({ session }: { session: Session }) {
+	const engine = session.server.engine;
+	if (engine?.state === "loading") {
+		return (
+			<div className="welcome">
+				<h3>The engine is loading</h3>
+				<p>{engine.stage}</p>
+				<progress value={engine.progress} max={1} aria-label="Loading" />
+				<p className="muted">This page turns live by itself. You can write your question already.</p>
+			</div>
+		);
+	}
+	return (
+		<div className="welcome">
+			<h3>Watch a model think, and steer it</h3>
+			<p className="muted">
+				Ask something. The map shows each layer at each token while the reply is written; a slider acts on the
+				very next token.
+			</p>
+		</div>
+	);
+}

@@ -1,0 +1,97 @@
+// Where the person writes. Enter sends, Shift+Enter makes a line, Escape stops the reply. Words leave the
+// box only when a start was sent, and come back when the server refuses it.
+import { type FormEvent, type KeyboardEvent, useEffect, useRef, useState } from "react";
+import type { Session } from "../session/session";
+import type { Settings } from "../session/settings";
+import { ErrorBanner } from "../ui/ErrorBanner";
+import { SendIcon, StopIcon } from "../ui/icons";
+import { useSignal } from "../ui/useSignal";
+
+export function Composer({ session, settings }: { session: Session; settings: Settings }) {
+	useSignal(session.changed);
+	const [text, setText] = useState("");
+	const box = useRef<HTMLTextAreaElement>(null);
+	const { blocked, live, notice, returned } = session;
+
+	useEffect(() => {
+		if (returned === null) return;
+		const words = session.takeReturned() ?? "";
+		// Something new may have been typed meanwhile; neither is lost.
+		setText((now) => (now.trim() === "" ? words : `${words}\n${now}`));
+	}, [session, returned]);
+
+	useEffect(() => {
+		const stop = (event: globalThis.KeyboardEvent) => {
+			if (event.key === "Escape" && !event.defaultPrevented) session.stop();
+		};
+		document.addEventListener("keydown", stop);
+		return () => document.removeEventListener("keydown", stop);
+	}, [session]);
+
+	// biome-ignore lint/correctness/useExhaustiveDependencies: the height follows the text
+	useEffect(() => {
+		const element = box.current!;
+		element.style.height = "auto";
+		element.style.height = `${Math.min(element.scrollHeight + 2, 180)}px`;
+	}, [text]);
+
+	const send = () => {
+		if (text.trim() !== "" && session.ask(text, settings)) setText("");
+	};
+	const onSubmit = (event: FormEvent) => {
+		event.preventDefault();
+		send();
+	};
+	const onKey = (event: KeyboardEvent) => {
+		// An input method's Enter ends its own word, not the message.
+		if (event.key !== "Enter" || event.shiftKey || event.nativeEvent.isComposing) return;
+		event.preventDefault();
+		send();
+	};
+
+	return (
+		<form className="composer" onSubmit={onSubmit}>
+			{notice?.place === "composer" && (
+				<ErrorBanner message={notice.message} onDismiss={() => session.dismiss()} />
+			)}
+			<div className="composer-box">
+				<textarea
+					ref={box}
+					data-testid="prompt-input"
+					rows={1}
+					value={text}
+					aria-label="Your message"
+					placeholder="Ask something"
+					onChange={(event) => setText(event.target.value)}
+					onKeyDown={onKey}
+				/>
+				{live !== null ? (
+					<button
+						type="button"
+						className="primary"
+						data-testid="stop"
+						disabled={live.run === null}
+						onClick={() => session.stop()}
+					>
+						<StopIcon /> Stop
+					</button>
+				) : (
+					<button
+						type="submit"
+						className="primary"
+						data-testid="send"
+						disabled={blocked !== null || text.trim() === ""}
+						title={blocked ?? "Send (Enter)"}
+					>
+						<SendIcon /> Send
+					</button>
+				)}
+			</div>
+			<p className="composer-hint">
+				{blocked !== null && live === null
+					? blocked
+					: "Enter sends, Shift+Enter makes a new line, Esc stops."}
+			</p>
+		</form>
+	);
+}

@@ -1,0 +1,96 @@
+// One turn: what the person asked and the reply beneath it. The reply's text belongs to TokenText; React
+// renders this only when the turn's status changes.
+import { memo, type PointerEvent, useEffect, useRef } from "react";
+import type { Session, Turn } from "../session/session";
+import type { RunState } from "../store/run";
+import { ErrorBanner } from "../ui/ErrorBanner";
+import { AgainIcon } from "../ui/icons";
+import { TokenText } from "./tokenText";
+
+interface MessageProps {
+	session: Session;
+	turn: Turn;
+	status: RunState["status"];
+	/** The server's name of the run, once it has one. */
+	name: string | null;
+	shown: boolean;
+	problem: string | null;
+	onRegenerate: (() => void) | null;
+}
+
+export const Message = memo(function Message(props: MessageProps) {
+	const { session, turn, status, name, shown, problem, onRegenerate } = props;
+	const live = status === "starting" || status === "streaming";
+	return (
+		<div className="turn">
+			<div className="message message-user" data-testid="message-user">
+				{turn.user}
+			</div>
+			<div
+				className={shown ? "message message-assistant shown" : "message message-assistant"}
+				data-testid="message-assistant"
+				data-run={name ?? ""}
+				data-status={live ? "streaming" : "done"}
+			>
+				<ReplyText session={session} run={turn.run} />
+				{status === "starting" && <span className="waiting">Waiting for the first token</span>}
+				{problem !== null && <ErrorBanner message={problem} />}
+				<div className="message-tools">
+					{!live && <span className="ending">{ending(turn.run)}</span>}
+					<span className="spring" />
+					{!shown && (
+						<button type="button" className="quiet small" onClick={() => session.show(turn.run)}>
+							Show in heatmap
+						</button>
+					)}
+					{onRegenerate !== null && (
+						<button type="button" className="quiet small" data-testid="regenerate" onClick={onRegenerate}>
+							<AgainIcon /> Regenerate
+						</button>
+					)}
+				</div>
+			</div>
+		</div>
+	);
+});
+
+function ReplyText({ session, run }: { session: Session; run: RunState }) {
+	const root = useRef<HTMLDivElement>(null);
+
+	useEffect(() => {
+		const text = new TokenText(root.current!, run);
+		const light = () => {
+			const { cursor } = session.cursor;
+			text.light(cursor?.run === run.id ? cursor.position : null);
+		};
+		const sync = () => {
+			text.sync();
+			light();
+		};
+		sync();
+		const stops = [run.changed.subscribe(sync), session.cursor.changed.subscribe(light)];
+		return () => {
+			for (const stop of stops) stop();
+		};
+	}, [session, run]);
+
+	const onOver = (event: PointerEvent) => {
+		const token = (event.target as Element).closest<HTMLElement>(".token");
+		if (token === null || session.shown !== run) return;
+		session.cursor.set({ run: run.id, position: Number(token.dataset.position), layer: null, by: "text" });
+	};
+	const onLeave = () => {
+		if (session.cursor.cursor?.by === "text") session.cursor.set(null);
+	};
+	return <div className="reply-text" ref={root} onPointerOver={onOver} onPointerLeave={onLeave} />;
+}
+
+/** How a reply ended, in a few words. */
+function ending(run: RunState): string {
+	const reason = run.finished?.reason;
+	if (reason === "length") return "Ended at the token limit";
+	if (reason === "cancelled") return "Stopped";
+	if (run.status === "lost") return "Interrupted";
+	if (run.status === "failed") return "Failed";
+	return run.finished?.stop ? `Ended at ${JSON.stringify(run.finished.stop)}` : "";
+}

@@ -1,0 +1,158 @@
+// How the next reply is drawn. A field that holds something impossible says so and keeps the last good
+// value in force, so that a start is never refused for what is typed here.
+import { type ReactNode, useId, useState } from "react";
+import { SAMPLING_NUMBERS } from "../protocol/types.gen";
+import {
+	defaultSettings,
+	formatStops,
+	NUMBER_NAMES,
+	type NumberName,
+	numberProblem,
+	parseStops,
+	type Settings,
+} from "../session/settings";
+import { CloseIcon } from "../ui/icons";
+
+const WORDS: Record<NumberName, { label: string; hint: string }> = {
+	max_tokens: { label: "Longest reply", hint: "tokens" },
+	temperature: { label: "Temperature", hint: "0 always takes the likeliest token" },
+	top_p: { label: "Top p", hint: "smallest set of tokens with this share" },
+	top_k: { label: "Top k", hint: "0 means no limit" },
+	min_p: { label: "Min p", hint: "least share of the likeliest token" },
+	seed: { label: "Seed", hint: "empty means a new one each time" },
+	repetition_penalty: { label: "Repetition penalty", hint: "1 means none" },
+};
+const STEPS: Record<NumberName, number> = {
+	max_tokens: 1,
+	temperature: 0.1,
+	top_p: 0.01,
+	top_k: 1,
+	min_p: 0.01,
+	seed: 1,
+	repetition_penalty: 0.05,
+};
+
+interface SettingsPanelProps {
+	settings: Settings;
+	onChange(settings: Settings): void;
+	onClose(): void;
+}
+
+export function SettingsPanel({ settings, onChange, onClose }: SettingsPanelProps) {
+	const [stops, setStops] = useState(() => formatStops(settings.stop));
+	// A new key gives every field its default as the text, also those that held something impossible.
+	const [round, setRound] = useState(0);
+	const reset = () => {
+		onChange({ ...defaultSettings(), theme: settings.theme });
+		setStops("");
+		setRound(round + 1);
+	};
+	return (
+		<section
+			className="settings-panel"
+			id="settings-panel"
+			data-testid="settings-panel"
+			aria-label="Settings"
+		>
+			<div className="settings-grid">
+				{NUMBER_NAMES.map((name) => (
+					<NumberField
+						key={`${name}-${round}`}
+						name={name}
+						value={settings.numbers[name]}
+						onChange={(value) => onChange({ ...settings, numbers: { ...settings.numbers, [name]: value } })}
+					/>
+				))}
+				<Field label="Stop strings" hint="one per line, \n for a new line">
+					{(id) => (
+						<textarea
+							id={id}
+							rows={2}
+							data-testid="setting-stop"
+							value={stops}
+							onChange={(event) => {
+								setStops(event.target.value);
+								onChange({ ...settings, stop: parseStops(event.target.value) });
+							}}
+						/>
+					)}
+				</Field>
+				<Field label="System prompt" hint="may be empty" wide>
+					{(id) => (
+						<textarea
+							id={id}
+							rows={2}
+							data-testid="setting-system"
+							value={settings.system}
+							onChange={(event) => onChange({ ...settings, system: event.target.value })}
+						/>
+					)}
+				</Field>
+			</div>
+			<div className="settings-foot">
+				<button type="button" className="quiet small" onClick={reset}>
+					Defaults
+				</button>
+				<span className="spring" />
+				<button type="button" className="quiet small" onClick={onClose}>
+					<CloseIcon /> Close
+				</button>
+			</div>
+		</section>
+	);
+}
+
+function NumberField(props: {
+	name: NumberName;
+	value: number | null;
+	onChange(value: number | null): void;
+}) {
+	const { name, value, onChange } = props;
+	const [text, setText] = useState(value === null ? "" : String(value));
+	const { label, hint } = WORDS[name];
+	const limit = SAMPLING_NUMBERS[name];
+	const problem = numberProblem(name, parse(text));
+	return (
+		<Field label={label} hint={problem ?? hint} wrong={problem !== null}>
+			{(id) => (
+				<input
+					id={id}
+					type="number"
+					inputMode={limit.integer ? "numeric" : "decimal"}
+					data-testid={`setting-${name}`}
+					value={text}
+					min={limit.min}
+					max={limit.max}
+					step={STEPS[name]}
+					aria-invalid={problem !== null}
+					onChange={(event) => {
+						setText(event.target.value);
+						const next = parse(event.target.value);
+						if (numberProblem(name, next) === null) onChange(next);
+					}}
+				/>
+			)}
+		</Field>
+	);
+}
+
+function parse(text: string): number | null {
+	return text.trim() === "" ? null : Number(text);
+}
+
+function Field(props: {
+	label: string;
+	hint: string;
+	wrong?: boolean;
+	wide?: boolean;
+	children: (id: string) => ReactNode;
+}) {
+	const id = useId();
+	return (
+		<div className={props.wide ? "field wide" : "field"}>
+			<label htmlFor={id}>{props.label}</label>
+			{props.children(id)}
+			<span className={props.wrong ? "hint wrong" : "hint"}>{props.hint}</span>
+		</div>
+	);
+}

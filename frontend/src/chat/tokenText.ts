@@ -1,0 +1,87 @@
+// A reply's text as one span per token, written straight into the page. React renders the message once;
+// after that each frame appends the spans of the new tokens and touches no other, however long the
+// conversation is. Also marks where a revision came into force and lights the token under the cursor.
+import type { RunState } from "../store/run";
+
+export class TokenText {
+	/** One entry per reply token; null where nothing is shown (special tokens). */
+	#spans: (HTMLSpanElement | null)[] = [];
+	#marked: readonly unknown[] = [];
+	#markedCount = 0;
+	#lit: HTMLSpanElement | null = null;
+	#cut = false;
+
+	constructor(
+		private readonly root: HTMLElement,
+		private readonly run: RunState,
+	) {
+		root.replaceChildren();
+	}
+
+	/** Bring the text up to date with the run. */
+	sync(): void {
+		this.#append();
+		this.#markRevisions();
+		if (this.run.finished?.stop && !this.#cut) this.#cutAtStop();
+	}
+
+	/** Light the token at a position of prompt and reply; null lights none. */
+	light(position: number | null): void {
+		const span = position === null ? null : (this.#spans[position - this.run.promptLength] ?? null);
+		if (span === this.#lit) return;
+		this.#lit?.classList.remove("lit");
+		span?.classList.add("lit");
+		this.#lit = span;
+	}
+
+	#append(): void {
+		const { run } = this;
+		if (this.#spans.length === run.ids.length) return;
+		const fresh = this.root.ownerDocument.createDocumentFragment();
+		for (let index = this.#spans.length; index < run.ids.length; index++) {
+			const position = run.promptLength + index;
+			if (run.isSpecial(position)) {
+				this.#spans.push(null);
+				continue;
+			}
+			const span = this.root.ownerDocument.createElement("span");
+			span.className = "token";
+			span.dataset.position = String(position);
+			span.textContent = run.visibleText(index);
+			fresh.append(span);
+			this.#spans.push(span);
+		}
+		this.root.append(fresh);
+	}
+
+	#markRevisions(): void {
+		const boundaries = this.run.rows.boundaries();
+		if (boundaries === this.#marked && boundaries.length === this.#markedCount) return;
+		if (boundaries !== this.#marked) {
+			// Late rows moved the boundaries: take all marks away and set them again.
+			for (const span of this.root.querySelectorAll<HTMLElement>(".token[data-rev]")) delete span.dataset.rev;
+			this.#markedCount = 0;
+		}
+		for (const { rev, position } of boundaries.slice(this.#markedCount)) {
+			const span = this.#spans[position - this.run.promptLength];
+			if (span) span.dataset.rev = String(rev);
+		}
+		this.#marked = boundaries;
+		this.#markedCount = boundaries.length;
+	}
+
+	/** The stop string and what follows it are not part of the reply. It may begin inside a token. */
+	#cutAtStop(): void {
+		this.#cut = true;
+		let room = this.run.replyText().length;
+		this.#spans.forEach((span, index) => {
+			if (span === null) return;
+			const text = this.run.visibleText(index);
+			if (text.length > room) {
+				span.textContent = text.slice(0, room);
+				span.classList.toggle("cut", room === 0);
+			}
+			room = Math.max(0, room - text.length);
+		});
+	}
+}

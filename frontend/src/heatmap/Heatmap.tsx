@@ -1,0 +1,213 @@
+// The heatmap panel: toolbar, legend, the two canvases with their view, tooltip, keys, and the sentence that
+// a screen reader hears when keys move the cursor.
+import { type KeyboardEvent, type PointerEvent, useEffect, useMemo, useRef, useState } from "react";
+import type { MetricInfo } from "../protocol/types.gen";
+import type { Session } from "../session/session";
+import { LatestIcon, MinusIcon, PlusIcon } from "../ui/icons";
+import { useSignal } from "../ui/useSignal";
+import { COLUMN_WIDTHS } from "./geometry";
+import { Legend } from "./Legend";
+import type { Range } from "./scale";
+import { CursorSentence, Tooltip } from "./Tooltip";
+import { HeatmapView } from "./view";
+
+const FIRST_WIDTH = COLUMN_WIDTHS.indexOf(13);
+
+export function Heatmap({ session, dark }: { session: Session; dark: boolean }) {
+	useSignal(session.changed);
+	const run = session.shown;
+	const { metrics, model } = session.server;
+	const metric = metrics.find((one) => one.id === session.metric) ?? null;
+	const [zoom, setZoom] = useState(FIRST_WIDTH);
+	const [following, setFollowing] = useState(true);
+	const [drawn, setDrawn] = useState<{ range: Range; table: Uint8ClampedArray } | null>(null);
+	const [view, setView] = useState<HeatmapView | null>(null);
+	const host = useRef<HTMLDivElement>(null);
+	const scroller = useRef<HTMLDivElement>(null);
+	const track = useRef<HTMLDivElement>(null);
+	const cells = useRef<HTMLCanvasElement>(null);
+	const overlay = useRef<HTMLCanvasElement>(null);
+
+	useEffect(() => {
+		const made = new HeatmapView(
+			{
+				host: host.current!,
+				scroller: scroller.current!,
+				track: track.current!,
+				cells: cells.current!,
+				overlay: overlay.current!,
+			},
+			session.cursor,
+			{
+				onRange: (range, table) => setDrawn(range === null ? null : { range, table }),
+				onFollowing: setFollowing,
+			},
+		);
+		setView(made);
+		return () => made.dispose();
+	}, [session]);
+
+	const layers = model?.layers ?? 0;
+	useEffect(() => {
+		view?.show({ run, metric, layers, columnWidth: COLUMN_WIDTHS[zoom]!, dark });
+	}, [view, run, metric, layers, zoom, dark]);
+
+	// A token hovered in the text may be out of view; while the map follows its tail it stays where it is.
+	useEffect(
+		() =>
+			session.cursor.changed.subscribe(() => {
+				const cursor = session.cursor.cursor;
+				if (cursor !== null && cursor.by !== "pointer" && !(cursor.by === "text" && session.live)) {
+					view?.reveal(cursor.position);
+				}
+			}),
+		[session, view],
+	);
+
+	const onPointer = (event: PointerEvent<HTMLElement>) => {
+		if (view === null || run === null) return;
+		const box = cells.current!.getBoundingClientRect();
+		const cell = view.hit(event.clientX - box.left, event.clientY - box.top);
+		session.cursor.set(cell === null ? null : { ...cell, run: run.id, by: "pointer" });
+	};
+	const onLeave = (event: PointerEvent<HTMLElement>) => {
+		if (event.pointerType === "mouse" && session.cursor.cursor?.by === "pointer") session.cursor.set(null);
+	};
+	const onKey = (event: KeyboardEvent<HTMLElement>) => {
+		if (view === null || run === null || run.length === 0) return;
+		const layersNow = run.rows.layers || layers;
+		const next = moved(event.key, session.cursor.cursor, run.length, layersNow, view.pageColumns());
+		if (next === undefined) return;
+		event.preventDefault();
+		session.cursor.set(next === null ? null : { ...next, run: run.id, by: "keys" });
+	};
+
+	return (
+		<section className="panel heatmap-panel" aria-label="Heatmap">
+			<header className="panel-head">
+				<h2>Layers by tokens</h2>
+				<MetricPicker metrics={metrics} metric={metric} onPick={(id) => session.pickMetric(id)} />
+				<span className="spring" />
+				<fieldset className="zoom">
+					<legend className="sr-only">Width of the columns</legend>
+					<button
+						type="button"
+						className="quiet"
+						aria-label="Narrower columns"
+						title="Narrower columns"
+						disabled={zoom === 0}
+						onClick={() => setZoom(zoom - 1)}
+					>
+						<MinusIcon />
+					</button>
+					<button
+						type="button"
+						className="quiet"
+						aria-label="Wider columns"
+						title="Wider columns"
+						disabled={zoom === COLUMN_WIDTHS.length - 1}
+						onClick={() => setZoom(zoom + 1)}
+					>
+						<PlusIcon />
+					</button>
+				</fieldset>
+			</header>
+			<div className="heatmap" ref={host} data-testid="heatmap">
+				<div
+					className="heatmap-scroller"
+					ref={scroller}
+					// biome-ignore lint/a11y/noNoninteractiveTabindex: the map is explored with the arrow keys
+					tabIndex={0}
+					role="application"
+					aria-roledescription="heatmap"
+					aria-label={`Heatmap of ${metric?.label ?? "no metric"}, layers by tokens. Move with the arrow keys.`}
+					onPointerMove={onPointer}
+					onPointerDown={onPointer}
+					onPointerLeave={onLeave}
+					onKeyDown={onKey}
+				>
+					<div className="heatmap-track" ref={track}>
+						<div className="heatmap-stage">
+							<canvas ref={cells} />
+							<canvas ref={overlay} className="heatmap-overlay" />
+						</div>
+					</div>
+				</div>
+				{view !== null && <Tooltip session={session} view={view} metric={metric} />}
+				{!following && (
+					<button
+						type="button"
+						className="jump"
+						data-testid="jump-latest"
+						onClick={() => view?.jumpToLatest()}
+					>
+						<LatestIcon /> Latest
+					</button>
+				)}
+				{run === null && (
+					<p className="heatmap-empty">
+						Each column is a token, each row a layer. Ask something, and the map grows while the reply is
+						written.
+					</p>
+				)}
+			</div>
+			<footer className="heatmap-foot">
+				{metric !== null && <Legend session={session} metric={metric} drawn={drawn} dark={dark} />}
+			</footer>
+			<CursorSentence session={session} metric={metric} />
+		</section>
+	);
+}
+
+function MetricPicker(props: { metrics: MetricInfo[]; metric: MetricInfo | null; onPick(id: string): void }) {
+	const { metrics, metric, onPick } = props;
+	const title = useMemo(() => metric?.description ?? "", [metric]);
+	return (
+		<label className="metric-picker" title={title}>
+			<span className="sr-only">Metric</span>
+			<select
+				data-testid="metric-picker"
+				value={metric?.id ?? ""}
+				disabled={metrics.length === 0}
+				onChange={(event) => onPick(event.target.value)}
+			>
+				{metrics.length === 0 && <option value="">No metrics yet</option>}
+				{metrics.map((one) => (
+					<option key={one.id} value={one.id}>
+						{one.label}
+					</option>
+				))}
+			</select>
+		</label>
+	);
+}
+
+/** Where a key takes the cursor: a cell, null to put it away, undefined when the key means nothing here. */
+export function moved(
+	key: string,
+	from: { position: number; layer: number | null } | null,
+	tokens: number,
+	layers: number,
+	page: number,
+): { position: number; layer: number } | null | undefined {
+	const steps: Record<string, [number, number]> = {
+		ArrowLeft: [-1, 0],
+		ArrowRight: [1, 0],
+		ArrowUp: [0, 1],
+		ArrowDown: [0, -1],
+		PageUp: [-page, 0],
+		PageDown: [page, 0],
+		Home: [-tokens, 0],
+		End: [tokens, 0],
+	};
+	if (key === "Escape") return from === null ? undefined : null;
+	const step = steps[key];
+	if (step === undefined) return undefined;
+	const clamp = (value: number, most: number) => Math.max(0, Math.min(most, value));
+	// The first key shows where the cursor is; it starts at the last token.
+	if (from === null && step[0] !== -tokens) return { position: tokens - 1, layer: 0 };
+	return {
+		position: clamp((from?.position ?? 0) + step[0], tokens - 1),
+		layer: clamp((from?.layer ?? 0) + step[1], layers - 1),
+	};
+}

@@ -1,0 +1,60 @@
+// The colour bar with numbers in the metric's own unit, and a mark where the pointed cell's value lies.
+import { useMemo } from "react";
+import type { MetricInfo } from "../protocol/types.gen";
+import type { Session } from "../session/session";
+import { useSignal } from "../ui/useSignal";
+import { cssGradient } from "./colour";
+import { fixedEnds, formatValue, legendRange, place, type Range, toDisplay } from "./scale";
+import { tableOf } from "./view";
+
+interface LegendProps {
+	session: Session;
+	metric: MetricInfo;
+	drawn: { range: Range; table: Uint8ClampedArray } | null;
+	dark: boolean;
+}
+
+export function Legend({ session, metric, drawn, dark }: LegendProps) {
+	useSignal(session.cursor.changed);
+	const background = useMemo(() => cssGradient(tableOf(metric, dark)), [metric, dark]);
+	const cursor = session.cursor.cursor;
+	const run = session.shown;
+	const range = drawn === null ? null : legendRange(metric, drawn.range);
+	const value =
+		cursor === null || cursor.layer === null || cursor.run !== run?.id
+			? undefined
+			: run.rows.value(metric.id, cursor.position, cursor.layer);
+	const fixed = fixedEnds(metric);
+	const tick = (share: number) =>
+		range === null ? "" : formatValue(toDisplay(metric, range.lo + share * (range.hi - range.lo)));
+	return (
+		<div className="legend" data-testid="legend" data-lo={tick(0)} data-hi={tick(1)}>
+			<span className="legend-name">
+				{metric.label}
+				{metric.unit && <span className="unit"> ({metric.unit})</span>}
+				{metric.transform === "log2" && <span className="unit">, log scale</span>}
+			</span>
+			<div className="legend-scale">
+				<div className="legend-bar" style={{ background }}>
+					{range !== null && value !== undefined && Number.isFinite(value) && drawn !== null && (
+						<span className="legend-mark" style={{ left: `${100 * place(metric, drawn.range, value)}%` }} />
+					)}
+				</div>
+				<div className="legend-ticks">
+					<span>
+						{range !== null && fixed.lo === null && "\u2264 "}
+						{tick(0)}
+					</span>
+					<span>{tick(0.5)}</span>
+					<span>
+						{range !== null && fixed.hi === null && "\u2265 "}
+						{tick(1)}
+					</span>
+				</div>
+			</div>
+			<span className="legend-missing">
+				<span className="legend-hatch" /> no value
+			</span>
+		</div>
+	);
+}

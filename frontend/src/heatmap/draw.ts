@@ -1,0 +1,167 @@
+// The static canvas: ground, hatching where no row is known, cells, the band that names prompt and reply,
+// and both axes. Pure functions of what they are given; text that would not fit is left out, not squeezed.
+import type { RunState } from "../store/run";
+import type { Backing } from "./backing";
+import { columnX, type Geometry, layerStep, layerY, TEXT_WIDTH, visibleColumns } from "./geometry";
+
+export interface Ink {
+	ground: string;
+	panel: string;
+	text: string;
+	muted: string;
+	line: string;
+	signal: string;
+	accent: string;
+	hatch: CanvasPattern | string;
+	font: string;
+	mono: string;
+}
+
+export function drawStatic(
+	context: CanvasRenderingContext2D,
+	g: Geometry,
+	scroll: number,
+	run: RunState | null,
+	backing: Backing | null,
+	ink: Ink,
+): void {
+	context.clearRect(0, 0, g.width, g.height);
+	context.imageSmoothingEnabled = false;
+	const tokens = run?.length ?? 0;
+	if (run !== null && tokens > 0) {
+		context.save();
+		context.beginPath();
+		context.rect(g.left, 0, g.plotWidth, g.height);
+		context.clip();
+		drawMissing(context, g, scroll, run, ink);
+		backing?.blit(context, g, scroll, run.rows.columns);
+		drawBand(context, g, scroll, run, ink);
+		drawTokens(context, g, scroll, run, ink);
+		context.restore();
+	}
+	drawLayers(context, g, ink);
+}
+
+/** Neutral ground under everything, hatched where a token has no row. */
+export function drawMissing(
+	context: Pick<CanvasRenderingContext2D, "fillRect" | "fillStyle">,
+	g: Geometry,
+	scroll: number,
+	run: Pick<RunState, "length" | "rows">,
+	ink: Pick<Ink, "ground" | "hatch">,
+): void {
+	const { from, to } = visibleColumns(g, scroll, run.length);
+	context.fillStyle = ink.ground;
+	context.fillRect(columnX(g, scroll, from), g.top, (to - from) * g.cellWidth, g.plotHeight);
+	context.fillStyle = ink.hatch;
+	for (let position = from; position < to; position++) {
+		if (run.rows.has(position)) continue;
+		let end = position + 1;
+		while (end < to && !run.rows.has(end)) end++;
+		context.fillRect(columnX(g, scroll, position), g.top, (end - position) * g.cellWidth, g.plotHeight);
+		position = end;
+	}
+}
+
+/** Above the cells: who wrote which columns, and the line between prompt and reply. */
+function drawBand(
+	context: CanvasRenderingContext2D,
+	g: Geometry,
+	scroll: number,
+	run: RunState,
+	ink: Ink,
+): void {
+	const px = g.ratio;
+	const split = run.promptLength;
+	const bar = Math.max(2, Math.round(3 * px));
+	const label = (name: string, start: number, end: number, colour: string) => {
+		const x0 = Math.max(g.left, columnX(g, scroll, start));
+		const x1 = Math.min(g.width, columnX(g, scroll, end));
+		if (x1 <= x0) return;
+		context.fillStyle = colour;
+		context.fillRect(x0, g.top - bar - Math.round(px), x1 - x0, bar);
+		context.font = `${Math.round(10.5 * px)}px ${ink.font}`;
+		context.textBaseline = "alphabetic";
+		context.textAlign = "left";
+		if (context.measureText(name).width + 4 * px > x1 - x0) return;
+		context.fillStyle = ink.muted;
+		context.fillText(name, x0 + Math.round(2 * px), g.top - bar - Math.round(4 * px));
+	};
+	for (const span of run.prompt.spans) label(span.role, span.start, span.end, ink.line);
+	if (run.prompt.spans.length === 0) label("prompt", 0, split, ink.line);
+	label("reply", split, run.length, ink.accent);
+	const x = columnX(g, scroll, split);
+	if (split > 0 && x >= g.left && x <= g.width) {
+		context.fillStyle = ink.panel;
+		context.fillRect(x - Math.round(px), g.top, Math.max(2, Math.round(2 * px)), g.plotHeight);
+		context.fillStyle = ink.text;
+		context.fillRect(
+			x - Math.round(px / 2),
+			g.top - bar,
+			Math.max(1, Math.round(px)),
+			g.plotHeight + 2 * bar,
+		);
+	}
+}
+
+/** Under the cells: token texts where columns are wide enough, and a position number now and then. */
+function drawTokens(
+	context: CanvasRenderingContext2D,
+	g: Geometry,
+	scroll: number,
+	run: RunState,
+	ink: Ink,
+): void {
+	const { from, to } = visibleColumns(g, scroll, run.length);
+	const bottom = g.top + g.plotHeight;
+	const px = g.ratio;
+	const texts = g.cellWidth >= Math.round(TEXT_WIDTH * px);
+	context.textBaseline = "middle";
+	if (texts) {
+		const room = g.height - bottom - Math.round(14 * px);
+		context.font = `${Math.round(Math.min(11 * px, g.cellWidth - 2 * px))}px ${ink.mono}`;
+		context.textAlign = "right";
+		for (let position = from; position < to; position++) {
+			context.fillStyle = position < run.promptLength ? ink.muted : ink.text;
+			context.save();
+			context.translate(columnX(g, scroll, position) + g.cellWidth / 2, bottom + Math.round(4 * px));
+			context.rotate(-Math.PI / 2);
+			context.fillText(fitting(context, readable(run.tokenText(position) ?? ""), room), 0, 0);
+			context.restore();
+		}
+	}
+	context.font = `${Math.round(10 * px)}px ${ink.font}`;
+	context.textAlign = "center";
+	context.textBaseline = "bottom";
+	context.fillStyle = ink.muted;
+	const step = [5, 10, 20, 50, 100, 200, 500].find((n) => n * g.cellWidth >= 36 * px) ?? 1000;
+	for (let position = Math.ceil(from / step) * step; position < to; position += step) {
+		const x = columnX(g, scroll, position) + g.cellWidth / 2;
+		if (x < g.left + 6 * px) continue;
+		context.fillText(String(position), x, g.height - Math.round(px));
+	}
+}
+
+function drawLayers(context: CanvasRenderingContext2D, g: Geometry, ink: Ink): void {
+	const px = g.ratio;
+	context.font = `${Math.round(10 * px)}px ${ink.font}`;
+	context.textAlign = "right";
+	context.textBaseline = "middle";
+	context.fillStyle = ink.muted;
+	const step = layerStep(g, 14 * px);
+	for (let layer = 0; layer < g.layers; layer += step) {
+		context.fillText(String(layer), g.left - Math.round(6 * px), layerY(g, layer) + g.cellHeight / 2);
+	}
+}
+
+/** A token's text as it can be shown on one line: white space made visible. */
+export function readable(text: string): string {
+	return text.replaceAll("\n", "\u23ce").replaceAll("\t", "\u21e5").replaceAll(" ", "\u00b7");
+}
+
+function fitting(context: CanvasRenderingContext2D, text: string, room: number): string {
+	if (context.measureText(text).width <= room) return text;
+	let end = Math.min(text.length, 12);
+	while (end > 1 && context.measureText(`${text.slice(0, end)}\u2026`).width > room) end--;
+	return `${text.slice(0, end)}\u2026`;
+}

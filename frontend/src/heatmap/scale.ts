@@ -1,0 +1,134 @@
+// From a sent number to a place on the colour scale, and to what is shown to the person. "Sent" numbers are
+// as the wire carries them (log2 of the value where the metric says so); "display" numbers have the
+// transform undone. Colour runs along the sent number, so a log2 metric is coloured by its logarithm.
+//
+// An end that the metric does not fix is fitted to the data: the 1st and 99th percentile of a sample of all
+// rows but position 0, rounded outward to a round step. Position 0 is the attention sink; its norm is many
+// times that of any other token and would leave the rest one colour. The fitted range only ever grows, so
+// that a colour means the same until the scale visibly changes, and every change redraws the whole map.
+import type { MetricInfo } from "../protocol/types.gen";
+import type { RowStore } from "../store/rows";
+
+export interface Range {
+	/** In sent numbers. */
+	lo: number;
+	hi: number;
+}
+
+const SAMPLE = 4096;
+const TAIL = 0.01;
+
+export function toDisplay(metric: MetricInfo, sent: number): number {
+	return metric.transform === "log2" ? 2 ** sent : sent;
+}
+
+export function toSent(metric: MetricInfo, display: number): number {
+	return metric.transform === "log2" ? Math.log2(display) : display;
+}
+
+/** The fixed ends of a metric in sent numbers; null where the data decide. */
+export function fixedEnds(metric: MetricInfo): { lo: number | null; hi: number | null } {
+	const end = (display: number | null) => {
+		const sent = display === null ? null : toSent(metric, display);
+		return sent !== null && Number.isFinite(sent) ? sent : null;
+	};
+	return { lo: end(metric.scale.lo), hi: end(metric.scale.hi) };
+}
+
+/** The 1st and 99th percentile of the finite values of positions 1 and later, or null without any. */
+export function percentiles(rows: RowStore, metric: string): Range | null {
+	const values = rows.values(metric);
+	if (values === undefined) return null;
+	const end = rows.columns * rows.layers;
+	// An odd stride visits every layer in turn instead of the same few.
+	const stride = Math.max(1, Math.floor((end - rows.layers) / SAMPLE)) | 1;
+	const sample: number[] = [];
+	for (let i = rows.layers; i < end; i += stride) {
+		const value = values[i]!;
+		if (Number.isFinite(value)) sample.push(value);
+	}
+	if (sample.length === 0) return null;
+	const sorted = Float64Array.from(sample).sort();
+	const at = (share: number) => sorted[Math.round(share * (sorted.length - 1))]!;
+	return { lo: at(TAIL), hi: at(1 - TAIL) };
+}
+
+/** Grow `present` to hold `fit`, ends on round steps; the same object when it already does. */
+export function grown(present: Range | null, fit: Range): Range {
+	if (present !== null && fit.lo >= present.lo && fit.hi <= present.hi) return present;
+	const lo = Math.min(fit.lo, present?.lo ?? Number.POSITIVE_INFINITY);
+	const hi = Math.max(fit.hi, present?.hi ?? Number.NEGATIVE_INFINITY);
+	const step = roundStep(hi - lo);
+	return {
+		lo: present !== null && lo === present.lo ? lo : Math.floor(lo / step) * step,
+		hi: present !== null && hi === present.hi ? hi : Math.ceil(hi / step) * step,
+	};
+}
+
+/** About an eighth of the span, as 1, 2 or 5 times a power of ten. */
+function roundStep(span: number): number {
+	const rough = Math.max(span, 1e-6) / 8;
+	const power = 10 ** Math.floor(Math.log10(rough));
+	const lead = rough / power;
+	return (lead > 5 ? 10 : lead > 2 ? 5 : lead > 1 ? 2 : 1) * power;
+}
+
+/** The range of one metric over the life of one run. */
+export class ScaleFit {
+	#fitted: Range | null = null;
+	#seen = 0;
+	#range: Range | null = null;
+
+	constructor(readonly metric: MetricInfo) {}
+
+	/** The range to draw with. A new object means that everything drawn before has the wrong colour. */
+	update(rows: RowStore): Range {
+		const { lo, hi } = fixedEnds(this.metric);
+		if ((lo === null || hi === null) && rows.changes.length !== this.#seen) {
+			this.#seen = rows.changes.length;
+			const fit = percentiles(rows, this.metric.id);
+			if (fit !== null) this.#fitted = grown(this.#fitted, fit);
+		}
+		const next = {
+			lo: lo ?? this.#fitted?.lo ?? 0,
+			hi: hi ?? this.#fitted?.hi ?? (lo ?? 0) + 1,
+		};
+		if (next.hi <= next.lo) next.hi = next.lo + 1;
+		if (this.#range === null || this.#range.lo !== next.lo || this.#range.hi !== next.hi) this.#range = next;
+		return this.#range;
+	}
+}
+
+/** Place of a sent number on the scale, clamped to [0, 1]. */
+export function place(metric: MetricInfo, range: Range, sent: number): number {
+	const middle = metric.scale.kind === "diverging" ? metric.scale.mid : null;
+	let t: number;
+	if (middle === null) t = (sent - range.lo) / (range.hi - range.lo);
+	else {
+		// The same step away from the middle is the same step of colour on both sides.
+		const mid = toSent(metric, middle);
+		t = 0.5 + (sent - mid) / (2 * Math.max(range.hi - mid, mid - range.lo));
+	}
+	return Math.min(1, Math.max(0, t));
+}
+
+/** The range that the legend's bar spans: the drawn one, made symmetric for a diverging scale. */
+export function legendRange(metric: MetricInfo, range: Range): Range {
+	const middle = metric.scale.kind === "diverging" ? metric.scale.mid : null;
+	if (middle === null) return range;
+	const mid = toSent(metric, middle);
+	const half = Math.max(range.hi - mid, mid - range.lo);
+	return { lo: mid - half, hi: mid + half };
+}
+
+/** Three significant digits, without exponents where people do not expect them. */
+export function formatValue(value: number): string {
+	if (Number.isNaN(value)) return "not a number";
+	if (!Number.isFinite(value)) return value > 0 ? "too large" : "too small";
+	const size = Math.abs(value);
+	if (size === 0) return "0";
+	if (size >= 1e6) return `${(value / 1e6).toPrecision(3)} M`;
+	if (size >= 1000) return Math.round(value).toLocaleString("en");
+	if (size < 0.0005) return value.toExponential(1);
+	return Number(value.toPrecision(3)).toString();
+}

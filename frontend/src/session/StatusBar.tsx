@@ -1,0 +1,121 @@
+// Top of the page: which model, how the engine and the connection are, and the theme.
+import { useEffect, useState } from "react";
+import type { ConnectionState } from "../connection/connection";
+import { Mark, MoonIcon, SunIcon } from "../ui/icons";
+import { useSignal } from "../ui/useSignal";
+import type { Session } from "./session";
+
+interface StatusBarProps {
+	session: Session;
+	dark: boolean;
+	onTheme(): void;
+}
+
+export function StatusBar({ session, dark, onTheme }: StatusBarProps) {
+	useSignal(session.changed);
+	const { model } = session.server;
+	return (
+		<header className="status-bar">
+			<h1>
+				<Mark /> Steersight
+			</h1>
+			<span className="model" title={model === null ? undefined : `${model.layers} layers, ${model.dtype}`}>
+				{model?.id ?? ""}
+			</span>
+			<span className="spring" />
+			<EngineState session={session} />
+			<ConnectionBadge session={session} />
+			<button
+				type="button"
+				className="quiet"
+				data-testid="theme-toggle"
+				aria-label={dark ? "Use the light theme" : "Use the dark theme"}
+				title={dark ? "Light" : "Dark"}
+				onClick={onTheme}
+			>
+				{dark ? <SunIcon /> : <MoonIcon />}
+			</button>
+		</header>
+	);
+}
+
+function EngineState({ session }: { session: Session }) {
+	const { engine } = session.server;
+	const state = engine?.state ?? "unknown";
+	return (
+		<output
+			className={`badge engine-${state}`}
+			data-testid="engine-state"
+			data-state={state}
+			data-progress={engine?.progress}
+			title={engine?.stage}
+		>
+			<span className="dot" />
+			<span className="badge-words">{engineWords(session)}</span>
+			{engine?.state === "loading" && (
+				<progress value={engine.progress} max={1} aria-label="Engine loading" />
+			)}
+		</output>
+	);
+}
+
+function engineWords(session: Session): string {
+	const { engine } = session.server;
+	if (engine === null) return "Engine unknown";
+	if (engine.state === "ready") return "Engine ready";
+	return engine.stage || (engine.state === "loading" ? "Engine loading" : `Engine ${engine.state}`);
+}
+
+function ConnectionBadge({ session }: { session: Session }) {
+	const { state } = session.connection;
+	const now = useNow(state.kind === "reconnecting");
+	const again = state.kind === "reconnecting" || state.kind === "given-up";
+	return (
+		<span className="connection">
+			<output
+				className={`badge connection-${state.kind}`}
+				data-testid="connection-state"
+				data-state={state.kind}
+				title={state.kind === "reconnecting" ? state.why : undefined}
+			>
+				<span className="dot" />
+				<span className="badge-words">{connectionWords(state, now)}</span>
+				{state.kind === "live" && session.latency !== null && (
+					<span className="latency" title="Time for one ping to come back">
+						{session.latency < 10 ? session.latency.toFixed(1) : Math.round(session.latency)} ms
+					</span>
+				)}
+			</output>
+			{again && (
+				<button type="button" className="quiet small" onClick={() => session.connection.retryNow()}>
+					Try now
+				</button>
+			)}
+		</span>
+	);
+}
+
+export function connectionWords(state: ConnectionState, now: number): string {
+	switch (state.kind) {
+		case "connecting":
+			return "Connecting";
+		case "live":
+			return "Live";
+		case "reconnecting":
+			return `Reconnecting in ${Math.max(0, Math.ceil((state.retryAt - now) / 1000))} s`;
+		case "given-up":
+			return state.message;
+	}
+}
+
+/** The page's clock, told four times a second while somebody counts down. */
+function useNow(running: boolean): number {
+	const [now, setNow] = useState(() => performance.now());
+	useEffect(() => {
+		if (!running) return;
+		setNow(performance.now());
+		const timer = setInterval(() => setNow(performance.now()), 250);
+		return () => clearInterval(timer);
+	}, [running]);
+	return now;
+}

@@ -1,0 +1,304 @@
+// The page's state and what a person can do: ask, stop, ask again, begin anew, steer. Frames are routed
+// here to the run they belong to. A turn that the server refuses leaves nothing behind but a sentence and
+// the person's own words, back where they were typed.
+import {
+	browserClock,
+	type Clock,
+	Connection,
+	type ConnectionListener,
+	type ConnectionState,
+} from "../connection/connection";
+import type { OpenTransport } from "../connection/transport";
+import type {
+	ChatMessage,
+	EngineStatus,
+	Limits,
+	MetricInfo,
+	ModelInfo,
+	Error as ServerError,
+	ServerFrame,
+	VectorInfo,
+} from "../protocol/types.gen";
+import { Steering } from "../steering/steering";
+import { isRunFrame, RunState } from "../store/run";
+import { type FrameBatch, pageBatch, Signal } from "../store/signal";
+import { CursorStore } from "./cursor";
+import { type Settings, toSampling } from "./settings";
+
+export interface Turn {
+	readonly key: string;
+	readonly user: string;
+	readonly run: RunState;
+}
+
+/** A sentence and the part of the page that it belongs to. */
+export interface Notice {
+	place: "page" | "composer" | "steering";
+	message: string;
+}
+
+export interface ServerInfo {
+	engine: EngineStatus | null;
+	model: ModelInfo | null;
+	metrics: MetricInfo[];
+	vectors: VectorInfo[];
+	limits: Limits | null;
+}
+
+const STEERING_CODES = new Set(["stale_revision", "unknown_vector"]);
+
+export class Session {
+	readonly changed: Signal;
+	readonly steering: Steering;
+	readonly cursor: CursorStore;
+	readonly connection: Connection;
+	server: ServerInfo = { engine: null, model: null, metrics: [], vectors: [], limits: null };
+	turns: readonly Turn[] = [];
+	notice: Notice | null = null;
+	latency: number | null = null;
+	metric: string | null = null;
+	/** Words that a refused start gave back; the composer takes them and clears this. */
+	returned: string | null = null;
+	#shown: RunState | null = null;
+	#runs = new Map<string, RunState>();
+	/** What a start replaces, until the server admits it: restored on refusal. */
+	#before: { id: string; turns: readonly Turn[]; shown: RunState | null } | null = null;
+	#epoch: string | null = null;
+	#count = 0;
+
+	constructor(
+		open: OpenTransport,
+		token: string | null,
+		private readonly batch: FrameBatch = pageBatch,
+		private readonly clock: Clock = browserClock,
+	) {
+		this.changed = new Signal(batch);
+		this.cursor = new CursorStore(batch);
+		const listener: ConnectionListener = {
+			onState: (state) => this.#onState(state),
+			onFrame: (frame) => this.#onFrame(frame),
+			onLatency: (ms) => {
+				this.latency = ms;
+				this.changed.changed();
+			},
+			onBadFrame: (message) => this.#notify({ place: "page", message }),
+		};
+		this.connection = new Connection(open, listener, token, clock);
+		this.steering = new Steering(
+			(run, rev, strengths) => this.connection.send({ type: "steer", run, rev, strengths }),
+			clock,
+			batch,
+		);
+	}
+
+	/** The run in the heatmap. */
+	get shown(): RunState | null {
+		return this.#shown;
+	}
+
+	/** The run being written, if any: always the last turn's. */
+	get live(): RunState | null {
+		const run = this.turns.at(-1)?.run;
+		return run?.live ? run : null;
+	}
+
+	/** Why nothing can be sent now, as a sentence, or null when it can. */
+	get blocked(): string | null {
+		if (this.connection.state.kind !== "live") return "There is no connection to the server yet.";
+		const engine = this.server.engine;
+		if (engine?.state === "loading") return "The engine is still loading.";
+		if (engine?.state !== "ready") return "The engine is not running.";
+		return this.live === null ? null : "A reply is being written.";
+	}
+
+	ask(text: string, settings: Settings): boolean {
+		return this.#start(this.turns, text, settings);
+	}
+
+	/** Write the last reply again, with the present settings and strengths. */
+	regenerate(settings: Settings): boolean {
+		const last = this.turns.at(-1);
+		return last !== undefined && this.#start(this.turns.slice(0, -1), last.user, settings);
+	}
+
+	stop(): void {
+		const run = this.live;
+		if (run?.run != null) this.connection.send({ type: "stop", run: run.run });
+	}
+
+	newChat(): void {
+		this.stop();
+		const live = this.live;
+		if (live !== null) this.steering.ended(live);
+		this.turns = [];
+		this.#before = null;
+		this.#runs.clear();
+		this.#shown = null;
+		this.notice = null;
+		this.cursor.set(null);
+		this.changed.changed();
+	}
+
+	show(run: RunState): void {
+		this.#shown = run;
+		this.cursor.set(null);
+		this.changed.changed();
+	}
+
+	pickMetric(id: string): void {
+		this.metric = id;
+		this.changed.changed();
+	}
+
+	dismiss(): void {
+		this.notice = null;
+		this.changed.changed();
+	}
+
+	takeReturned(): string | null {
+		const text = this.returned;
+		this.returned = null;
+		return text;
+	}
+
+	#start(history: readonly Turn[], user: string, settings: Settings): boolean {
+		if (this.blocked !== null) return false;
+		this.#count += 1;
+		const id = `c${this.#count}`;
+		const strengths = this.steering.strengths();
+		const special = new Set(this.server.model?.special_ids);
+		const run = new RunState(id, this.clock.now(), special, strengths, this.batch);
+		const sent = this.connection.send({
+			type: "start",
+			id,
+			messages: conversation(history, user, settings.system),
+			sampling: toSampling(settings),
+			strengths,
+			metrics: null,
+			prompt_rows: true,
+		});
+		if (!sent) return false;
+		this.#before = { id, turns: this.turns, shown: this.#shown };
+		this.turns = [...history, { key: id, user, run }];
+		this.#shown = run;
+		this.#runs.set(id, run);
+		this.steering.attach(run);
+		this.notice = null;
+		this.cursor.set(null);
+		this.changed.changed();
+		return true;
+	}
+
+	#onState(state: ConnectionState): void {
+		if (state.kind !== "live") {
+			this.latency = null;
+			// A start that was never admitted wrote nothing: it goes back to the person.
+			if (this.#before !== null) this.#takeBack("The connection was lost before the server took this.");
+			this.live?.lose();
+			for (const turn of this.turns) this.steering.ended(turn.run);
+		}
+		this.changed.changed();
+	}
+
+	#onFrame(frame: ServerFrame): void {
+		if (isRunFrame(frame)) {
+			this.#onRunFrame(frame);
+			return;
+		}
+		if (frame.type === "welcome") {
+			if (frame.epoch !== this.#epoch) this.#runs.clear();
+			this.#epoch = frame.epoch;
+			const { engine, model, metrics, vectors, limits } = frame;
+			this.server = { engine, model, metrics, vectors, limits };
+			if (!metrics.some((metric) => metric.id === this.metric)) this.metric = metrics[0]?.id ?? null;
+			if (engine.state === "ready") this.#knowVectors();
+		} else if (frame.type === "engine") {
+			const { state, stage, progress, model, vectors } = frame;
+			this.server = {
+				...this.server,
+				engine: { state, stage, progress },
+				model: model ?? this.server.model,
+				vectors: vectors.length > 0 || state === "ready" ? vectors : this.server.vectors,
+			};
+			if (state === "ready") this.#knowVectors();
+		} else if (frame.type === "error") {
+			this.#onError(frame);
+		}
+		this.changed.changed();
+	}
+
+	#onRunFrame(frame: Extract<ServerFrame, { run: string; seq: number }>): void {
+		const run = frame.type === "started" ? this.#runs.get(frame.id) : this.#runs.get(frame.run);
+		if (run === undefined) {
+			// The chat it belonged to is gone; it need not be written to its end.
+			if (frame.type === "started") this.connection.send({ type: "stop", run: frame.run });
+			return;
+		}
+		run.take(frame, this.clock.now());
+		if (frame.type === "started") {
+			this.#runs.set(frame.run, run);
+			if (this.#before?.id === frame.id) this.#before = null;
+			this.steering.started(run);
+			this.changed.changed();
+		} else if (frame.type === "applied" || frame.type === "rows") {
+			this.steering.changed.changed();
+		} else if (frame.type === "finished") {
+			this.#runs.delete(run.id);
+			this.#runs.delete(frame.run);
+			this.steering.ended(run);
+			this.changed.changed();
+		}
+	}
+
+	#onError(frame: ServerError): void {
+		if (frame.id !== null && this.#before?.id === frame.id) {
+			this.#takeBack(frame.message);
+			return;
+		}
+		if (STEERING_CODES.has(frame.code) || frame.field?.startsWith("strengths")) {
+			this.#notify({ place: "steering", message: frame.message });
+			return;
+		}
+		const run = frame.run === null ? undefined : this.#runs.get(frame.run);
+		if (run !== undefined) {
+			run.fail(frame.code, frame.message);
+			this.steering.ended(run);
+		} else {
+			this.#notify({ place: "page", message: frame.message });
+		}
+	}
+
+	#takeBack(message: string): void {
+		const before = this.#before;
+		if (before === null) return;
+		this.#before = null;
+		const refused = this.turns.at(-1);
+		this.#runs.delete(before.id);
+		// A refused regeneration puts the old reply back, so its question must not also return as text.
+		if (refused !== undefined && before.turns.length < this.turns.length) this.returned = refused.user;
+		this.turns = before.turns;
+		this.#shown = before.shown;
+		if (refused !== undefined) this.steering.ended(refused.run);
+		this.#notify({ place: "composer", message });
+	}
+
+	#knowVectors(): void {
+		this.steering.keepOnly(new Set(this.server.vectors.map((vector) => vector.id)));
+	}
+
+	#notify(notice: Notice): void {
+		this.notice = notice;
+		this.changed.changed();
+	}
+}
+
+function conversation(history: readonly Turn[], user: string, system: string): ChatMessage[] {
+	const messages: ChatMessage[] = [];
+	if (system.trim() !== "") messages.push({ role: "system", content: system });
+	for (const turn of history) {
+		messages.push({ role: "user", content: turn.user });
+		messages.push({ role: "assistant", content: turn.run.replyText() });
+	}
+	messages.push({ role: "user", content: user });
+	return messages;
+}

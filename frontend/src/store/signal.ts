@@ -1,0 +1,59 @@
+// Run state lives outside React, because it changes many times per frame and most of it is drawn without
+// React. A Signal says that something changed; listeners hear of it at most once per animation frame.
+
+type Listener = () => void;
+
+/** Runs each scheduled callback once per frame, in the order in which they were first asked for. */
+export class FrameBatch {
+	#pending = new Set<Listener>();
+	#asked = false;
+
+	constructor(private readonly nextFrame: (callback: () => void) => void) {}
+
+	add(callback: Listener): void {
+		this.#pending.add(callback);
+		if (this.#asked) return;
+		this.#asked = true;
+		this.nextFrame(() => this.flush());
+	}
+
+	flush(): void {
+		this.#asked = false;
+		const due = this.#pending;
+		this.#pending = new Set();
+		for (const callback of due) callback();
+	}
+}
+
+/** A hidden page gets no animation frames; a slow timer keeps its title and its text up to date. */
+export const pageBatch = new FrameBatch((callback) => {
+	if (typeof requestAnimationFrame === "function" && !document.hidden) requestAnimationFrame(callback);
+	else setTimeout(callback, 100);
+});
+
+export class Signal {
+	#listeners = new Set<Listener>();
+	#version = 0;
+	readonly #tell = () => {
+		for (const listener of [...this.#listeners]) listener();
+	};
+
+	constructor(private readonly batch: FrameBatch = pageBatch) {}
+
+	/** Grows with every change; what useSyncExternalStore compares. */
+	get version(): number {
+		return this.#version;
+	}
+
+	readonly getVersion = (): number => this.#version;
+
+	changed(): void {
+		this.#version += 1;
+		if (this.#listeners.size > 0) this.batch.add(this.#tell);
+	}
+
+	readonly subscribe = (listener: Listener): (() => void) => {
+		this.#listeners.add(listener);
+		return () => this.#listeners.delete(listener);
+	};
+}
