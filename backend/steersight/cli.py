@@ -14,7 +14,9 @@ TRANSPORT_LIMIT = 8 * 1024 * 1024
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="steersight", description="Watch and steer a language model while it writes.")
+    parser = argparse.ArgumentParser(
+        prog="steersight", description="Watch and steer a language model while it writes."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser(

@@ -40,7 +40,9 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     flag("port", "8000", "Port to listen on.", int)
     flag("data-dir", data, "Folder of models and vectors.")
     flag(
-        "model", "", "Checkpoint folder or hub name; default is the bundled SmolLM2-135M-Instruct in the data folder."
+        "model",
+        "",
+        "Checkpoint folder or hub name; default is the bundled SmolLM2-135M-Instruct in the data folder.",
     )
     flag("ui", str(REPOSITORY / "frontend" / "dist"), "Folder of the built page.")
     flag("dtype", "auto", "Weights and activations: auto, float32, bfloat16 or float16.")

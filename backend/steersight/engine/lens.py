@@ -139,8 +139,10 @@ class Lens:
             run=run,
             first_row=options["first_row"],
             starts=[0],
-            revisions=[self._waiting.pop(run, None) or Revision(0, options["strengths"])],
+            revisions=[Revision(0, options["strengths"])],
         )
+        if run in self._waiting:
+            state.steer(self._waiting.pop(run))
         self.runs[request_id] = self._by_run[run] = state
 
     def remove(self, request_id: str) -> None:
@@ -271,7 +273,7 @@ def _to_host(rows: torch.Tensor) -> Any:
         return rows.numpy
     host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
     host.copy_(rows, non_blocking=True)
-    copied = torch.cuda.Event()
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
     copied.record()
 
     def wait() -> Any:

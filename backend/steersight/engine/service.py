@@ -169,11 +169,10 @@ class EngineService:
         )
         from ..vectors.store import VectorStore
 
-        store = VectorStore.open(
-            model=facts.id, hidden_size=facts.hidden_size, layers=facts.layers,
-            folder=options.data_dir / "vectors",
-        )  # fmt: skip
-        self.vectors = store.vectors
+        chosen = VectorStore(options.data_dir).select(options.model, facts.hidden_size, facts.layers)
+        for problem in chosen.problems:
+            logger.warning("%s", problem)
+        self.vectors = chosen.vectors
         self.model = facts
 
         report("Importing vLLM and NNsight", 0.1)

@@ -52,9 +52,7 @@ def build_prompt(tokenizer: Any, messages: list[ChatMessage], limit: int) -> tup
             field="messages",
         )
     texts = TokenTexts(tokenizer)
-    prompt = Prompt(
-        ids=ids, texts=[texts.next(token) for token in ids], spans=_spans(tokenizer, turns, ids)
-    )
+    prompt = Prompt(ids=ids, texts=[texts.next(token) for token in ids], spans=_spans(tokenizer, turns, ids))
     return prompt, texts
 
 

@@ -32,8 +32,8 @@ class RunTable:
         if self.engine.status.state != "ready" or model is None:
             raise FrameError(
                 ErrorCode.ENGINE_NOT_READY,
-                f"The engine is {self.engine.status.state} ({self.engine.status.stage}). Try again when it is "
-                "ready.",
+                f"The engine is {self.engine.status.state} ({self.engine.status.stage}). "
+                "Try again when it is ready.",
                 id=start.id,
             )
         if len(self.live) >= self.max_runs:
@@ -68,7 +68,11 @@ class RunTable:
         return run
 
     def check_vectors(
-        self, strengths: dict[str, float], *, run: str | None = None, id: str | None = None  # noqa: A002
+        self,
+        strengths: dict[str, float],
+        *,
+        run: str | None = None,
+        id: str | None = None,  # noqa: A002
     ) -> None:
         """Refuse a vector the server does not have: steering with it would silently do nothing."""
         for name in strengths:

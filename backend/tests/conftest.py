@@ -1,0 +1,94 @@
+"""One real server with one real engine for the whole test run, in the tests' own event loop.
+
+Beside the bundled vectors it serves two made for the tests: random directions, so that no test depends on
+what a direction means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import torch
+import uvicorn
+
+from steersight.app import create_app
+from steersight.config import REPOSITORY, Settings
+from steersight.engine.service import EngineService
+from steersight.vectors.store import SteeringVector, save_vector
+
+from .reference import Reference
+
+HIDDEN = 576
+TEST_VECTORS = {"north": [12], "east": [8, 20]}
+
+
+@dataclass
+class Server:
+    """A serving Steersight."""
+
+    address: str
+    engine: EngineService
+
+
+@pytest.fixture(scope="session")
+def model_dir() -> str:
+    folder = os.environ.get("STEERSIGHT_MODEL_DIR", str(REPOSITORY / "data/models/smollm2-135m-instruct"))
+    assert Path(folder, "config.json").is_file(), f"There is no model in {folder}. Run `make model` first."
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(model_dir: str) -> Reference:
+    return Reference(model_dir)
+
+
+def write_test_vectors(folder: Path) -> None:
+    generator = torch.Generator().manual_seed(7)
+    for name, layers in TEST_VECTORS.items():
+        vector = SteeringVector(
+            id=name, label=name, description="A random direction.", layers=layers,
+            directions=torch.randn(len(layers), HIDDEN, generator=generator),
+            range=(-1.0, 1.0), suggested=0.3, model="any", hidden_size=HIDDEN,
+        )  # fmt: skip
+        save_vector(vector, folder / f"{name}.safetensors")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    data = tmp_path_factory.mktemp("data")
+    write_test_vectors(data / "vectors")
+    app = create_app(
+        Settings(
+            host="127.0.0.1", port=0, model=model_dir, data_dir=data, ui=data / "no-page", dtype="auto",
+            max_model_len=2048, max_runs=32, tensor_parallel=1, kv_cache_gib=1,
+        )
+    )  # fmt: skip
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        ws="websockets-sansio",
+        ws_max_size=8 * 1024 * 1024,
+        log_level="warning",
+    )
+    running = uvicorn.Server(config)
+    task = asyncio.create_task(running.serve())
+    engine: EngineService = app.state.engine
+    changed = asyncio.Event()
+    unlisten = engine.listen(changed.set)
+    async with asyncio.timeout(240):
+        while engine.status.state == "loading":
+            await changed.wait()
+            changed.clear()
+    unlisten()
+    assert engine.status.state == "ready", engine.status.stage
+    port = running.servers[0].sockets[0].getsockname()[1]
+    yield Server(f"127.0.0.1:{port}", engine)
+    running.should_exit = True
+    await task

@@ -1,0 +1,146 @@
+"""The engine's tokens and every number of its rows against Hugging Face transformers in fp32."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from steersight.engine.channel import RowBlock
+from steersight.engine.service import GenerateRequest
+
+from .conftest import TEST_VECTORS, Server
+from .reference import Reading, Reference
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+
+PROMPTS = [
+    "What is the capital of France?",
+    "Write a haiku about autumn.",
+    "Explain why the sky is blue to a child.",
+    "List three uses of a paper clip.",
+    "Tell me about Paris.",
+    "What should I cook tonight?",
+    "Translate 'good morning' into Spanish.",
+    "Who wrote Hamlet, and when?",
+    "Give me a short pep talk.",
+    "How does a bicycle stay upright?",
+]
+TOLERANCE = 1e-3
+# A cosine crosses zero, where a relative error means nothing: below this size the error is held absolute.
+COSINE_FLOOR = 0.05
+
+
+class Collected:
+    """Tokens and fp32 rows of one run, straight from the engine."""
+
+    def __init__(self, server: Server, text: str) -> None:
+        self.server = server
+        self.prompt: list[int] = server.engine.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        self.reply: list[int] = []
+        self.blocks: list[RowBlock] = []
+        self._more = asyncio.Event()
+
+    def _take(self, block: RowBlock) -> None:
+        self.blocks.append(block)
+        self._more.set()
+
+    async def run(self, name: str, strengths: dict[str, float], tokens: int = 64) -> Collected:
+        request = GenerateRequest(
+            name, self.prompt, {"max_tokens": tokens, "temperature": 0.0}, strengths, True
+        )
+        async for step in self.server.engine.generate(request, self._take):
+            self.reply += step.ids
+            if step.finished:
+                async with asyncio.timeout(5):
+                    while sum(len(b.revs) for b in self.blocks) < len(self.ids) - 1:
+                        self._more.clear()
+                        await self._more.wait()
+        return self
+
+    @property
+    def ids(self) -> list[int]:
+        return self.prompt + self.reply
+
+    def rows(self) -> np.ndarray:
+        """[positions, metrics, layers] of all positions but the last token's."""
+        return np.concatenate([block.values for block in self.blocks])[: len(self.ids) - 1]
+
+
+def worst(rows: np.ndarray, reading: Reading) -> dict[str, float]:
+    """Largest relative error per metric."""
+    count = len(rows)
+    found = {}
+    for index, name in enumerate(("residual_norm", "update_norm", "cosine_below")):
+        expected = getattr(reading, name)[:count]
+        floor = COSINE_FLOOR if name == "cosine_below" else 0.0
+        found[name] = float((np.abs(rows[:, index] - expected) / np.maximum(np.abs(expected), floor)).max())
+    return found
+
+
+async def test_greedy_replies_and_rows_equal_transformers(
+    server: Server, reference: Reference, record_property: Callable[[str, object], None]
+) -> None:
+    runs = await asyncio.gather(
+        *(Collected(server, text).run(f"truth-{i}", {}) for i, text in enumerate(PROMPTS))
+    )
+    errors: dict[str, float] = {}
+    compared = 0
+    for text, run in zip(PROMPTS, runs, strict=True):
+        reading = reference.read(run.ids)
+        ties = reading.ties(run.ids, len(run.prompt))
+        assert reading.differing(run.ids, len(run.prompt)) == ties, f"{text!r} differs from transformers"
+        assert not ties, f"{text!r}: ties at {ties}, where the reference is as undecided"
+        compared += len(run.reply)
+        assert len(run.rows()) == len(run.ids) - 1
+        for name, error in worst(run.rows(), reading).items():
+            errors[name] = max(errors.get(name, 0.0), error)
+    record_property("largest relative errors", errors)
+    assert compared > 400
+    assert max(errors.values()) <= TOLERANCE, errors
+
+
+def directions(server: Server, strengths: dict[str, float]) -> list[tuple[int, torch.Tensor, float]]:
+    vectors = server.engine.vectors
+    return [
+        (layer, vectors[name].directions[index], strength)
+        for name, strength in strengths.items()
+        for index, layer in enumerate(vectors[name].layers)
+    ]
+
+
+@pytest.mark.parametrize(
+    "strengths",
+    [{"north": 0.2}, {"north": -0.3, "east": 0.15}, {"north": 0.9, "east": 0.9}, {"east": 5.0}],
+    ids=["one", "two", "strong", "capped"],
+)
+async def test_fixed_strength_equals_a_forward_hook(
+    server: Server, reference: Reference, strengths: dict[str, float]
+) -> None:
+    text = "Tell me about Paris."
+    steered, plain = await asyncio.gather(
+        Collected(server, text).run(f"steered-{strengths}", strengths, tokens=48),
+        Collected(server, text).run(f"plain-{strengths}", {}, tokens=48),
+    )
+    push = directions(server, strengths)
+    reading = reference.read(steered.ids, lambda _position: push)
+    assert reading.differing(steered.ids, len(steered.prompt)) == []
+    assert max(worst(steered.rows(), reading).values()) <= TOLERANCE
+    assert steered.ids != plain.ids, "the vector did nothing"
+    # The neighbour in the same batch is what it would have been alone.
+    unsteered = reference.read(plain.ids)
+    assert unsteered.differing(plain.ids, len(plain.prompt)) == []
+    assert max(worst(plain.rows(), unsteered).values()) <= TOLERANCE
+
+
+async def test_strength_zero_is_identical_to_none(server: Server) -> None:
+    text = "Write a haiku about autumn."
+    none = await Collected(server, text).run("none", {})
+    zero = await Collected(server, text).run("zero", dict.fromkeys(TEST_VECTORS, 0.0))
+    assert zero.ids == none.ids
+    assert np.array_equal(zero.rows(), none.rows())
