@@ -1,4 +1,4 @@
-"""The promise, through the page: ask, watch the heatmap grow while the reply is written, steer it mid-reply."""
+"""The promise, through the page: the heatmap grows while the reply is written, and a slider changes it."""
 
 from __future__ import annotations
 
