@@ -1,15 +1,33 @@
-"""Steering vectors as files: read, checked, never unpickled.
+"""Steering vectors as files: one safetensors file per vector, checked before anything uses it.
 
-One safetensors file holds one vector: a tensor `layer.<i>` of shape [hidden_size] for each layer it acts on,
-and a metadata key `steersight` with a JSON map {id, label, description, range, suggested, model, provenance}.
-Directions are scaled to unit length when they are read.
+The file. Tensors `layer.<i>` of shape [hidden_size], one per decoder layer at which the vector acts (i is
+0-based, the direction is added to that layer's output). One metadata entry `steersight`, a JSON object:
+
+    format       1
+    id           what clients call it: 1 to 64 characters of A-Z a-z 0-9 _ . : -
+    label        short name for people
+    description  one sentence: what a positive and a negative strength do
+    model        name of the model it was made for, as `model_name` spells it
+    hidden_size  length of every tensor
+    range        [lo, hi], strengths worth offering; lo < hi
+    suggested    a strength in that range with a plain effect
+    provenance   object, free: how it was made
+
+Invariant: a `SteeringVector` that exists is usable: finite, unit length, at most one direction per layer.
+A file that is not is refused with a sentence and never stops the others from loading. Nothing is unpickled:
+only safetensors are opened, whatever a file is called.
+
+Importing this module imports neither torch nor an engine; reading a vector imports torch.
 """
 
 from __future__ import annotations
 
 import json
-import logging
+import math
+import os
 import re
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,94 +35,266 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-logger = logging.getLogger(__name__)
-
+FORMAT = 1
+METADATA_KEY = "steersight"
+SUFFIX = ".safetensors"
 BUNDLED = Path(__file__).parent / "bundled"
-_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_TEXT = 1000
+
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
+_TENSOR = re.compile(r"layer\.(0|[1-9][0-9]{0,4})\Z")
 
 
-class VectorFileError(ValueError):
-    """A file that is not a usable steering vector; the message says what to change."""
+class VectorError(ValueError):
+    """A vector that cannot be used; the message is a sentence that says why."""
 
 
-@dataclass(frozen=True)
+def model_name(model: str) -> str:
+    """The name under which vectors know a model: the last part of its path or hub id, in lower case.
+
+    `/data/models/smollm2-135m-instruct` and `HuggingFaceTB/SmolLM2-135M-Instruct` are the same model.
+    """
+    return re.split(r"[/\\]", model.rstrip("/\\"))[-1].lower()
+
+
+@dataclass(frozen=True, eq=False)
 class SteeringVector:
-    """A named direction in the residual stream at one or several layers."""
+    """A named direction in the residual stream, at one or several layers."""
 
     id: str
     label: str
     description: str
     layers: list[int]
+    """Decoder layers at which it acts, ascending."""
     directions: torch.Tensor
-    """[len(layers), hidden_size] fp32, unit length."""
+    """[len(layers), hidden_size] fp32, unit length; given at any length and type, normalised here."""
     range: tuple[float, float]
     suggested: float
     model: str
-    provenance: dict[str, Any]
+    hidden_size: int
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check everything that can be checked without the served model; raises VectorError."""
+        import torch
+
+        from .operators import unit_rows
+
+        if not _ID.match(self.id):
+            raise VectorError(
+                f"The id {self.id!r} is not allowed; use 1 to 64 letters, digits or any of _ . : -"
+            )
+        for name in ("label", "description", "model"):
+            if len(getattr(self, name)) > MAX_TEXT:
+                raise VectorError(f"The {name} is longer than {MAX_TEXT} characters.")
+        if not self.label.strip():
+            raise VectorError("The label is empty.")
+        lo, hi = self.range
+        if not (math.isfinite(lo) and math.isfinite(hi) and lo < hi):
+            raise VectorError(f"The range [{lo}, {hi}] is not two finite numbers, the smaller one first.")
+        if not lo <= self.suggested <= hi:
+            raise VectorError(f"The suggested strength {self.suggested} is outside the range [{lo}, {hi}].")
+        if not self.layers:
+            raise VectorError("It has no layer to act at; expected tensors named layer.<number>.")
+        if self.layers != sorted(set(self.layers)) or self.layers[0] < 0:
+            raise VectorError(f"The layers {self.layers} are not ascending, different and at least 0.")
+        shape = tuple(self.directions.shape)
+        if shape != (len(self.layers), self.hidden_size):
+            raise VectorError(
+                f"The directions have shape {shape}; expected {(len(self.layers), self.hidden_size)} "
+                "(layers, hidden size)."
+            )
+        for layer, direction in zip(self.layers, self.directions, strict=True):
+            if not bool(torch.isfinite(direction).all()):
+                raise VectorError(f"The direction of layer {layer} contains NaN or infinity.")
+            if not bool(direction.any()):
+                raise VectorError(f"The direction of layer {layer} is zero, so it points nowhere.")
+        object.__setattr__(self, "directions", unit_rows(self.directions))
 
 
-@dataclass
-class VectorStore:
-    """The vectors that fit the served model."""
-
-    vectors: dict[str, SteeringVector] = field(default_factory=dict)
-
-    @classmethod
-    def open(cls, *, model: str, hidden_size: int, layers: int, folder: Path) -> VectorStore:
-        """Read the vectors bundled for `model` and those in `folder`; a bad file is logged and left out."""
-        store = cls()
-        for place in (BUNDLED / model, folder):
-            for path in sorted(place.glob("*.safetensors")):
-                try:
-                    vector = read_vector(path, hidden_size=hidden_size, layers=layers)
-                except VectorFileError as error:
-                    logger.warning("%s", error)
-                    continue
-                store.vectors[vector.id] = vector
-        return store
-
-
-def read_vector(path: Path, *, hidden_size: int, layers: int) -> SteeringVector:
-    """Read and check one file. Raises VectorFileError with a sentence."""
-    import torch
+def load_vector(path: Path) -> SteeringVector:
+    """Read one vector file. Raises VectorError with a sentence that does not repeat the path."""
+    if path.suffix != SUFFIX:
+        raise VectorError(f"Only {SUFFIX} files are opened; pickles and other formats never are.")
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(str(path), framework="pt") as file:
-            about = json.loads((file.metadata() or {})["steersight"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise VectorFileError(
-            f"{path.name} is not a steering vector: it must be a safetensors file with a `steersight` "
-            f"metadata entry ({type(error).__name__}: {error})."
-        ) from None
-    directions: dict[int, torch.Tensor] = {}
-    for name, tensor in tensors.items():
-        match = re.fullmatch(r"layer\.(\d+)", name)
-        if match is None:
-            raise VectorFileError(f"{path.name}: tensor {name!r} is not named `layer.<number>`.")
-        layer, value = int(match[1]), tensor.float()
-        if layer >= layers:
-            raise VectorFileError(f"{path.name}: layer {layer} does not exist; the model has {layers}.")
-        if tuple(value.shape) != (hidden_size,):
-            raise VectorFileError(
-                f"{path.name}: layer {layer} has shape {tuple(value.shape)}; this model needs ({hidden_size},)."
-            )
-        norm = value.norm()
-        if not torch.isfinite(value).all() or norm == 0:
-            raise VectorFileError(f"{path.name}: layer {layer} is zero or not finite, so it has no direction.")
-        directions[layer] = value / norm
-    if not directions or not _ID.fullmatch(str(about.get("id", ""))):
-        raise VectorFileError(f"{path.name} has no layers, or an id that is not a plain name.")
-    order = sorted(directions)
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise VectorError(f"It is larger than {MAX_FILE_BYTES // 2**20} MiB, too large for a vector.")
+        with safe_open(path, framework="pt") as file:
+            header = _header(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise VectorError(f"It is not a safetensors file ({error}).") from error
+    except OSError as error:
+        raise VectorError(f"It cannot be read ({error.strerror or error}).") from error
+    layers, directions = _directions(tensors, header["hidden_size"])
     return SteeringVector(
-        id=about["id"],
-        label=str(about.get("label", about["id"])),
-        description=str(about.get("description", "")),
-        layers=order,
-        directions=torch.stack([directions[layer] for layer in order]),
-        range=(float(about["range"][0]), float(about["range"][1])),
-        suggested=float(about["suggested"]),
-        model=str(about.get("model", "")),
-        provenance=dict(about.get("provenance", {})),
+        id=header["id"],
+        label=header["label"],
+        description=header["description"],
+        layers=layers,
+        directions=directions,
+        range=(float(header["range"][0]), float(header["range"][1])),
+        suggested=float(header["suggested"]),
+        model=header["model"],
+        hidden_size=header["hidden_size"],
+        provenance=header["provenance"],
     )
+
+
+def _header(metadata: dict[str, str]) -> dict[str, Any]:
+    """Parse and type-check the metadata entry."""
+    if METADATA_KEY not in metadata:
+        raise VectorError(f"Its metadata has no {METADATA_KEY!r} entry, so it is no steering vector.")
+    try:
+        header: Any = json.loads(metadata[METADATA_KEY])
+    except (ValueError, RecursionError) as error:
+        raise VectorError(f"Its {METADATA_KEY!r} metadata is not JSON ({error}).") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise VectorError(f"Its {METADATA_KEY!r} metadata is not of format {FORMAT}.")
+    for name in ("id", "label", "description", "model"):
+        if not isinstance(header.get(name), str):
+            raise VectorError(f"Its metadata field {name!r} is missing or not a text.")
+    if type(header.get("hidden_size")) is not int:
+        raise VectorError("Its metadata field 'hidden_size' is missing or not a whole number.")
+    limits = header.get("range")
+    if not (isinstance(limits, list) and len(limits) == 2 and all(_is_number(x) for x in limits)):
+        raise VectorError("Its metadata field 'range' is missing or not two numbers.")
+    if not _is_number(header.get("suggested")):
+        raise VectorError("Its metadata field 'suggested' is missing or not a number.")
+    if not isinstance(header.get("provenance"), dict):
+        raise VectorError("Its metadata field 'provenance' is missing or not an object.")
+    return header
+
+
+def _is_number(value: object) -> bool:
+    # A whole number of 400 digits is JSON too, and no float.
+    return type(value) is float or (type(value) is int and abs(value) < 2**53)
+
+
+def _directions(tensors: dict[str, torch.Tensor], hidden_size: int) -> tuple[list[int], torch.Tensor]:
+    """Layers, ascending, and their directions stacked to [layers, hidden_size] fp32."""
+    import torch
+
+    found: dict[int, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        match = _TENSOR.match(name)
+        if match is None:
+            raise VectorError(f"It has a tensor {name!r}; expected only names like layer.12.")
+        if not tensor.dtype.is_floating_point:
+            raise VectorError(f"Its tensor {name} holds {tensor.dtype}, not floating-point numbers.")
+        if tuple(tensor.shape) != (hidden_size,):
+            raise VectorError(
+                f"Its tensor {name} has shape {tuple(tensor.shape)}; its metadata says ({hidden_size},)."
+            )
+        found[int(match[1])] = tensor.float()
+    layers = sorted(found)
+    stacked = torch.stack([found[layer] for layer in layers]) if layers else torch.zeros(0, hidden_size)
+    return layers, stacked
+
+
+def save_vector(vector: SteeringVector, path: Path) -> None:
+    """Write one vector file, atomically. The same vector always gives the same bytes."""
+    from safetensors.torch import save
+
+    header = {
+        "format": FORMAT,
+        "id": vector.id,
+        "label": vector.label,
+        "description": vector.description,
+        "model": vector.model,
+        "hidden_size": vector.hidden_size,
+        "range": list(vector.range),
+        "suggested": vector.suggested,
+        "provenance": vector.provenance,
+    }
+    tensors = {
+        f"layer.{layer}": direction.clone()
+        for layer, direction in zip(vector.layers, vector.directions, strict=True)
+    }
+    # One metadata entry only: safetensors writes several in no particular order.
+    content = save(tensors, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The vectors that fit a served model, and why others do not."""
+
+    vectors: dict[str, SteeringVector]
+    """By id, bundled ones first, then by file name."""
+    problems: list[str]
+    """One sentence per file that is not used, naming it."""
+
+
+class VectorStore:
+    """The folders that vectors are read from.
+
+    Bundled vectors lie in one folder per model and are offered for that model only. The user's own, in
+    `<data dir>/vectors`, are offered wherever hidden size and layers fit: trying a vector on a sibling model
+    is a fair experiment, and theirs to make.
+    """
+
+    def __init__(self, data_dir: Path | None, bundled: Path = BUNDLED) -> None:
+        self.own = None if data_dir is None else data_dir / "vectors"
+        self.bundled = bundled
+
+    def select(self, model: str, hidden_size: int, layers: int) -> Selection:
+        """Read both folders for a served model.
+
+        Args:
+            model: its path or hub id.
+            hidden_size: width of its residual stream.
+            layers: number of its decoder layers.
+        """
+        name = model_name(model)
+        chosen: dict[str, SteeringVector] = {}
+        problems: list[str] = []
+        for path in [*self._bundled_files(name), *_files(self.own)]:
+            try:
+                vector = load_vector(path)
+                _check_fits(vector, hidden_size, layers)
+                if path.parent != self.own and vector.model != name:
+                    raise VectorError(f"It was made for the model {vector.model!r}, not {name!r}.")
+                if vector.id in chosen:
+                    raise VectorError(f"Another vector already has the id {vector.id!r}.")
+            except VectorError as error:
+                problems.append(f"Vector file {path.name} is not used. {error}")
+            else:
+                chosen[vector.id] = vector
+        return Selection(chosen, problems)
+
+    def _bundled_files(self, name: str) -> Sequence[Path]:
+        # A name such as `..` must not lead out of the folder.
+        return _files(self.bundled / name) if _ID.match(name) and name.strip(".") else []
+
+
+def _files(folder: Path | None) -> Sequence[Path]:
+    """All files of a folder in name order, hidden ones (half-written ones, say) left out."""
+    if folder is None or not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _check_fits(vector: SteeringVector, hidden_size: int, layers: int) -> None:
+    """Raise VectorError unless the vector fits a model of this shape."""
+    if vector.hidden_size != hidden_size:
+        raise VectorError(
+            f"It was made for a residual stream of {vector.hidden_size} numbers; "
+            f"the served model's has {hidden_size}."
+        )
+    if vector.layers[-1] >= layers:
+        raise VectorError(
+            f"It acts at layer {vector.layers[-1]}; the served model's last layer is {layers - 1}."
+        )
