@@ -20,7 +20,7 @@ export function RunStats({ run }: { run: RunState }) {
 			<div>
 				<dt>tokens</dt>
 				<dd>
-					{run.promptLength} + {reply}
+					{run.promptLength} prompt, {reply} reply
 				</dd>
 			</div>
 			<p className="sr-only" aria-live="polite">

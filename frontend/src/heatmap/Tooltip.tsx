@@ -17,6 +17,7 @@ interface Props {
 
 export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }) {
 	useSignal(session.cursor.changed);
+	useSignal(view.moved);
 	const { cursor } = session.cursor;
 	const run = session.shown;
 	if (cursor === null || run === null || cursor.run !== run.id) return null;

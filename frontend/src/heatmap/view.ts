@@ -4,7 +4,7 @@
 import type { MetricInfo } from "../protocol/types.gen";
 import type { Cursor, CursorStore } from "../session/cursor";
 import type { RunState } from "../store/run";
-import { pageBatch } from "../store/signal";
+import { pageBatch, Signal } from "../store/signal";
 import { Backing, type Tile } from "./backing";
 import { DIVERGING, SEQUENTIAL } from "./colour";
 import { drawStatic, type Ink } from "./draw";
@@ -50,6 +50,8 @@ export interface ViewSubject {
 }
 
 export class HeatmapView {
+	/** The cells moved in the view: something that is placed by `locate` must be placed again. */
+	readonly moved = new Signal();
 	#subject: ViewSubject = { run: null, metric: null, layers: 0, columnWidth: 13, dark: false };
 	#ink: Ink | null = null;
 	#size: Size = { width: 0, height: 0, ratio: 1 };
@@ -198,6 +200,7 @@ export class HeatmapView {
 		drawStatic(context, g, this.#scroll(g), run, this.#backing, this.#ink);
 		this.#drawTop();
 		this.#describe();
+		this.moved.changed();
 	}
 
 	/** Bring the backing up to date: new rows only, unless the scale or the colours changed. */

@@ -129,7 +129,7 @@ export class Session {
 	newChat(): void {
 		this.stop();
 		const live = this.live;
-		if (live !== null) this.steering.ended(live);
+		if (live !== null) this.steering.detach(live);
 		this.turns = [];
 		this.#before = null;
 		this.#runs.clear();
@@ -240,7 +240,8 @@ export class Session {
 			if (this.#before?.id === frame.id) this.#before = null;
 			this.steering.started(run);
 			this.changed.changed();
-		} else if (frame.type === "applied" || frame.type === "rows") {
+		} else if (frame.type === "applied" || run.rows.changes.length === 1) {
+			// The first rows put revision 0 in force; later ones change nothing that a slider says.
 			this.steering.changed.changed();
 		} else if (frame.type === "finished") {
 			this.#runs.delete(run.id);
@@ -278,7 +279,7 @@ export class Session {
 		if (refused !== undefined && before.turns.length < this.turns.length) this.returned = refused.user;
 		this.turns = before.turns;
 		this.#shown = before.shown;
-		if (refused !== undefined) this.steering.ended(refused.run);
+		if (refused !== undefined) this.steering.detach(refused.run);
 		this.#notify({ place: "composer", message });
 	}
 

@@ -78,7 +78,17 @@ export class Steering {
 		}
 	}
 
-	/** The run was refused or is over: waiting changes belong to the next run. */
+	/** The run was refused or put away: nothing of it concerns the sliders any more. */
+	detach(run: RunState): void {
+		if (run !== this.#run) return;
+		this.#sender?.end();
+		this.#run = null;
+		this.#sender = null;
+		this.#changedIn.clear();
+		this.changed.changed();
+	}
+
+	/** The run is over: waiting changes belong to the next run. */
 	ended(run: RunState): void {
 		if (run === this.#run) this.#sender?.end();
 		this.changed.changed();

@@ -1,0 +1,133 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { RunState } from "../store/run";
+import { manualBatch, rowsFrame, startedFrame } from "../testing";
+import { layersText, statusText } from "./Slider";
+import type { Strengths } from "./sender";
+import { Steering } from "./steering";
+
+let time = 0;
+let timers: (() => void)[] = [];
+let sent: { run: string; rev: number; strengths: Strengths }[] = [];
+let steering: Steering;
+const clock = {
+	now: () => time,
+	setTimeout: (callback: () => void) => timers.push(callback),
+	clearTimeout: () => {
+		timers = [];
+	},
+};
+
+beforeEach(() => {
+	time = 0;
+	timers = [];
+	sent = [];
+	steering = new Steering(
+		(run, rev, strengths) => sent.push({ run, rev, strengths }) > 0,
+		clock,
+		manualBatch(),
+	);
+});
+
+function startRun(): RunState {
+	const run = new RunState("c1", 0, new Set(), steering.strengths(), manualBatch());
+	steering.attach(run);
+	run.take(startedFrame(["a", "b"]), 0);
+	steering.started(run);
+	return run;
+}
+
+describe("Steering", () => {
+	test("between runs nothing travels; the next start carries what is not 0", () => {
+		steering.set("joy", 0.3);
+		steering.set("french", 0.1);
+		steering.set("french", 0);
+		expect(sent).toEqual([]);
+		expect(steering.strengths()).toEqual({ joy: 0.3 });
+		expect(steering.status("joy")).toEqual({ kind: "next" });
+		expect(steering.status("french")).toEqual({ kind: "idle" });
+	});
+
+	test("revision 0 is in force once rows came", () => {
+		steering.set("joy", 0.3);
+		const run = startRun();
+		expect(steering.status("joy")).toEqual({ kind: "sent", rev: 0 });
+		run.take(rowsFrame(0, 2), 0);
+		expect(steering.status("joy")).toEqual({ kind: "in-force", position: 0 });
+	});
+
+	test("a move is sent, and in force only when applied names it or a newer one", () => {
+		const run = startRun();
+		steering.set("joy", 0.2);
+		expect(sent).toEqual([{ run: "r1", rev: 1, strengths: { joy: 0.2 } }]);
+		expect(steering.status("joy")).toEqual({ kind: "sent", rev: 1 });
+		steering.set("pirate", 0.4);
+		time = 60;
+		timers.shift()!();
+		expect(sent.at(-1)).toEqual({ run: "r1", rev: 2, strengths: { joy: 0.2, pirate: 0.4 } });
+		run.take({ type: "applied", run: "r1", seq: 5, rev: 2, position: 31 }, 0);
+		expect(steering.status("joy")).toEqual({ kind: "in-force", position: 31 });
+		expect(steering.status("pirate")).toEqual({ kind: "in-force", position: 31 });
+		time = 500;
+		steering.set("joy", 0);
+		expect(sent.at(-1)).toEqual({ run: "r1", rev: 3, strengths: { pirate: 0.4 } });
+		expect(steering.status("joy")).toEqual({ kind: "sent", rev: 3 });
+		expect(steering.status("pirate")).toEqual({ kind: "in-force", position: 31 });
+	});
+
+	test("a move before the run has a name travels as soon as it has", () => {
+		const run = new RunState("c1", 0, new Set(), {}, manualBatch());
+		steering.attach(run);
+		steering.set("joy", 0.2);
+		expect(sent).toEqual([]);
+		run.take(startedFrame(["a"]), 0);
+		steering.started(run);
+		expect(sent).toEqual([{ run: "r1", rev: 1, strengths: { joy: 0.2 } }]);
+	});
+
+	test("after the run a change waits for the next one", () => {
+		const run = startRun();
+		steering.set("joy", 0.2);
+		run.lose();
+		steering.ended(run);
+		expect(steering.status("joy")).toEqual({ kind: "next" });
+		steering.set("joy", 0.5);
+		expect(sent.length).toBe(1);
+		expect(steering.status("joy")).toEqual({ kind: "next" });
+	});
+
+	test("a refused run leaves the sliders as they were before it", () => {
+		steering.set("joy", 0.3);
+		const run = new RunState("c1", 0, new Set(), steering.strengths(), manualBatch());
+		steering.attach(run);
+		steering.detach(run);
+		expect(steering.status("joy")).toEqual({ kind: "next" });
+	});
+
+	test("reset all is one frame", () => {
+		steering.set("joy", 0.3);
+		steering.set("pirate", -0.1);
+		startRun();
+		steering.resetAll();
+		expect(sent).toEqual([{ run: "r1", rev: 1, strengths: {} }]);
+		expect(steering.status("pirate")).toEqual({ kind: "sent", rev: 1 });
+	});
+
+	test("what is no number or no change is not sent, and unknown vectors are forgotten", () => {
+		startRun();
+		steering.set("joy", Number.NaN);
+		steering.set("joy", 0);
+		expect(sent).toEqual([]);
+		steering.set("joy", 0.1);
+		steering.keepOnly(new Set(["pirate"]));
+		expect(steering.strengths()).toEqual({});
+	});
+});
+
+test("statuses and layers read as words", () => {
+	expect(statusText({ kind: "in-force", position: 45 })).toBe("in force at token 45");
+	expect(statusText({ kind: "idle" })).toBe("");
+	expect(layersText([12])).toBe("layer 12");
+	expect(layersText([10, 11, 12])).toBe("layers 10\u201312");
+	expect(layersText([3, 9, 20])).toBe("layers 3, 9, 20");
+	expect(layersText([1, 3, 5, 7])).toBe("4 layers");
+});

@@ -1,0 +1,110 @@
+import { describe, expect, test } from "vitest";
+import { chance, rowsFrame } from "../testing";
+import { NO_ROW, RowStore } from "./rows";
+
+describe("RowStore", () => {
+	test("keeps each number at its metric, position and layer", () => {
+		const store = new RowStore();
+		store.append(rowsFrame(0, 3, { layers: 4, metrics: ["a", "b"] }));
+		store.append(rowsFrame(3, 2, { layers: 4, metrics: ["a", "b"] }));
+		for (let p = 0; p < 5; p++) {
+			for (let l = 0; l < 4; l++) {
+				expect(store.value("a", p, l)).toBeCloseTo(p + l / 16, 2);
+				expect(store.value("b", p, l)).toBeCloseTo(p + 0.25 + l / 16, 2);
+			}
+		}
+		expect(store.columns).toBe(5);
+		expect(store.received).toBe(5);
+		expect(store.value("a", 5, 0)).toBeUndefined();
+		expect(store.value("a", 0, 4)).toBeUndefined();
+		expect(store.value("c", 0, 0)).toBeUndefined();
+	});
+
+	test("a hole is no row and no zeros", () => {
+		const store = new RowStore();
+		store.append(rowsFrame(0, 2));
+		store.append(rowsFrame(5, 1));
+		expect(store.columns).toBe(6);
+		expect(store.received).toBe(3);
+		for (const p of [2, 3, 4, 6, -1]) {
+			expect(store.has(p)).toBe(false);
+			expect(store.rev(p)).toBe(NO_ROW);
+			expect(store.value("norm", p, 0)).toBeUndefined();
+		}
+		expect(Number.isNaN(store.values("norm")![3 * 2])).toBe(true);
+	});
+
+	test("a metric that some rows lack has no number there", () => {
+		const store = new RowStore();
+		store.append(rowsFrame(0, 1, { metrics: ["a"] }));
+		store.append(rowsFrame(1, 1, { metrics: ["a", "b"] }));
+		expect(Number.isNaN(store.value("b", 0, 0))).toBe(true);
+		expect(store.value("b", 1, 0)).toBeCloseTo(1.25, 2);
+	});
+
+	test("rows with another number of layers are refused with a sentence", () => {
+		const store = new RowStore();
+		store.append(rowsFrame(0, 1, { layers: 2 }));
+		expect(() => store.append(rowsFrame(1, 1, { layers: 3 }))).toThrow(
+			"Rows with 3 layers came after rows with 2.",
+		);
+	});
+
+	test("boundaries stand where the revision changed, holes between or not", () => {
+		const store = new RowStore();
+		store.append(rowsFrame(0, 4));
+		expect(store.boundaries()).toEqual([]);
+		store.append(rowsFrame(4, 3, { rev: () => 1 }));
+		store.append(rowsFrame(9, 1, { rev: () => 1 }));
+		store.append(rowsFrame(10, 2, { rev: (p) => (p === 10 ? 4 : 6) }));
+		expect(store.boundaries()).toEqual([
+			{ rev: 1, position: 4 },
+			{ rev: 4, position: 10 },
+			{ rev: 6, position: 11 },
+		]);
+		store.append(rowsFrame(7, 2, { rev: () => 2 }));
+		expect(store.boundaries()).toEqual([
+			{ rev: 1, position: 4 },
+			{ rev: 2, position: 7 },
+			{ rev: 1, position: 9 },
+			{ rev: 4, position: 10 },
+			{ rev: 6, position: 11 },
+		]);
+	});
+
+	test("however rows are cut, doubled and shuffled, the store ends the same", () => {
+		const random = chance(7);
+		const total = 900;
+		const rev = (p: number) => Math.floor(p / 111);
+		const whole = new RowStore();
+		whole.append(rowsFrame(0, total, { layers: 3, metrics: ["a", "b"], rev }));
+		for (let round = 0; round < 8; round++) {
+			const pieces: [number, number][] = [];
+			for (let start = 0; start < total; ) {
+				const count = Math.min(total - start, 1 + Math.floor(random() * 60));
+				pieces.push([start, count]);
+				if (random() < 0.2) pieces.push([start, count]);
+				start += count;
+			}
+			pieces.sort(() => random() - 0.5);
+			const store = new RowStore();
+			for (const [start, count] of pieces) {
+				store.append(rowsFrame(start, count, { layers: 3, metrics: ["a", "b"], rev }));
+				if (random() < 0.3) store.boundaries();
+			}
+			expect(store.received).toBe(total);
+			expect(store.boundaries()).toEqual(whole.boundaries());
+			for (const metric of ["a", "b"]) {
+				expect(store.values(metric)!.subarray(0, total * 3)).toEqual(
+					whole.values(metric)!.subarray(0, total * 3),
+				);
+			}
+		}
+	});
+
+	test("no rows at all change nothing", () => {
+		const store = new RowStore();
+		store.append(rowsFrame(0, 0));
+		expect([store.columns, store.received, store.changes.length]).toEqual([0, 0, 0]);
+	});
+});

@@ -1,0 +1,123 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import type { Finished } from "../protocol/types.gen";
+import { chance, manualBatch, rowsFrame, startedFrame, tokensFrame } from "../testing";
+import { RunState } from "./run";
+
+function finishedFrame(changes: Partial<Finished> = {}): Finished {
+	return {
+		type: "finished",
+		run: "r1",
+		seq: 9,
+		reason: "stop",
+		stop: null,
+		usage: { prompt_tokens: 2, reply_tokens: 3 },
+		timing: { first_token_ms: 12, total_ms: 100, tokens_per_s: 22 },
+		...changes,
+	};
+}
+
+let run: RunState;
+beforeEach(() => {
+	run = new RunState("c1", 1000, new Set([7]), {}, manualBatch());
+});
+
+describe("RunState", () => {
+	test("goes from starting to streaming to done", () => {
+		expect(run.status).toBe("starting");
+		run.take(startedFrame(["a", "b"]), 1001);
+		expect([run.status, run.run, run.promptLength]).toEqual(["streaming", "r1", 2]);
+		run.take(tokensFrame(2, ["x", "y"]), 1010);
+		run.take(finishedFrame(), 1020);
+		expect(run.status).toBe("done");
+		expect(run.replyText()).toBe("xy");
+		expect([0, 1, 2, 3, 4].map((p) => run.tokenText(p))).toEqual(["a", "b", "x", "y", undefined]);
+	});
+
+	test("tokens that come twice or overlap are kept once", () => {
+		run.take(startedFrame(["a"]), 0);
+		const words = Array.from({ length: 200 }, (_, i) => `w${i} `);
+		const random = chance(3);
+		while (run.ids.length < words.length) {
+			const start = Math.max(0, run.ids.length - Math.floor(random() * 5));
+			const count = 1 + Math.floor(random() * 6);
+			run.take(tokensFrame(1 + start, words.slice(start, start + count)), 0);
+		}
+		expect(run.texts).toEqual(words);
+		expect(run.replyText()).toBe(words.join(""));
+	});
+
+	test("a hole in the tokens fails the run with a sentence and shifts nothing", () => {
+		run.take(startedFrame(["a"]), 0);
+		run.take(tokensFrame(1, ["x"]), 0);
+		run.take(tokensFrame(4, ["z"]), 0);
+		expect(run.status).toBe("failed");
+		expect(run.problem?.message).toBe("Tokens 2 to 3 never arrived, so the text would be wrong.");
+		expect(run.texts).toEqual(["x"]);
+	});
+
+	test("special tokens are columns, not text", () => {
+		run.take(startedFrame(["a"]), 0);
+		run.take(tokensFrame(1, ["Hi", "<|im_end|>"], [50, 7]), 0);
+		expect(run.replyText()).toBe("Hi");
+		expect(run.length).toBe(3);
+		expect([1, 2].map((p) => run.isSpecial(p))).toEqual([false, true]);
+	});
+
+	test("the reply ends before the stop string, wherever tokens are cut", () => {
+		const text = "One. Two END and more";
+		for (const size of [1, 2, 3, 5, 30]) {
+			const one = new RunState("c1", 0, new Set(), {}, manualBatch());
+			one.take(startedFrame(["a"]), 0);
+			const pieces = text.match(new RegExp(`.{1,${size}}`, "g"))!;
+			one.take(tokensFrame(1, pieces), 0);
+			expect(one.replyText()).toBe(text);
+			one.take(finishedFrame({ stop: "END" }), 0);
+			expect(one.replyText()).toBe("One. Two ");
+		}
+	});
+
+	test("rows of another shape fail the run and do not throw", () => {
+		run.take(startedFrame(["a"]), 0);
+		run.take(rowsFrame(0, 1, { layers: 2 }), 0);
+		run.take(rowsFrame(1, 1, { layers: 5 }), 0);
+		expect(run.status).toBe("failed");
+		expect(run.problem?.message).toContain("5 layers");
+	});
+
+	test("what was lost stays lost, and a finished run cannot be", () => {
+		run.take(startedFrame(["a"]), 0);
+		run.lose();
+		expect([run.status, run.live]).toEqual(["lost", false]);
+		run.take(finishedFrame(), 0);
+		expect(run.status).toBe("lost");
+		const done = new RunState("c2", 0, new Set(), {}, manualBatch());
+		done.take(startedFrame(["a"]), 0);
+		done.take(finishedFrame(), 0);
+		done.lose();
+		expect([done.status, done.problem]).toEqual(["done", null]);
+	});
+
+	test("speed is the page's until the server says it", () => {
+		run.take(startedFrame(["a"]), 1001);
+		expect([run.firstTokenMs(), run.tokensPerSecond()]).toEqual([null, null]);
+		run.take(tokensFrame(1, ["x"]), 1200);
+		expect([run.firstTokenMs(), run.tokensPerSecond()]).toEqual([200, null]);
+		run.take(tokensFrame(2, ["y", "z"]), 1700);
+		expect(run.tokensPerSecond()).toBe(4);
+		run.take(finishedFrame(), 1800);
+		expect([run.firstTokenMs(), run.tokensPerSecond()]).toEqual([12, 22]);
+	});
+
+	test("reason error fails the run", () => {
+		run.take(startedFrame(["a"]), 0);
+		run.take(finishedFrame({ reason: "error" }), 0);
+		expect(run.status).toBe("failed");
+	});
+
+	test("gaps and applied are noted", () => {
+		run.take({ type: "gap", run: "r1", seq: 2, start: 3, count: 4 }, 0);
+		run.take({ type: "applied", run: "r1", seq: 3, rev: 2, position: 9 }, 0);
+		expect(run.gaps).toEqual([{ start: 3, count: 4 }]);
+		expect(run.applied).toEqual([{ rev: 2, position: 9 }]);
+	});
+});

@@ -1,0 +1,39 @@
+import { expect, test } from "vitest";
+import { FrameBatch, Signal } from "./signal";
+
+test("listeners hear of any number of changes once per frame", () => {
+	const frames: (() => void)[] = [];
+	const batch = new FrameBatch((callback) => frames.push(callback));
+	const signal = new Signal(batch);
+	let heard = 0;
+	const stop = signal.subscribe(() => heard++);
+	for (let i = 0; i < 100; i++) signal.changed();
+	expect(signal.version).toBe(100);
+	expect(heard).toBe(0);
+	expect(frames.length).toBe(1);
+	frames.shift()!();
+	expect(heard).toBe(1);
+	signal.changed();
+	frames.shift()!();
+	expect(heard).toBe(2);
+	stop();
+	signal.changed();
+	expect(frames.length).toBe(0);
+});
+
+test("a change made while listeners are told is told in the next frame", () => {
+	const frames: (() => void)[] = [];
+	const batch = new FrameBatch((callback) => frames.push(callback));
+	const [first, second] = [new Signal(batch), new Signal(batch)];
+	const told: string[] = [];
+	first.subscribe(() => {
+		told.push("first");
+		second.changed();
+	});
+	second.subscribe(() => told.push("second"));
+	first.changed();
+	frames.shift()!();
+	expect(told).toEqual(["first"]);
+	frames.shift()!();
+	expect(told).toEqual(["first", "second"]);
+});

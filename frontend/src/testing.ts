@@ -1,0 +1,108 @@
+// What several tests need: frames with short defaults, half floats, a seeded source of chance, a batch that
+// runs when told. Used by tests only.
+import type { MetricInfo, Rows, Started, Tokens } from "./protocol/types.gen";
+import { FrameBatch } from "./store/signal";
+
+/** A batch whose frames come when `flush` is called. */
+export function manualBatch(): FrameBatch {
+	return new FrameBatch(() => {});
+}
+
+/** A small linear congruential generator: the same "chance" in every run of a test. */
+export function chance(seed: number): () => number {
+	let state = seed >>> 0;
+	return () => {
+		state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+		return state / 2 ** 32;
+	};
+}
+
+/** Bits of the half float nearest to a number of ordinary size (tests use nothing else). */
+export function halfBits(value: number): number {
+	if (value === 0) return 0;
+	const sign = value < 0 ? 0x8000 : 0;
+	const size = Math.abs(value);
+	let exponent = Math.floor(Math.log2(size));
+	let fraction = Math.round((size / 2 ** exponent - 1) * 1024);
+	if (fraction === 1024) {
+		fraction = 0;
+		exponent += 1;
+	}
+	return sign | ((exponent + 15) << 10) | fraction;
+}
+
+export function halves(values: readonly number[]): Uint8Array {
+	const bytes = new Uint8Array(values.length * 2);
+	values.forEach((value, i) => {
+		const bits = Number.isNaN(value) ? 0x7e00 : halfBits(value);
+		bytes[2 * i] = bits & 0xff;
+		bytes[2 * i + 1] = bits >> 8;
+	});
+	return bytes;
+}
+
+/** Rows in which every number is `value(position, metric index, layer)`. */
+export function rowsFrame(
+	start: number,
+	count: number,
+	options: {
+		layers?: number;
+		metrics?: string[];
+		rev?: (position: number) => number;
+		value?: (position: number, metric: number, layer: number) => number;
+	} = {},
+): Rows {
+	const { layers = 2, metrics = ["norm"], rev = () => 0, value = (p, m, l) => p + m / 4 + l / 16 } = options;
+	const values: number[] = [];
+	for (let p = start; p < start + count; p++) {
+		for (let m = 0; m < metrics.length; m++) for (let l = 0; l < layers; l++) values.push(value(p, m, l));
+	}
+	const revs = Array.from({ length: count }, (_, i) => rev(start + i));
+	return {
+		type: "rows",
+		run: "r1",
+		seq: 1,
+		start,
+		count,
+		revs,
+		metrics,
+		layers,
+		dtype: "f2",
+		data: halves(values),
+	};
+}
+
+export function startedFrame(prompt: readonly string[], id = "c1", run = "r1"): Started {
+	return {
+		type: "started",
+		run,
+		seq: 1,
+		id,
+		prompt: { ids: prompt.map((_, i) => 100 + i), texts: [...prompt], spans: [] },
+		metrics: ["norm"],
+	};
+}
+
+export function tokensFrame(start: number, texts: readonly string[], ids?: number[], run = "r1"): Tokens {
+	return {
+		type: "tokens",
+		run,
+		seq: 1,
+		start,
+		ids: ids ?? texts.map((_, i) => 1000 + start + i),
+		texts: [...texts],
+		logprobs: texts.map(() => null),
+	};
+}
+
+export function metricInfo(changes: Partial<MetricInfo> = {}): MetricInfo {
+	return {
+		id: "norm",
+		label: "Norm",
+		description: "",
+		unit: "",
+		transform: "linear",
+		scale: { kind: "sequential", lo: null, hi: null, mid: null },
+		...changes,
+	};
+}
