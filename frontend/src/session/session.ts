@@ -234,7 +234,14 @@ export class Session {
 			if (frame.type === "started") this.connection.send({ type: "stop", run: frame.run });
 			return;
 		}
+		const wasLive = run.live;
 		run.take(frame, this.clock.now());
+		// A run that the page can no longer show rightly need not be written to its end.
+		if (wasLive && !run.live && frame.type !== "finished") {
+			this.connection.send({ type: "stop", run: frame.run });
+			this.steering.ended(run);
+			this.changed.changed();
+		}
 		if (frame.type === "started") {
 			this.#runs.set(frame.run, run);
 			if (this.#before?.id === frame.id) this.#before = null;

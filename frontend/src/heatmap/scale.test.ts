@@ -1,0 +1,108 @@
+import { describe, expect, test } from "vitest";
+import { RowStore } from "../store/rows";
+import { chance, metricInfo, rowsFrame } from "../testing";
+import { fixedEnds, formatValue, grown, legendRange, percentiles, place, ScaleFit, toDisplay } from "./scale";
+
+describe("fitting", () => {
+	test("position 0 has no say", () => {
+		const rows = new RowStore();
+		rows.append(rowsFrame(0, 50, { value: (p) => (p === 0 ? 1000 : 10 + (p % 5)) }));
+		expect(percentiles(rows, "norm")).toEqual({ lo: 10, hi: 14 });
+		expect(percentiles(rows, "other")).toBeNull();
+	});
+
+	test("neither have one in a hundred outliers, missing rows or numbers that are none", () => {
+		const rows = new RowStore();
+		rows.append(
+			rowsFrame(0, 1000, { value: (p) => (p % 150 === 7 ? 900 : p % 50 === 3 ? Number.NaN : 10 + (p % 5)) }),
+		);
+		rows.append(rowsFrame(1200, 1));
+		const fit = percentiles(rows, "norm")!;
+		expect(fit).toEqual({ lo: 10, hi: 14 });
+	});
+
+	test("a store with only position 0 gives no fit but a range", () => {
+		const rows = new RowStore();
+		rows.append(rowsFrame(0, 1));
+		expect(percentiles(rows, "norm")).toBeNull();
+		const range = new ScaleFit(metricInfo()).update(rows);
+		expect(range.hi).toBeGreaterThan(range.lo);
+	});
+
+	test("the range only grows, holds the data and seldom changes", () => {
+		const random = chance(5);
+		const rows = new RowStore();
+		const fit = new ScaleFit(metricInfo());
+		let range = fit.update(rows);
+		let changes = 0;
+		for (let p = 0; p < 600; p++) {
+			rows.append(rowsFrame(p, 1, { value: () => 5 + random() * (1 + p / 100) }));
+			const next = fit.update(rows);
+			if (next !== range && p > 1) {
+				changes++;
+				expect(next.lo).toBeLessThanOrEqual(range.lo);
+				expect(next.hi).toBeGreaterThanOrEqual(range.hi);
+			}
+			range = next;
+		}
+		const fitted = percentiles(rows, "norm")!;
+		expect(range.lo).toBeLessThanOrEqual(fitted.lo);
+		expect(range.hi).toBeGreaterThanOrEqual(fitted.hi);
+		expect(changes).toBeLessThan(25);
+		expect(fit.update(rows)).toBe(range);
+	});
+
+	test("ends are round and a range that holds the fit stays the same object", () => {
+		const range = grown(null, { lo: 0.313, hi: 7.92 });
+		expect(range).toEqual({ lo: 0, hi: 8 });
+		expect(grown(range, { lo: 1, hi: 5 })).toBe(range);
+		expect(grown(range, { lo: 1, hi: 9.1 }).lo).toBe(0);
+		const flat = grown(null, { lo: 3, hi: 3 });
+		expect(flat.hi).toBeGreaterThanOrEqual(flat.lo);
+	});
+});
+
+describe("place", () => {
+	const range = { lo: 2, hi: 10 };
+	test("is monotone, covers [0, 1] and clamps", () => {
+		const metric = metricInfo();
+		expect([1, 2, 6, 10, 11].map((v) => place(metric, range, v))).toEqual([0, 0, 0.5, 1, 1]);
+	});
+	test("a diverging scale has its middle in the middle and equal steps on both sides", () => {
+		const metric = metricInfo({ scale: { kind: "diverging", lo: -0.2, hi: 1, mid: 0 } });
+		const ends = { lo: -0.2, hi: 1 };
+		expect(place(metric, ends, 0)).toBe(0.5);
+		expect(place(metric, ends, 1)).toBe(1);
+		expect(place(metric, ends, 0.2) - 0.5).toBeCloseTo(0.5 - place(metric, ends, -0.2), 9);
+		expect(legendRange(metric, ends)).toEqual({ lo: -1, hi: 1 });
+	});
+});
+
+describe("display", () => {
+	const log = metricInfo({ transform: "log2", scale: { kind: "sequential", lo: 1, hi: 1024, mid: null } });
+	test("undoes the transform", () => {
+		expect(toDisplay(log, 10)).toBe(1024);
+		expect(toDisplay(metricInfo(), 10)).toBe(10);
+	});
+	test("fixed ends are given in display units; an end that has no logarithm is fitted", () => {
+		expect(fixedEnds(log)).toEqual({ lo: 0, hi: 10 });
+		expect(fixedEnds({ ...log, scale: { ...log.scale, lo: 0 } })).toEqual({ lo: null, hi: 10 });
+	});
+	test("numbers read as people write them", () => {
+		expect([0, 0.123456, 45.26, 999.4, 12345.6, 7.6e6, 0.0001, -3.14421].map(formatValue)).toEqual([
+			"0",
+			"0.123",
+			"45.3",
+			"999",
+			"12,346",
+			"7.60 M",
+			"1.0e-4",
+			"-3.14",
+		]);
+		expect([Number.NaN, Infinity, -Infinity].map(formatValue)).toEqual([
+			"not a number",
+			"too large",
+			"too small",
+		]);
+	});
+});
