@@ -62,12 +62,14 @@ export class TokenText {
 			for (const span of this.root.querySelectorAll<HTMLElement>(".token[data-rev]")) delete span.dataset.rev;
 			this.#markedCount = 0;
 		}
-		for (const { rev, position } of boundaries.slice(this.#markedCount)) {
+		this.#marked = boundaries;
+		for (; this.#markedCount < boundaries.length; this.#markedCount++) {
+			const { rev, position } = boundaries[this.#markedCount]!;
+			// A row can come before the text of its token; the mark then waits for it.
+			if (position >= this.run.length) break;
 			const span = this.#spans[position - this.run.promptLength];
 			if (span) span.dataset.rev = String(rev);
 		}
-		this.#marked = boundaries;
-		this.#markedCount = boundaries.length;
 	}
 
 	/** The stop string and what follows it are not part of the reply. It may begin inside a token. */

@@ -194,9 +194,9 @@ export class HeatmapView {
 		this.#geometry = g;
 		track.style.width = `${(g.left + contentWidth(g, tokens)) / g.ratio}px`;
 		if (this.#following) scroller.scrollLeft = scroller.scrollWidth;
-		this.#paint();
 		const context = cells.getContext("2d");
 		if (context === null) return;
+		this.#paint();
 		drawStatic(context, g, this.#scroll(g), run, this.#backing, this.#ink);
 		this.#drawTop();
 		this.#describe();

@@ -21,7 +21,14 @@ export class FrameBatch {
 		this.#asked = false;
 		const due = this.#pending;
 		this.#pending = new Set();
-		for (const callback of due) callback();
+		for (const callback of due) {
+			try {
+				callback();
+			} catch (error) {
+				// One broken panel must not stop the others; the error still reaches the console.
+				reportError(error);
+			}
+		}
 	}
 }
 

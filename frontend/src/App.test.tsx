@@ -1,0 +1,215 @@
+// @vitest-environment happy-dom
+// The page put together, against a transport that the test holds: what is shown, and the names by which
+// tests of the whole system find it.
+import { act } from "react";
+import { createRoot, type Root } from "react-dom/client";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { App } from "./App";
+import type { TransportHandlers } from "./connection/transport";
+import type { ClientFrame, ServerFrame, Welcome } from "./protocol/types.gen";
+import { Session } from "./session/session";
+import { FrameBatch } from "./store/signal";
+import { metricInfo, rowsFrame, startedFrame, tokensFrame } from "./testing";
+
+const welcome: Welcome = {
+	type: "welcome",
+	protocol: 1,
+	server: "test",
+	epoch: "e1",
+	engine: { state: "loading", stage: "Loading weights.", progress: 0.4 },
+	model: null,
+	metrics: [metricInfo({ label: "Residual norm" })],
+	vectors: [],
+	limits: {
+		max_frame_bytes: 1,
+		max_messages: 1,
+		max_vectors: 1,
+		max_strength: 1,
+		max_runs_per_connection: 1,
+	},
+};
+
+let root: Root;
+let host: HTMLElement;
+let server: TransportHandlers;
+let sent: ClientFrame[];
+let session: Session;
+
+beforeEach(async () => {
+	vi.stubGlobal("IS_REACT_ACT_ENVIRONMENT", true);
+	vi.stubGlobal(
+		"ResizeObserver",
+		class {
+			observe() {}
+			disconnect() {}
+		},
+	);
+	sent = [];
+	// Frames come at once: `act` waits for React, not for the screen.
+	const batch = new FrameBatch((callback) => callback());
+	session = new Session(
+		(handlers) => {
+			server = handlers;
+			return { send: (frame) => sent.push(frame) > 0, close: () => {} };
+		},
+		null,
+		batch,
+		{ now: () => 0, random: () => 0, setTimeout: () => 0, clearTimeout: () => {} },
+	);
+	session.connection.connect();
+	host = document.createElement("div");
+	document.body.append(host);
+	root = createRoot(host);
+	await act(async () => root.render(<App session={session} />));
+});
+
+afterEach(async () => {
+	await act(async () => root.unmount());
+	host.remove();
+	localStorage.clear();
+	vi.unstubAllGlobals();
+});
+
+const find = <T extends HTMLElement = HTMLElement>(id: string) =>
+	host.querySelector<T>(`[data-testid="${id}"]`);
+const say = (...frames: ServerFrame[]) =>
+	act(async () => {
+		for (const frame of frames) server.onFrame(frame);
+	});
+const click = (id: string) => act(async () => find(id)!.click());
+
+async function type(id: string, value: string) {
+	const field = find<HTMLInputElement>(id)!;
+	await act(async () => {
+		const prototype = Object.getPrototypeOf(field);
+		Object.getOwnPropertyDescriptor(prototype, "value")!.set!.call(field, value);
+		field.dispatchEvent(new Event("input", { bubbles: true }));
+	});
+}
+
+async function ready() {
+	await act(async () => server.onOpen());
+	const vector = { id: "joy", label: "Joy", description: "", layers: [3], range: [-1, 1], suggested: 0.5 };
+	const model = {
+		id: "tiny",
+		layers: 2,
+		hidden_size: 4,
+		vocab_size: 9,
+		dtype: "f",
+		max_model_len: 64,
+		special_ids: [],
+	};
+	await say(welcome, {
+		type: "engine",
+		state: "ready",
+		stage: "Ready.",
+		progress: 1,
+		model,
+		vectors: [vector as never],
+	});
+}
+
+describe("the page", () => {
+	test("shows how the engine loads and turns live by itself", async () => {
+		await act(async () => server.onOpen());
+		await say(welcome);
+		expect(find("engine-state")!.dataset.state).toBe("loading");
+		expect(find("engine-state")!.textContent).toContain("Loading weights.");
+		expect(find("connection-state")!.dataset.state).toBe("live");
+		await ready();
+		expect(find("engine-state")!.dataset.state).toBe("ready");
+		expect(find("slider-joy")).not.toBeNull();
+		expect(find<HTMLSelectElement>("metric-picker")!.value).toBe("norm");
+	});
+
+	test("asks, shows the reply token by token, and offers to write it again", async () => {
+		await ready();
+		expect(find<HTMLButtonElement>("send")!.disabled).toBe(true);
+		await type("prompt-input", "Hello?");
+		await click("send");
+		expect(find<HTMLTextAreaElement>("prompt-input")!.value).toBe("");
+		expect(find("message-user")!.textContent).toBe("Hello?");
+		await say(startedFrame(["p"]), tokensFrame(1, ["Hi", " you"]));
+		const reply = find("message-assistant")!;
+		expect([reply.dataset.run, reply.dataset.status]).toEqual(["r1", "streaming"]);
+		expect([...reply.querySelectorAll<HTMLElement>(".token")].map((token) => token.dataset.position)).toEqual(
+			["1", "2"],
+		);
+		expect(find("send")).toBeNull();
+		await click("stop");
+		expect(sent.at(-1)).toEqual({ type: "stop", run: "r1" });
+		await say({
+			type: "finished",
+			run: "r1",
+			seq: 5,
+			reason: "cancelled",
+			stop: null,
+			usage: { prompt_tokens: 1, reply_tokens: 2 },
+			timing: { first_token_ms: 81, total_ms: 200, tokens_per_s: 17.25 },
+		});
+		expect(find("message-assistant")!.dataset.status).toBe("done");
+		expect(find("ttft")!.textContent).toBe("81 ms");
+		expect(find("tokens-per-second")!.textContent).toBe("17.3 tokens/s");
+		await click("regenerate");
+		expect(sent.filter((frame) => frame.type === "start").length).toBe(2);
+	});
+
+	test("a refused start puts the words back into the box, with the reason beside it", async () => {
+		await ready();
+		await type("prompt-input", "Hello?");
+		await click("send");
+		const start = sent.find((frame) => frame.type === "start")!;
+		await say({
+			type: "error",
+			code: "busy",
+			message: "All places are taken.",
+			run: null,
+			id: start.id,
+			field: null,
+		});
+		expect(find<HTMLTextAreaElement>("prompt-input")!.value).toBe("Hello?");
+		expect(find("error-banner")!.textContent).toContain("All places are taken.");
+		expect(find("message-user")).toBeNull();
+	});
+
+	test("a slider says when its value is in force", async () => {
+		await ready();
+		await type("prompt-input", "Hello?");
+		await click("send");
+		await say(startedFrame(["p"]), tokensFrame(1, ["Hi"]));
+		await type("slider-joy", "0.5");
+		expect(sent.at(-1)).toEqual({ type: "steer", run: "r1", rev: 1, strengths: { joy: 0.5 } });
+		expect(find("slider-status-joy")!.textContent).toBe("sent");
+		await say(rowsFrame(0, 1), { type: "applied", run: "r1", seq: 4, rev: 1, position: 1 });
+		expect(find("slider-status-joy")!.textContent).toBe("in force at token 1");
+		await click("reset-all");
+		expect(find<HTMLInputElement>("slider-joy")!.value).toBe("0");
+	});
+
+	test("the theme is kept", async () => {
+		const before = document.documentElement.dataset.theme;
+		await click("theme-toggle");
+		expect(document.documentElement.dataset.theme).not.toBe(before);
+		expect(localStorage.getItem("steersight.settings.v1")).toContain(document.documentElement.dataset.theme);
+	});
+
+	test("settings are validated where they are typed, and used by the next start", async () => {
+		await ready();
+		await click("settings");
+		await type("setting-temperature", "0");
+		await type("setting-top_p", "3");
+		expect(find("settings-panel")!.textContent).toContain("It must be at most 1.");
+		await type("prompt-input", "Hello?");
+		await click("send");
+		expect(sent.find((frame) => frame.type === "start")!.sampling).toMatchObject({
+			temperature: 0,
+			top_p: 0.95,
+		});
+	});
+
+	test("a lost connection says so", async () => {
+		await ready();
+		await act(async () => server.onClose(1006, ""));
+		expect(find("connection-state")!.dataset.state).toBe("reconnecting");
+	});
+});

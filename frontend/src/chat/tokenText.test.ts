@@ -1,0 +1,104 @@
+// @vitest-environment happy-dom
+import { beforeEach, describe, expect, test } from "vitest";
+import { RunState } from "../store/run";
+import { manualBatch, rowsFrame, startedFrame, tokensFrame } from "../testing";
+import { TokenText } from "./tokenText";
+
+let run: RunState;
+let root: HTMLElement;
+let text: TokenText;
+beforeEach(() => {
+	run = new RunState("c1", 0, new Set([7]), {}, manualBatch());
+	run.take(startedFrame(["a", "b"]), 0);
+	root = document.createElement("div");
+	text = new TokenText(root, run);
+});
+
+const at = (position: number) => root.querySelector<HTMLElement>(`[data-position="${position}"]`);
+
+describe("TokenText", () => {
+	test("appends spans for new tokens and touches no older one", () => {
+		run.take(tokensFrame(2, ["One", " two"]), 0);
+		text.sync();
+		const old = [...root.children];
+		const changed: MutationRecord[] = [];
+		const observer = new MutationObserver((records) => changed.push(...records));
+		observer.observe(root, { childList: true, subtree: true, characterData: true, attributes: true });
+		run.take(tokensFrame(4, [" three"]), 0);
+		text.sync();
+		changed.push(...observer.takeRecords());
+		expect([...root.children].slice(0, 2)).toEqual(old);
+		expect(changed.flatMap((record) => [...record.addedNodes]).map((node) => node.textContent)).toEqual([
+			" three",
+		]);
+		expect(changed.flatMap((record) => [...record.removedNodes])).toEqual([]);
+		expect(root.textContent).toBe("One two three");
+		text.sync();
+		expect(root.children.length).toBe(3);
+	});
+
+	test("special tokens are not shown and positions stay right behind them", () => {
+		run.take(tokensFrame(2, ["x", "<|end|>", "y"], [1, 7, 2]), 0);
+		text.sync();
+		expect(root.textContent).toBe("xy");
+		expect(at(3)).toBeNull();
+		expect(at(4)!.textContent).toBe("y");
+	});
+
+	test("text is text, never markup", () => {
+		run.take(tokensFrame(2, ["<img src=x onerror=alert(1)>"]), 0);
+		text.sync();
+		expect(root.querySelector("img")).toBeNull();
+	});
+
+	test("the stop string goes, also when it begins inside a token", () => {
+		run.take(tokensFrame(2, ["One", " tEN", "D", "."]), 0);
+		text.sync();
+		run.take(
+			{
+				type: "finished",
+				run: "r1",
+				seq: 9,
+				reason: "stop",
+				stop: "END",
+				usage: { prompt_tokens: 2, reply_tokens: 4 },
+				timing: { first_token_ms: 1, total_ms: 2, tokens_per_s: 3 },
+			},
+			0,
+		);
+		text.sync();
+		expect(root.textContent).toBe("One t");
+		expect(root.textContent).toBe(run.replyText());
+	});
+
+	test("marks where a revision came into force, and moves the mark when late rows say otherwise", () => {
+		run.take(tokensFrame(2, ["c", "d", "e", "f"]), 0);
+		run.take(rowsFrame(0, 3), 0);
+		run.take(rowsFrame(4, 1, { rev: () => 1 }), 0);
+		text.sync();
+		expect(at(4)!.dataset.rev).toBe("1");
+		run.take(rowsFrame(3, 1, { rev: () => 1 }), 0);
+		text.sync();
+		expect(at(3)!.dataset.rev).toBe("1");
+		expect(at(4)!.dataset.rev).toBeUndefined();
+	});
+
+	test("a mark waits for its token", () => {
+		run.take(rowsFrame(0, 3, { rev: (p) => (p === 2 ? 1 : 0) }), 0);
+		text.sync();
+		run.take(tokensFrame(2, ["c"]), 0);
+		text.sync();
+		expect(at(2)!.dataset.rev).toBe("1");
+	});
+
+	test("one token is lit at a time", () => {
+		run.take(tokensFrame(2, ["c", "d"]), 0);
+		text.sync();
+		text.light(2);
+		text.light(3);
+		expect(root.querySelectorAll(".lit").length).toBe(1);
+		expect(at(3)!.classList.contains("lit")).toBe(true);
+		text.light(0);
+		expect(root.querySelectorAll(".lit").length).toBe(0);
+	});
+});

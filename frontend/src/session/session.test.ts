@@ -1,0 +1,229 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import type { TransportHandlers } from "../connection/transport";
+import type { ClientFrame, ServerFrame, Start, VectorInfo, Welcome } from "../protocol/types.gen";
+import { manualBatch, rowsFrame, startedFrame, tokensFrame } from "../testing";
+import { Session } from "./session";
+import { defaultSettings } from "./settings";
+
+const vector: VectorInfo = {
+	id: "joy",
+	label: "Joy",
+	description: "",
+	layers: [3],
+	range: [-1, 1],
+	suggested: 0.5,
+};
+const metric = {
+	id: "norm",
+	label: "Norm",
+	description: "",
+	unit: "",
+	transform: "linear" as const,
+	scale: { kind: "sequential" as const, lo: null, hi: null, mid: null },
+};
+const model = {
+	id: "m",
+	layers: 2,
+	hidden_size: 4,
+	vocab_size: 9,
+	dtype: "float32",
+	max_model_len: 64,
+	special_ids: [7],
+};
+const welcome: Welcome = {
+	type: "welcome",
+	protocol: 1,
+	server: "test",
+	epoch: "e1",
+	engine: { state: "ready", stage: "Ready.", progress: 1 },
+	model,
+	metrics: [metric],
+	vectors: [vector],
+	limits: {
+		max_frame_bytes: 1,
+		max_messages: 1,
+		max_vectors: 1,
+		max_strength: 1,
+		max_runs_per_connection: 1,
+	},
+};
+const settings = defaultSettings();
+const timing = { first_token_ms: 1, total_ms: 2, tokens_per_s: null };
+
+let session: Session;
+let server: TransportHandlers;
+let sent: ClientFrame[];
+
+beforeEach(() => {
+	sent = [];
+	session = new Session(
+		(handlers) => {
+			server = handlers;
+			return {
+				send: (frame) => sent.push(frame) > 0,
+				close: () => {},
+			};
+		},
+		null,
+		manualBatch(),
+		{ now: () => 0, random: () => 0, setTimeout: () => 0, clearTimeout: () => {} },
+	);
+	session.connection.connect();
+	server.onOpen();
+});
+
+const say = (frame: ServerFrame) => server.onFrame(frame);
+const starts = () => sent.filter((frame): frame is Start => frame.type === "start");
+const refuse = (id: string) =>
+	say({ type: "error", code: "busy", message: "All places are taken.", run: null, id, field: null });
+
+/** Ask and let the server write a whole reply. */
+function turn(text: string, reply: string[], run: string) {
+	expect(session.ask(text, settings)).toBe(true);
+	const { id } = starts().at(-1)!;
+	say(startedFrame(["p"], id, run));
+	say(tokensFrame(1, reply, undefined, run));
+	say({
+		type: "finished",
+		run,
+		seq: 9,
+		reason: "stop",
+		stop: null,
+		usage: { prompt_tokens: 1, reply_tokens: reply.length },
+		timing,
+	});
+}
+
+describe("Session", () => {
+	test("nothing can be asked before the engine is ready, and each reason is a sentence", () => {
+		expect(session.blocked).toBe("There is no connection to the server yet.");
+		expect(session.ask("hi", settings)).toBe(false);
+		say({ ...welcome, engine: { state: "loading", stage: "Loading weights.", progress: 0.4 }, model: null });
+		expect(session.blocked).toBe("The engine is still loading.");
+		say({ type: "engine", state: "ready", stage: "Ready.", progress: 1, model, vectors: [vector] });
+		expect(session.blocked).toBeNull();
+		expect(session.server.model).toEqual(model);
+		expect(starts()).toEqual([]);
+	});
+
+	test("the whole conversation travels, system prompt first, special tokens left out", () => {
+		say(welcome);
+		turn("one", ["A", "B"], "r1");
+		session.ask("two", { ...settings, system: "Be brief." });
+		expect(starts()[1]!.messages).toEqual([
+			{ role: "system", content: "Be brief." },
+			{ role: "user", content: "one" },
+			{ role: "assistant", content: "AB" },
+			{ role: "user", content: "two" },
+		]);
+	});
+
+	test("a refused start gives the words back and leaves the conversation as it was", () => {
+		say(welcome);
+		turn("one", ["A"], "r1");
+		const before = session.turns;
+		const shown = session.shown;
+		session.ask("two", settings);
+		refuse(starts()[1]!.id);
+		expect(session.turns).toBe(before);
+		expect(session.shown).toBe(shown);
+		expect(session.takeReturned()).toBe("two");
+		expect(session.takeReturned()).toBeNull();
+		expect(session.notice).toEqual({ place: "composer", message: "All places are taken." });
+		expect(session.blocked).toBeNull();
+	});
+
+	test("regenerate asks the same again; when refused the old reply is still there", () => {
+		say(welcome);
+		turn("one", ["A"], "r1");
+		session.regenerate(settings);
+		expect(starts()[1]!.messages).toEqual([{ role: "user", content: "one" }]);
+		expect(session.turns.length).toBe(1);
+		refuse(starts()[1]!.id);
+		expect(session.turns[0]!.run.replyText()).toBe("A");
+		expect(session.returned).toBeNull();
+	});
+
+	test("a connection that breaks before the server took the start gives the words back", () => {
+		say(welcome);
+		session.ask("one", settings);
+		server.onClose(1006, "");
+		expect(session.turns).toEqual([]);
+		expect(session.returned).toBe("one");
+	});
+
+	test("a connection that breaks in a reply keeps what had come", () => {
+		say(welcome);
+		session.ask("one", settings);
+		say(startedFrame(["p"]));
+		say(tokensFrame(1, ["A"]));
+		server.onClose(1006, "");
+		expect(session.turns[0]!.run.status).toBe("lost");
+		expect(session.turns[0]!.run.replyText()).toBe("A");
+		expect(session.live).toBeNull();
+	});
+
+	test("strengths of the sliders start the run and steer it", () => {
+		say(welcome);
+		session.steering.set("joy", 0.4);
+		session.ask("one", settings);
+		expect(starts()[0]!.strengths).toEqual({ joy: 0.4 });
+		say(startedFrame(["p"]));
+		session.steering.set("joy", 0.1);
+		expect(sent.at(-1)).toEqual({ type: "steer", run: "r1", rev: 1, strengths: { joy: 0.1 } });
+	});
+
+	test("stop names the run; a new chat stops it and hears no more of it", () => {
+		say(welcome);
+		session.ask("one", settings);
+		say(startedFrame(["p"]));
+		session.stop();
+		expect(sent.at(-1)).toEqual({ type: "stop", run: "r1" });
+		session.newChat();
+		say(tokensFrame(1, ["late"]));
+		expect([session.turns, session.shown, session.live]).toEqual([[], null, null]);
+		expect(session.blocked).toBeNull();
+	});
+
+	test("a start admitted after its chat was put away is stopped", () => {
+		say(welcome);
+		session.ask("one", settings);
+		session.newChat();
+		say(startedFrame(["p"], starts()[0]!.id, "r5"));
+		expect(sent.at(-1)).toEqual({ type: "stop", run: "r5" });
+	});
+
+	test("an error of a run stands at the run, one of steering at the sliders, others on the page", () => {
+		say(welcome);
+		session.ask("one", settings);
+		say(startedFrame(["p"]));
+		const error = { type: "error" as const, run: "r1", id: null, field: null };
+		say({ ...error, code: "stale_revision", message: "Revision 1 was had." });
+		expect(session.notice).toEqual({ place: "steering", message: "Revision 1 was had." });
+		say({ ...error, code: "engine_failed", message: "The engine failed." });
+		expect(session.turns[0]!.run.problem?.message).toBe("The engine failed.");
+		say({ ...error, run: null, code: "internal", message: "Odd." });
+		expect(session.notice).toEqual({ place: "page", message: "Odd." });
+	});
+
+	test("a run that cannot be shown rightly is stopped", () => {
+		say(welcome);
+		session.ask("one", settings);
+		say(startedFrame(["p"]));
+		say(rowsFrame(0, 1, { layers: 2 }));
+		say(rowsFrame(1, 1, { layers: 3 }));
+		expect(sent.at(-1)).toEqual({ type: "stop", run: "r1" });
+		expect(session.live).toBeNull();
+	});
+
+	test("the metric stays picked over reconnections while the server has it", () => {
+		const other = { ...metric, id: "cosine" };
+		say({ ...welcome, metrics: [metric, other] });
+		expect(session.metric).toBe("norm");
+		session.pickMetric("cosine");
+		say({ ...welcome, metrics: [metric, other] });
+		expect(session.metric).toBe("cosine");
+		say(welcome);
+		expect(session.metric).toBe("norm");
+	});
+});
