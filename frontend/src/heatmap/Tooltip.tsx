@@ -25,12 +25,13 @@ export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }
 	const token = run.tokenText(cursor.position);
 	if (place === null || token === undefined) return null;
 	const rev = run.rows.rev(cursor.position);
-	const before = place.x > 260;
+	const sides = [place.x > 260 ? "tooltip-before" : "", place.low ? "tooltip-above" : ""];
+	const left = place.x > 260 ? place.x - 8 : place.x + place.width + 8;
 	return (
 		<div
-			className={before ? "tooltip tooltip-before" : "tooltip"}
+			className={["tooltip", ...sides].join(" ")}
 			data-testid="heatmap-tooltip"
-			style={{ left: before ? place.x - 8 : place.x + place.width + 8, top: Math.max(20, place.y - 10) }}
+			style={{ left, top: Math.max(20, place.y - 8) }}
 		>
 			<div className="tooltip-token">{readable(token) || "(part of a character)"}</div>
 			<dl>

@@ -41,7 +41,7 @@ const ink: Ink = {
 	panel: "panel",
 	text: "text",
 	muted: "muted",
-	line: "line",
+	edge: "edge",
 	signal: "signal",
 	accent: "accent",
 	hatch: "hatch",

@@ -9,7 +9,7 @@ export interface Ink {
 	panel: string;
 	text: string;
 	muted: string;
-	line: string;
+	edge: string;
 	signal: string;
 	accent: string;
 	hatch: CanvasPattern | string;
@@ -87,8 +87,8 @@ function drawBand(
 		context.fillStyle = ink.muted;
 		context.fillText(name, x0 + Math.round(2 * px), g.top - bar - Math.round(4 * px));
 	};
-	for (const span of run.prompt.spans) label(span.role, span.start, span.end, ink.line);
-	if (run.prompt.spans.length === 0) label("prompt", 0, split, ink.line);
+	for (const span of run.prompt.spans) label(span.role, span.start, span.end, ink.edge);
+	if (run.prompt.spans.length === 0) label("prompt", 0, split, ink.edge);
 	label("reply", split, run.length, ink.accent);
 	const x = columnX(g, scroll, split);
 	if (split > 0 && x >= g.left && x <= g.width) {

@@ -2,7 +2,7 @@
 // each variable to a plain colour, because a canvas understands neither var() nor light-dark().
 import type { Ink } from "./draw";
 
-const NAMES = ["ground", "panel", "text", "muted", "line", "signal", "accent", "hatch"] as const;
+const NAMES = ["ground", "panel", "text", "muted", "edge", "signal", "accent", "hatch"] as const;
 
 export function readInk(host: HTMLElement): Ink {
 	const probe = document.createElement("span");
@@ -15,7 +15,7 @@ export function readInk(host: HTMLElement): Ink {
 	}
 	probe.remove();
 	const style = getComputedStyle(host);
-	const { ground, panel, text, muted, line, signal, accent, hatch } = colours as Record<
+	const { ground, panel, text, muted, edge, signal, accent, hatch } = colours as Record<
 		(typeof NAMES)[number],
 		string
 	>;
@@ -24,7 +24,7 @@ export function readInk(host: HTMLElement): Ink {
 		panel,
 		text,
 		muted,
-		line,
+		edge,
 		signal,
 		accent,
 		hatch: hatching(hatch) ?? ground,

@@ -122,15 +122,16 @@ export class HeatmapView {
 		return cellAt(g, this.#scroll(g), run.length, x * g.ratio, y * g.ratio);
 	}
 
-	/** Where a cursor's cell is, in CSS pixels from the top left of the canvas; null when out of view. */
-	locate(cursor: Cursor): { x: number; y: number; width: number } | null {
+	/** Where a cursor's cell is, in CSS pixels from the top left of the canvas, and whether it is in the lower half; null out of view. */
+	locate(cursor: Cursor): { x: number; y: number; width: number; low: boolean } | null {
 		const g = this.#geometry;
 		const run = this.#subject.run;
 		if (g === null || run === null) return null;
 		const x = columnX(g, this.#scroll(g), cursor.position);
 		if (x + g.cellWidth <= g.left || x >= g.width) return null;
 		const y = layerY(g, cursor.layer ?? g.layers - 1);
-		return { x: x / g.ratio, y: y / g.ratio, width: g.cellWidth / g.ratio };
+		const low = y - g.top > g.plotHeight / 2;
+		return { x: x / g.ratio, y: y / g.ratio, width: g.cellWidth / g.ratio, low };
 	}
 
 	/** Whole columns that fit in the view: the step of a page key. */

@@ -1,6 +1,7 @@
 // Top of the page: which model, how the engine and the connection are, and the theme.
 import { useEffect, useState } from "react";
 import type { ConnectionState } from "../connection/connection";
+import type { EngineStatus } from "../protocol/types.gen";
 import { Mark, MoonIcon, SunIcon } from "../ui/icons";
 import { useSignal } from "../ui/useSignal";
 import type { Session } from "./session";
@@ -40,7 +41,8 @@ export function StatusBar({ session, dark, onTheme }: StatusBarProps) {
 }
 
 function EngineState({ session }: { session: Session }) {
-	const { engine } = session.server;
+	// What a lost server said last is no longer known to be true.
+	const engine = session.connection.state.kind === "live" ? session.server.engine : null;
 	const state = engine?.state ?? "unknown";
 	return (
 		<output
@@ -51,7 +53,7 @@ function EngineState({ session }: { session: Session }) {
 			title={engine?.stage}
 		>
 			<span className="dot" />
-			<span className="badge-words">{engineWords(session)}</span>
+			<span className="badge-words">{engineWords(engine)}</span>
 			{engine?.state === "loading" && (
 				<progress value={engine.progress} max={1} aria-label="Engine loading" />
 			)}
@@ -59,8 +61,7 @@ function EngineState({ session }: { session: Session }) {
 	);
 }
 
-function engineWords(session: Session): string {
-	const { engine } = session.server;
+function engineWords(engine: EngineStatus | null): string {
 	if (engine === null) return "Engine unknown";
 	if (engine.state === "ready") return "Engine ready";
 	return engine.stage || (engine.state === "loading" ? "Engine loading" : `Engine ${engine.state}`);

@@ -96,7 +96,7 @@ function turn(text: string, reply: string[], run: string) {
 
 describe("Session", () => {
 	test("nothing can be asked before the engine is ready, and each reason is a sentence", () => {
-		expect(session.blocked).toBe("There is no connection to the server yet.");
+		expect(session.blocked).toBe("There is no connection to the server now.");
 		expect(session.ask("hi", settings)).toBe(false);
 		say({ ...welcome, engine: { state: "loading", stage: "Loading weights.", progress: 0.4 }, model: null });
 		expect(session.blocked).toBe("The engine is still loading.");

@@ -104,7 +104,7 @@ export class Session {
 
 	/** Why nothing can be sent now, as a sentence, or null when it can. */
 	get blocked(): string | null {
-		if (this.connection.state.kind !== "live") return "There is no connection to the server yet.";
+		if (this.connection.state.kind !== "live") return "There is no connection to the server now.";
 		const engine = this.server.engine;
 		if (engine?.state === "loading") return "The engine is still loading.";
 		if (engine?.state !== "ready") return "The engine is not running.";
