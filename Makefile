@@ -29,6 +29,9 @@ help: ## Show this list
 run: $(RUN_STAMP) $(PAGE) model ## Set up what is missing and serve the page
 	$(BIN)/steersight serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR) --model $(MODEL)
 
+chat: $(RUN_STAMP) ## Talk to the running server from a terminal
+	$(BIN)/steersight chat --url ws://$(HOST):$(PORT)/ws
+
 setup: $(RUN_STAMP) $(DEV_STAMP) $(UI_STAMP) ## Install everything, for running and for development
 
 build: $(PAGE) ## Build the page

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from conftest import ARTIFACTS, LOAD_SECONDS, Served
 from playwright.sync_api import Browser, Page, expect
+
+from conftest import ARTIFACTS, LOAD_SECONDS, Served
 
 READY = LOAD_SECONDS * 1000
 QUESTION = "Tell me about Paris."
@@ -98,7 +99,7 @@ def test_columns_appear_while_the_reply_is_written_and_a_slider_changes_it(page:
 def test_stop_keeps_what_was_written(page: Page) -> None:
     engine_ready(page)
     set_greedy(page, 400)
-    ask(page, "Count slowly to one hundred in words.")
+    ask(page, "Write a long story about a dragon and a lighthouse.")
     wait_for(page, "status === 'streaming' && tokens >= 5")
     page.get_by_test_id("stop").click()
     wait_for(page, "status === 'done' && tokens >= 5")

@@ -52,6 +52,15 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     flag("kv-cache-gib", "1", "Size of the KV cache on a CPU, in GiB.", int)
 
 
+def add_chat_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `steersight chat`. The token is read from the environment only, never from a flag."""
+    url = os.environ.get("STEERSIGHT_URL", "ws://127.0.0.1:8000/ws")
+    parser.add_argument("--url", default=url, help="Address of the server's socket. [STEERSIGHT_URL]")
+    state = os.environ.get("XDG_STATE_HOME", "~/.local/state")
+    parser.add_argument("--history", default=f"{state}/steersight/history", help="File of past inputs.")
+    parser.set_defaults(token=os.environ.get("STEERSIGHT_TOKEN"))
+
+
 def settings_from(arguments: argparse.Namespace) -> Settings:
     """Settings of parsed arguments; fills in the bundled model."""
     data_dir = Path(arguments.data_dir).expanduser().resolve()

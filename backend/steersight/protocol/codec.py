@@ -122,8 +122,8 @@ def _map_of(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     """One msgpack map. By itself msgpack keeps the last of two equal keys and says nothing."""
     made = dict(pairs)
     if len(made) != len(pairs):
-        seen: set[Any] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
         raise _DuplicateKeyError(repr(twice)[:60])
     return made
 

@@ -219,7 +219,7 @@ class Welcome(Frame):
 
 
 class Engine(Frame):
-    """The engine's state changed. `model`, `metrics` and `vectors` come along once they are known."""
+    """The engine's state changed. `model` and `vectors` come along once they are known."""
 
     type: Literal["engine"] = "engine"
     state: Literal["loading", "ready", "failed", "stopped"]

@@ -65,7 +65,7 @@ def _template(tokenizer: Any, turns: list[dict[str, str]], *, generation: bool) 
 def _spans(tokenizer: Any, turns: list[dict[str, str]], ids: list[int]) -> list[Span]:
     """Which tokens each message made: where the template ends for the first k messages.
 
-    Templates that rewrite earlier turns make no such prefixes; then there are no spans rather than wrong ones.
+    A template that rewrites earlier turns has no such prefixes; no spans are better than wrong ones.
     """
     spans: list[Span] = []
     end = 0

@@ -177,7 +177,7 @@ export interface Limits {
 	max_runs_per_connection: number;
 }
 /**
- * The engine's state changed. `model`, `metrics` and `vectors` come along once they are known.
+ * The engine's state changed. `model` and `vectors` come along once they are known.
  */
 export interface Engine {
 	type: "engine";
