@@ -19,8 +19,8 @@ HEAD = """# Recipes of the bundled vectors
 
 Each recipe is what one vector is built from: `python -m steersight.vectors.build --model DIR --recipe FILE
 --out DIR` makes the same file again, byte for byte on the same machine. The replies below are the engine's
-own, greedy, cut at {tokens} tokens; `backend/scripts/vector_effects.py` writes this page, so rerun it instead of
-editing. The model is small: a vector bends its manner plainly and its facts too.
+own, greedy, cut at {tokens} tokens; `backend/scripts/vector_effects.py` writes this page, so rerun it
+instead of editing. The model is small: a vector bends its manner plainly and its facts too.
 """
 
 
@@ -51,8 +51,10 @@ async def effects(model: str) -> str:
         cases: list[tuple[str, str, dict[str, float]]] = [("none", "0", {})]
         for vector in engine.vectors.values():
             where = "+".join(map(str, vector.layers))
-            for strength in (-vector.suggested, vector.suggested):
-                cases.append((f"{vector.id} @ {where}", f"{strength:+.2f}", {vector.id: strength}))
+            cases.extend(
+                (f"{vector.id} @ {where}", f"{strength:+.2f}", {vector.id: strength})
+                for strength in (-vector.suggested, vector.suggested)
+            )
         parts = [HEAD.format(tokens=TOKENS)]
         for prompt in PROMPTS:
             texts = await asyncio.gather(
