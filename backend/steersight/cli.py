@@ -23,7 +23,15 @@ def main(argv: list[str] | None = None) -> int:
         "serve", help="Serve the page and the engine.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     config.add_serve_arguments(serve)
+    chat = commands.add_parser(
+        "chat", help="Talk to a running server.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    config.add_chat_arguments(chat)
     arguments = parser.parse_args(argv)
+    if arguments.command == "chat":
+        from .chat import main as chat_main
+
+        return chat_main(arguments.url, arguments.token, Path(arguments.history).expanduser())
     return _serve(config.settings_from(arguments))
 
 

@@ -1,0 +1,248 @@
+"""`steersight chat`: the live instrument in a terminal.
+
+The input line stays alive while a reply is written, so that `/steer` can act on the very next token. With a
+pipe instead of a terminal the same commands work line by line: a command acts at once, a line of chat waits
+until the reply before it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+
+from .client import Client, Run, SteersightError, connect
+
+HELP = """\
+/steer NAME STRENGTH  set a vector's strength, also while a reply is being written (0 switches it off)
+/vectors              the vectors there are, their layers and useful range
+/active               the strengths now set
+/clear                set all strengths to 0
+/reset                forget the conversation
+/stop                 end the reply that is being written
+/help                 this list
+/quit                 leave (so does Ctrl-D)"""
+COMMANDS = ["/steer", "/vectors", "/active", "/clear", "/reset", "/stop", "/help", "/quit"]
+
+Write = Callable[[str], None]
+
+
+class Quit(Exception):  # noqa: N818 - not an error: the person leaves
+    """The person asked to leave."""
+
+
+class Chat:
+    """One conversation with its strengths. Output goes through `write`, so that tests can read it."""
+
+    def __init__(self, client: Client, write: Write) -> None:
+        self.client = client
+        self.strengths: dict[str, float] = {}
+        self._write = write
+        self._messages: list[dict[str, str]] = []
+        self._run: Run | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def command(self, line: str) -> None:
+        """Carry out one `/command`; what is wrong with it is said in a sentence and changes nothing."""
+        name, *rest = line.split()
+        match name, rest:
+            case "/steer", [vector, strength]:
+                await self._steer(vector, strength)
+            case "/steer", _:
+                self._write("Write /steer NAME STRENGTH, for example /steer pirate 0.15.\n")
+            case "/vectors", []:
+                for info in self.client.vectors.values():
+                    layers = ", ".join(map(str, info.layers))
+                    lo, hi = info.range
+                    self._write(f"{info.id}: layer {layers}, {lo:g} to {hi:g}. {info.description}\n")
+                if not self.client.vectors:
+                    self._write("The server has no vectors for this model.\n")
+            case "/active", []:
+                text = ", ".join(f"{name} {value:g}" for name, value in self.strengths.items())
+                self._write(f"{text or 'No vector is active'}.\n")
+            case "/clear", []:
+                self.strengths = {}
+                self._write("All strengths are 0.\n")
+                await self._send_strengths("strength 0")
+            case "/reset", []:
+                self._messages = []
+                self._write("The conversation is forgotten; strengths stay.\n")
+            case "/stop", []:
+                if self._run is not None:
+                    await self._run.stop()
+            case "/help", []:
+                self._write(HELP + "\n")
+            case "/quit", []:
+                raise Quit
+            case _:
+                close = difflib.get_close_matches(name, COMMANDS, n=1)
+                hint = f" Did you mean {close[0]}?" if close else " /help lists what there is."
+                self._write(f"{name} is not a command, or not with these words.{hint}\n")
+
+    async def say(self, text: str) -> None:
+        """Send one message and stream the reply until it has ended."""
+        messages = [*self._messages, {"role": "user", "content": text}]
+        try:
+            self._run = await self.client.start(messages, strengths=self.strengths, metrics=[])
+        except SteersightError as error:
+            if error.code == "disconnected":
+                raise
+            self._write(f"{error}\n")
+            return
+        run = self._run
+        try:
+            async for piece in run.texts():
+                self._write(piece)
+            finished = await run.wait()
+        finally:
+            self._run = None
+        self._write("\n" if finished.reason == "stop" else f"\n[{finished.reason}]\n")
+        self._messages = [*messages, {"role": "assistant", "content": run.text}]
+
+    async def stop(self) -> bool:
+        """End the reply that is being written; False when there is none."""
+        if self._run is None:
+            return False
+        await self._run.stop()
+        return True
+
+    async def _steer(self, vector: str, strength: str) -> None:
+        if vector not in self.client.vectors:
+            close = difflib.get_close_matches(vector, self.client.vectors, n=3, cutoff=0.4)
+            known = ", ".join(close or self.client.vectors) or "none"
+            self._write(f"There is no vector {vector!r}. Closest: {known}.\n")
+            return
+        try:
+            value = float(strength)
+        except ValueError:
+            self._write(f"{strength!r} is not a number; a strength is one such as 0.15 or -0.2.\n")
+            return
+        if not -10 <= value <= 10:  # also refuses NaN
+            self._write("A strength lies between -10 and 10; useful ones are far smaller, see /vectors.\n")
+            return
+        self.strengths = {name: old for name, old in self.strengths.items() if name != vector}
+        if value != 0:
+            self.strengths[vector] = value
+        if self._run is None:
+            self._write(f"{vector} {value:g} from the next reply on.\n")
+        await self._send_strengths(f"{vector} {value:g}")
+
+    async def _send_strengths(self, what: str) -> None:
+        """Steer the reply that is being written, and say when it is in force without holding up anything."""
+        run = self._run
+        if run is None:
+            return
+        rev = await run.steer(self.strengths)
+
+        async def report() -> None:
+            try:
+                position = await run.applied(rev)
+            except SteersightError as error:
+                self._write(f"\n[{what}: {error}]\n")
+            else:
+                self._write(f"\n[{what} in force at token {position}]\n")
+
+        task = asyncio.create_task(report())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def settle(self) -> None:
+        """Wait for reports that are still due."""
+        await asyncio.gather(*self._tasks)
+
+
+async def converse(chat: Chat, lines: AsyncIterator[str]) -> None:
+    """Take lines until they end: commands at once, chat one after the other."""
+    waiting: asyncio.Queue[str | None] = asyncio.Queue()
+
+    async def speak() -> None:
+        while (text := await waiting.get()) is not None:
+            await chat.say(text)
+        await chat.settle()
+
+    speaker = asyncio.create_task(speak())
+
+    async def listen() -> None:
+        try:
+            async for line in lines:
+                text = line.strip()
+                if text.startswith("/"):
+                    await chat.command(text)
+                elif text:
+                    waiting.put_nowait(text)
+        except Quit:
+            await chat.stop()
+        waiting.put_nowait(None)
+
+    listener = asyncio.create_task(listen())
+    try:
+        done, _ = await asyncio.wait([speaker, listener], return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in (speaker, listener):
+            task.cancel()
+
+
+def main(url: str, token: str | None, history: Path) -> int:
+    """Run the chat until the person leaves; returns the exit status."""
+    try:
+        if sys.stdin.isatty():
+            history.parent.mkdir(parents=True, exist_ok=True)
+            history.touch(mode=0o600, exist_ok=True)
+        asyncio.run(_main(url, token, history))
+    except SteersightError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def _main(url: str, token: str | None, history: Path) -> None:
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    async with connect(url, token) as client:
+        await client.ready()
+        chat = Chat(client, write)
+        if sys.stdin.isatty():
+            from prompt_toolkit.patch_stdout import patch_stdout
+
+            model = client.model.id if client.model else "?"
+            write(f"{model}. /help lists the commands.\n")
+            with patch_stdout(raw=True):
+                await converse(chat, _typed_lines(chat, history))
+        else:
+            await converse(chat, _piped_lines())
+
+
+async def _typed_lines(chat: Chat, history: Path) -> AsyncIterator[str]:
+    """Lines from a terminal, with completion and a history file only its owner can read."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import NestedCompleter
+    from prompt_toolkit.history import FileHistory
+
+    names: dict[str, object] = dict.fromkeys(chat.client.vectors)
+    commands: dict[str, object] = {name: names if name == "/steer" else None for name in COMMANDS}
+    session: PromptSession[str] = PromptSession(
+        "> ", completer=NestedCompleter.from_nested_dict(commands), history=FileHistory(str(history))
+    )
+    while True:
+        try:
+            yield await session.prompt_async()
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            if not await chat.stop():
+                return
+
+
+async def _piped_lines(source: Iterable[str] = sys.stdin) -> AsyncIterator[str]:
+    """Lines from a pipe, read in a thread so that the reply goes on streaming."""
+    lines = iter(source)
+    while (line := await asyncio.to_thread(next, lines, None)) is not None:
+        yield line

@@ -1,0 +1,345 @@
+"""Async client of the wire protocol: the terminal chat, benchmarks, tests and notebooks use it.
+
+    async with connect("ws://127.0.0.1:8000/ws") as client:
+        await client.ready()
+        run = await client.start([{"role": "user", "content": "Hello"}], strengths={"joy": 0.15})
+        async for text in run.texts():
+            print(text, end="")
+
+One task reads the socket and hands every frame to the run it belongs to, so several runs share a connection.
+When the connection is lost, everybody who waits is told with one sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as dial
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.typing import Subprotocol
+
+from .protocol import codec
+from .protocol.messages import (
+    SUBPROTOCOL,
+    Applied,
+    ChatMessage,
+    Engine,
+    EngineStatus,
+    Error,
+    Finished,
+    Frame,
+    Hello,
+    MetricInfo,
+    ModelInfo,
+    Rows,
+    Sampling,
+    Start,
+    Started,
+    Steer,
+    Stop,
+    Tokens,
+    VectorInfo,
+    Welcome,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class SteersightError(RuntimeError):
+    """The server refused something, or is gone. `code` is one of ErrorCode's values, or `disconnected`."""
+
+    def __init__(self, code: str, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+
+
+def to_display(values: NDArray[np.float16], transforms: Sequence[str]) -> NDArray[np.float32]:
+    """Undo the transform of each metric: [rows, metrics, layers] half floats -> fp32 in the metric's unit."""
+    import numpy as np
+
+    out = values.astype(np.float32)
+    for index, transform in enumerate(transforms):
+        if transform == "log2":
+            out[:, index] = np.exp2(out[:, index])
+    return out
+
+
+class Run:
+    """One generation as the client knows it; grows while the reply is written."""
+
+    def __init__(self, client: Client, started: Started) -> None:
+        self.id = started.run
+        self.prompt = started.prompt
+        self.metrics = started.metrics
+        self.ids: list[int] = []
+        """Ids of the reply so far."""
+        self.pieces: list[str] = []
+        """Text of each reply token, special ones included."""
+        self.revs: dict[int, int] = {}
+        """Position -> revision that computed its row."""
+        self.finished: Finished | None = None
+        self._client = client
+        self._rows: dict[int, NDArray[np.float32]] = {}
+        self._applied: list[Applied] = []
+        self._rev = 0
+        self._changed = asyncio.Condition()
+        self._failure: SteersightError | None = None
+
+    @property
+    def text(self) -> str:
+        """The reply so far: without special tokens, cut where a stop string ended it."""
+        special = self._client.special_ids
+        text = "".join(
+            piece for token, piece in zip(self.ids, self.pieces, strict=True) if token not in special
+        )
+        stop = self.finished.stop if self.finished else None
+        return text[: text.rindex(stop)] if stop and stop in text else text
+
+    def rows(self) -> NDArray[np.float32]:
+        """[prompt + reply tokens, metrics, layers] fp32 in the metrics' units; NaN where there is no row."""
+        import numpy as np
+
+        layers = self._client.model.layers if self._client.model else 0
+        total = len(self.prompt.ids) + len(self.ids)
+        out = np.full((total, len(self.metrics), layers), np.nan, dtype=np.float32)
+        for position, row in self._rows.items():
+            if position < total:
+                out[position] = row
+        return out
+
+    async def steer(self, strengths: Mapping[str, float]) -> int:
+        """Replace all strengths; vectors that are not named go to 0. Returns the revision sent."""
+        self._rev += 1
+        await self._client.send(Steer(run=self.id, rev=self._rev, strengths=dict(strengths)))
+        return self._rev
+
+    async def applied(self, rev: int) -> int:
+        """Wait until a row computed with revision `rev`, or a newer one, has come; returns its position.
+
+        Raises SteersightError when the run ends before.
+        """
+        await self._until(lambda: self.finished is not None or any(a.rev >= rev for a in self._applied))
+        for applied in self._applied:
+            if applied.rev >= rev:
+                return applied.position
+        raise SteersightError("finished", "The run ended before the new strengths came into force.")
+
+    async def stop(self) -> None:
+        """Ask the server to end the run; `wait` returns when it has."""
+        await self._client.send(Stop(run=self.id))
+
+    async def wait(self) -> Finished:
+        """Wait for the end of the run."""
+        await self._until(lambda: self.finished is not None)
+        assert self.finished is not None  # noqa: S101 - what _until has waited for
+        return self.finished
+
+    async def texts(self) -> AsyncIterator[str]:
+        """The reply in pieces as it is written. A stop string's first characters may be among them."""
+        shown = 0
+        while True:
+            await self._until(lambda seen=shown: len(self.ids) > seen or self.finished is not None)
+            special = self._client.special_ids
+            fresh = list(zip(self.ids[shown:], self.pieces[shown:], strict=True))
+            shown += len(fresh)
+            piece = "".join(text for token, text in fresh if token not in special)
+            if piece:
+                yield piece
+            if self.finished is not None and shown == len(self.ids):
+                return
+
+    async def _until(self, ready: Any) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._failure is not None or ready())
+        if self._failure is not None and not ready():
+            raise self._failure
+
+    async def _take(self, frame: Frame) -> None:
+        async with self._changed:
+            match frame:
+                case Tokens():
+                    known = frame.start - len(self.prompt.ids)
+                    skip = len(self.ids) - known
+                    self.ids += frame.ids[skip:]
+                    self.pieces += frame.texts[skip:]
+                case Rows():
+                    self._take_rows(frame)
+                case Applied():
+                    self._applied.append(frame)
+                case Finished():
+                    self.finished = frame
+            self._changed.notify_all()
+
+    def _take_rows(self, frame: Rows) -> None:
+        import numpy as np
+
+        shape = (frame.count, len(frame.metrics), frame.layers)
+        values = to_display(
+            np.frombuffer(frame.data, dtype="<f2").reshape(shape),
+            [self._client.metrics[name].transform for name in frame.metrics],
+        )
+        for offset, rev in enumerate(frame.revs):
+            self._rows[frame.start + offset] = values[offset]
+            self.revs[frame.start + offset] = rev
+
+    async def _fail(self, failure: SteersightError) -> None:
+        async with self._changed:
+            self._failure = failure
+            self._changed.notify_all()
+
+
+class Client:
+    """One connection. Make it with `connect`."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._names = itertools.count(1)
+        self._starting: dict[str, asyncio.Future[Run]] = {}
+        self._runs: dict[str, Run] = {}
+        self._changed = asyncio.Condition()
+        self._failure: SteersightError | None = None
+        self.engine: EngineStatus | None = None
+        self.model: ModelInfo | None = None
+        self.metrics: dict[str, MetricInfo] = {}
+        self.vectors: dict[str, VectorInfo] = {}
+        self.special_ids: frozenset[int] = frozenset()
+        self.last_error: Error | None = None
+        """The newest refusal that belongs to no waiting call, such as that of a `steer`."""
+
+    async def send(self, frame: Frame) -> None:
+        """Send one frame."""
+        try:
+            await self._socket.send(codec.encode(frame))
+        except ConnectionClosed as error:
+            raise self._failure or _gone(error) from None
+
+    async def ready(self) -> None:
+        """Wait until the engine takes runs. Raises SteersightError when it failed to start."""
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: self._failure or (self.engine and self.engine.state in ("ready", "failed", "stopped"))
+            )
+        if self._failure is not None:
+            raise self._failure
+        if self.engine is None or self.engine.state != "ready":
+            raise SteersightError("engine_failed", self.engine.stage if self.engine else "No engine.")
+
+    async def start(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        sampling: Sampling | None = None,
+        strengths: Mapping[str, float] | None = None,
+        metrics: list[str] | None = None,
+        prompt_rows: bool = True,
+    ) -> Run:
+        """Start a run and wait until the server has admitted it. Raises SteersightError when it refuses."""
+        name = f"c{next(self._names)}"
+        waiting: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        self._starting[name] = waiting
+        frame = Start(
+            id=name,
+            messages=[ChatMessage.model_validate(dict(message)) for message in messages],
+            sampling=sampling or Sampling(),
+            strengths=dict(strengths or {}),
+            metrics=metrics,
+            prompt_rows=prompt_rows,
+        )
+        try:
+            await self.send(frame)
+            return await waiting
+        finally:
+            self._starting.pop(name, None)
+
+    async def read(self) -> None:
+        """Read frames until the connection ends; run by `connect`."""
+        try:
+            async for data in self._socket:
+                if isinstance(data, bytes):
+                    await self._take(codec.decode_server(data))
+        except ConnectionClosed as error:
+            await self._fail(_gone(error))
+        else:
+            await self._fail(SteersightError("disconnected", "The server closed the connection."))
+
+    async def _take(self, frame: Any) -> None:
+        match frame:
+            case Welcome():
+                self.metrics = {metric.id: metric for metric in frame.metrics}
+                await self._know(frame.engine, frame.model, frame.vectors)
+            case Engine():
+                status = EngineStatus(state=frame.state, stage=frame.stage, progress=frame.progress)
+                await self._know(status, frame.model, frame.vectors)
+            case Started():
+                run = self._runs[frame.run] = Run(self, frame)
+                waiting = self._starting.get(frame.id)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(run)
+            case Error():
+                waiting = self._starting.get(frame.id or "")
+                if waiting is not None and not waiting.done():
+                    waiting.set_exception(SteersightError(frame.code, frame.message, frame.field))
+                else:
+                    self.last_error = frame
+            case _:
+                target = self._runs.get(getattr(frame, "run", ""))
+                if target is not None:
+                    await target._take(frame)
+                    if isinstance(frame, Finished):
+                        del self._runs[frame.run]
+
+    async def _know(self, engine: EngineStatus, model: ModelInfo | None, vectors: list[VectorInfo]) -> None:
+        async with self._changed:
+            self.engine = engine
+            self.model = model
+            self.vectors = {vector.id: vector for vector in vectors}
+            self.special_ids = frozenset(model.special_ids if model else ())
+            self._changed.notify_all()
+
+    async def _fail(self, failure: SteersightError) -> None:
+        async with self._changed:
+            self._failure = failure
+            self._changed.notify_all()
+        for waiting in self._starting.values():
+            if not waiting.done():
+                waiting.set_exception(failure)
+        for run in self._runs.values():
+            await run._fail(failure)
+
+
+def _gone(error: ConnectionClosed) -> SteersightError:
+    reason = error.rcvd.reason if error.rcvd and error.rcvd.reason else "It may have stopped."
+    return SteersightError("disconnected", f"The connection to the server is gone. {reason}")
+
+
+@asynccontextmanager
+async def connect(url: str, token: str | None = None) -> AsyncIterator[Client]:
+    """Open a connection and say hello; `client.engine` is known once `ready` has returned.
+
+    Raises: SteersightError when no server answers.
+    """
+    try:
+        socket = await dial(url, subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=None)
+    except (OSError, InvalidHandshake) as error:
+        raise SteersightError(
+            "disconnected", f"No Steersight server answers at {url} ({error}). Start one with `make run`."
+        ) from None
+    client = Client(socket)
+    reader = asyncio.create_task(client.read())
+    try:
+        await client.send(Hello(token=token))
+        yield client
+    finally:
+        await socket.close()
+        reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reader

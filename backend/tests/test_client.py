@@ -1,0 +1,123 @@
+"""The Python client and the terminal chat against the real server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+
+import numpy as np
+import pytest
+
+from steersight.chat import Chat, converse
+from steersight.client import SteersightError, connect
+from steersight.protocol.messages import Sampling
+
+from .conftest import Server
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+GREEDY = Sampling(max_tokens=40, temperature=0.0)
+
+
+def url(server: Server) -> str:
+    return f"ws://{server.address}/ws"
+
+
+async def test_a_run_with_text_rows_and_live_steering(server: Server) -> None:
+    async with connect(url(server)) as client:
+        await client.ready()
+        run = await client.start([{"role": "user", "content": "Tell me about Paris."}], sampling=GREEDY)
+        rev = 0
+        async for _ in run.texts():
+            if len(run.ids) >= 8 and not rev:
+                rev = await run.steer({"north": 0.3})
+        position = await run.applied(rev)
+        finished = await run.wait()
+        assert run.text.startswith("Paris is a city")
+        assert finished.usage.reply_tokens == len(run.ids) == 40
+        rows = run.rows()
+        assert rows.shape == (len(run.prompt.ids) + 40, 3, 30)
+        assert not np.isnan(rows[:-1]).any()
+        assert np.isnan(rows[-1]).all(), "the last token was never an input, so it has no row"
+        assert rows[1:-1, 0].min() > 1, "norms come back in their own unit, not as logarithms"
+        assert (run.revs[position - 1], run.revs[position]) == (0, 1)
+
+
+async def test_refusals_and_lost_connections_are_sentences(server: Server) -> None:
+    async with connect(url(server)) as client:
+        await client.ready()
+        with pytest.raises(SteersightError, match="no vector 'nobody'"):
+            await client.start([{"role": "user", "content": "hi"}], strengths={"nobody": 1.0})
+        run = await client.start([{"role": "user", "content": "Tell me a long story."}], sampling=GREEDY)
+        client._socket.transport.abort()
+        with pytest.raises(SteersightError, match="gone") as lost:
+            await run.wait()
+        assert lost.value.code == "disconnected"
+    with pytest.raises(SteersightError, match="No Steersight server answers"):
+        async with connect("ws://127.0.0.1:1/ws"):
+            pass
+
+
+class Screen:
+    """What the chat wrote; a test waits for words to appear on it."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._changed = asyncio.Event()
+
+    def write(self, text: str) -> None:
+        self.text += text
+        self._changed.set()
+
+    async def until(self, ready: Callable[[], bool], seconds: float = 60) -> None:
+        async with asyncio.timeout(seconds):
+            while not ready():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+async def test_chat_steers_the_reply_that_is_being_written(server: Server) -> None:
+    screen = Screen()
+    async with connect(url(server)) as client:
+        await client.ready()
+        chat = Chat(client, screen.write)
+
+        async def lines() -> AsyncIterator[str]:
+            for line in ("/steer nort 0.2", "/steer north much", "/active", "/jump", "/vectors"):
+                yield line
+            yield "Write a long story about a dragon and a lighthouse."
+            said = len(screen.text)
+            await screen.until(lambda: len(screen.text) > said + 20)
+            yield "/steer north 0.2"
+            await screen.until(lambda: "in force" in screen.text)
+            yield "/active"
+            yield "/stop"
+
+        await converse(chat, lines())
+    assert "There is no vector 'nort'. Closest: north" in screen.text
+    assert "'much' is not a number" in screen.text
+    assert "No vector is active." in screen.text
+    assert "/jump is not a command" in screen.text
+    assert "east: layer 8, 20" in screen.text
+    assert re.search(r"\[north 0\.2 in force at token \d+\]", screen.text)
+    assert "\nnorth 0.2.\n" in screen.text
+    assert screen.text.rstrip().endswith("[cancelled]")
+
+
+async def test_the_command_itself_with_a_pipe(server: Server) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "steersight.cli", "chat", "--url", url(server),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    try:
+        out, err = await asyncio.wait_for(process.communicate(b"/help\nWhat is the capital of France?\n"), 90)
+    except TimeoutError:
+        process.send_signal(signal.SIGKILL)
+        raise
+    assert process.returncode == 0, err.decode()
+    assert "/steer NAME STRENGTH" in out.decode()
+    assert len(out.decode().splitlines()) > 8, "no reply came"
