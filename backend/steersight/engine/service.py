@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import tempfile
@@ -213,7 +214,11 @@ class EngineService:
         if self._nnsight is not None:
             engine = self._nnsight.vllm_entrypoint
             await asyncio.to_thread(engine.shutdown)
-            self._nnsight = None
+            # Collected now and not at interpreter exit, where AsyncLLM.__del__ (vLLM 0.32.0) finds its own
+            # imports gone and prints a traceback.
+            self._nnsight.vllm_entrypoint = None
+            self._nnsight = engine = None
+            gc.collect()
         if self._reader is not None:
             self._reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):

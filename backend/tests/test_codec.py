@@ -1,0 +1,96 @@
+"""No bytes a client can send make the codec do anything but decode or explain."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steersight.protocol import codec
+from steersight.protocol.codec import FrameError
+from steersight.protocol.messages import ChatMessage, Frame, Hello, Ping, Sampling, Start, Steer, Stop
+
+names = st.text("abcXYZ019_.:-", min_size=1, max_size=64)
+strengths = st.dictionaries(names, st.floats(-10, 10), max_size=32)
+frames: st.SearchStrategy[Frame] = st.one_of(
+    st.builds(Hello, token=st.none() | st.text(max_size=20)),
+    st.builds(Ping, t=st.floats(allow_nan=False, allow_infinity=False)),
+    st.builds(Stop, run=names),
+    st.builds(Steer, run=names, rev=st.integers(1, 2**31 - 1), strengths=strengths),
+    st.builds(
+        Start,
+        id=names,
+        messages=st.lists(
+            st.builds(ChatMessage, role=st.sampled_from(["system", "user", "assistant"]), content=st.text()),
+            min_size=1,
+            max_size=4,
+        ),
+        sampling=st.builds(Sampling, temperature=st.floats(0, 5), seed=st.none() | st.integers(0, 2**63 - 1)),
+        strengths=strengths,
+        metrics=st.none() | st.lists(names, max_size=4),
+        prompt_rows=st.booleans(),
+    ),
+)
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def decode_or_explain(data: bytes) -> None:
+    try:
+        codec.decode_client(data)
+        message = "It was taken."
+    except FrameError as error:
+        message = error.message
+    assert message.rstrip(")").endswith("."), message
+
+
+@given(frames)
+def test_what_is_encoded_comes_back(frame: Frame) -> None:
+    assert codec.decode_client(codec.encode(frame)) == frame
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes(data: bytes) -> None:
+    decode_or_explain(data)
+
+
+@given(frames, st.data())
+def test_a_damaged_frame(frame: Frame, data: st.DataObject) -> None:
+    encoded = bytearray(codec.encode(frame))
+    at = data.draw(st.integers(0, len(encoded) - 1))
+    encoded[at] = data.draw(st.integers(0, 255))
+    decode_or_explain(bytes(encoded))
+
+
+@given(frames, names, plain)
+def test_a_frame_with_any_value_anywhere(frame: Frame, key: str, value: object) -> None:
+    whole = frame.model_dump()
+    for target in (key, *whole):
+        decode_or_explain(msgpack.packb({**whole, target: value}))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        msgpack.packb({"type": "ping", "t": msgpack.ExtType(5, b"x")}),
+        msgpack.packb({"type": "ping", "t": msgpack.Timestamp(1)}),
+        b"\x82"
+        + msgpack.packb("type")
+        + msgpack.packb("ping")
+        + msgpack.packb("type")
+        + msgpack.packb("ping"),
+        b"\x91" * 5000 + b"\x01",
+        msgpack.packb({1: 2}),
+        msgpack.packb({"type": "ping", "t": 1.0}) + b"\x01",
+        b"\xdf\xff\xff\xff\xff",
+    ],
+    ids=["ext", "timestamp", "same key twice", "deep", "number as key", "two values", "claims 4e9 entries"],
+)
+def test_tricks_are_refused(data: bytes) -> None:
+    with pytest.raises(FrameError) as refused:
+        codec.decode_client(data)
+    assert refused.value.message.endswith(".")

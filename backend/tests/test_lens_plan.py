@@ -1,0 +1,119 @@
+"""Which revision a position is computed with, and which rows leave the worker: without model or engine."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steersight.engine.channel import RowSender, StepRows, pack, unpack
+from steersight.engine.layout import Layout
+from steersight.engine.lens import Lens, Plan, VectorBank
+
+HIDDEN = 8
+
+
+class Outbox:
+    """Stands where the sender is; keeps the steps."""
+
+    dropped = 0
+
+    def __init__(self) -> None:
+        self.steps: list[StepRows] = []
+
+    def put(self, step: StepRows) -> None:
+        self.steps.append(step)
+
+
+def make_lens(outbox: Outbox | None = None) -> Lens:
+    direction = torch.zeros(HIDDEN)
+    direction[0] = 1.0
+    bank = VectorBank.build({"v": {1: direction}}, torch.device("cpu"))
+    sender: RowSender | None = outbox  # type: ignore[assignment]  # same put, no socket
+    return Lens(Layout("in", {"l0": 0, "l1": 1}), bank, torch.device("cpu"), sender)
+
+
+def options(run: str, strengths: dict[str, float] | None = None, first_row: int = 0) -> dict[str, object]:
+    return {"run": run, "strengths": strengths or {}, "first_row": first_row}
+
+
+def step(lens: Lens, *spans: tuple[str, int, int]) -> Plan:
+    lens.begin(list(spans))
+    plan = lens._plan
+    assert plan is not None
+    return plan
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=8), st.integers(0, 30))
+def test_a_recomputed_position_keeps_its_revision(pauses: list[int], back: int) -> None:
+    """Steer after every few tokens, then preempt: recomputation sees the same revisions and sends no row."""
+    lens = make_lens()
+    lens.add("r", options("run"))
+    revs = [rev for _, _, rows in step(lens, ("r", 0, 3)).blocks for rev in rows]
+    for rev, pause in enumerate(pauses, start=1):
+        assert lens.steer("run", rev, {"v": rev / 10}) == len(revs)
+        for _ in range(pause):
+            revs += step(lens, ("r", len(revs), 1)).blocks[0][2]
+    again = step(lens, ("r", 0, len(revs)))
+    assert again.blocks == [], "a row was sent twice"
+    state = lens.runs["r"]
+    assert [state.revision_at(p).rev for p in range(len(revs))] == revs
+    assert revs == sorted(revs)
+    steered = again.steering[1].rows.tolist() if 1 in again.steering else []
+    assert steered == [p for p, rev in enumerate(revs) if rev > 0]
+
+
+def test_the_first_position_and_the_neighbour_are_never_steered() -> None:
+    lens = make_lens()
+    lens.add("a", options("a", {"v": 0.5}))
+    lens.add("b", options("b"))
+    plan = step(lens, ("a", 0, 3), ("b", 0, 2))
+    assert plan.steering[1].rows.tolist() == [1, 2]
+    assert plan.steering[1].strengths.tolist() == [[0.5], [0.5]]
+
+
+def test_prompt_rows_can_be_left_out() -> None:
+    lens = make_lens()
+    lens.add("a", options("a", first_row=3))
+    assert step(lens, ("a", 0, 3)).blocks == []
+    assert step(lens, ("a", 3, 1)).blocks == [("a", 3, [0])]
+
+
+def test_a_steer_that_comes_before_its_run_is_not_lost() -> None:
+    lens = make_lens()
+    assert lens.steer("a", 4, {"v": 0.1}) is None
+    lens.add("r", options("a"))
+    assert step(lens, ("r", 0, 2)).blocks == [("a", 0, [4, 4])]
+    lens.remove("r")
+    assert lens.runs == {}
+    assert lens.steer("a", 5, {}) is None
+
+
+def test_numbers_and_steering_of_one_step() -> None:
+    outbox = Outbox()
+    lens = make_lens(outbox)
+    lens.add("a", options("a", {"v": 0.5}))
+    lens.add("b", options("b"))
+    step(lens, ("a", 0, 2), ("b", 0, 1))
+    generator = torch.Generator().manual_seed(1)
+    entering, h0, r0, h1, r1 = (torch.randn(3, HIDDEN, generator=generator) for _ in range(5))
+    before = h1.clone()
+    lens.enter(((None, entering), {}))
+    lens.layer(0, (h0, r0))
+    lens.layer(1, (h1, r1))
+    lens.finish()
+    pushed = before + r1
+    norm = pushed[1].norm()
+    assert torch.equal(h1[[0, 2]], before[[0, 2]]), "an unsteered token was touched"
+    assert torch.allclose(h1[1], before[1] + 0.5 * norm * torch.eye(HIDDEN)[0], atol=1e-6)
+    (parts,) = [pack(item, 0) for item in outbox.steps]
+    blocks = unpack(parts)
+    assert isinstance(blocks, list)
+    assert [(b.run, b.start, b.revs) for b in blocks] == [("a", 0, [0, 0]), ("b", 0, [0])]
+    values = np.concatenate([block.values for block in blocks])
+    after = h1 + r1
+    assert np.allclose(values[:, 0, 1], after.norm(dim=-1), rtol=1e-5)
+    assert np.allclose(values[:, 1, 1], (pushed - (h0 + r0)).norm(dim=-1), rtol=1e-5)
+    assert np.allclose(values[:, 2, 1], torch.cosine_similarity(after, h0 + r0, dim=-1), atol=1e-6)
+    assert np.allclose(values[:, 2, 0], torch.cosine_similarity(h0 + r0, entering, dim=-1), atol=1e-6)
