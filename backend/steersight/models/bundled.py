@@ -214,7 +214,7 @@ def _write_marker(folder: Path) -> None:
     marker = {
         "format": FORMAT,
         "name": NAME,
-        "source": f"https://pypi.org/project/{SOURCE_PACKAGE}/",
+        "source": f"PyPI package {SOURCE_PACKAGE}",
         "version": SOURCE_VERSION,
         "licence": LICENCE,
         "gguf_sha256": GGUF_SHA256,
