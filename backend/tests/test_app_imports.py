@@ -1,0 +1,20 @@
+"""What importing NNsight does to the process must not reach the page."""
+
+import subprocess
+import sys
+
+FIRST_PAGE_AFTER_THE_ENGINE = """
+import steersight.app
+import nnsight
+assert hasattr(object(), "save"), "NNsight no longer mounts .save; the eager import in app.py can go"
+import os
+import anyio
+assert anyio.run(anyio.to_thread.run_sync, os.getpid) == os.getpid()
+"""
+
+
+def test_files_can_be_served_for_the_first_time_after_nnsight_was_imported() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_PAGE_AFTER_THE_ENGINE], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
