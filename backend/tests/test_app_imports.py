@@ -14,7 +14,7 @@ assert anyio.run(anyio.to_thread.run_sync, os.getpid) == os.getpid()
 
 
 def test_files_can_be_served_for_the_first_time_after_nnsight_was_imported() -> None:
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", FIRST_PAGE_AFTER_THE_ENGINE], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr

@@ -181,6 +181,11 @@ class EngineService:
 
         from .model import SteersightVLLM
 
+        if current_platform.is_cpu():
+            # vLLM 0.32 compiles two helpers of its sampler with torch.compile even in an eager engine. On a CPU
+            # that needs a C++ compiler at the first reply: without one the engine died, with one the reply
+            # waited for it. The worker process inherits this, and runs the two as plain torch operations.
+            os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
         dtype = options.dtype
         if dtype == "auto":
             dtype = "float32" if current_platform.is_cpu() else str(text.dtype).removeprefix("torch.")
