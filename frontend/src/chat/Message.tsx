@@ -36,7 +36,11 @@ export const Message = memo(function Message(props: MessageProps) {
 				{status === "starting" && <span className="waiting">Waiting for the first token</span>}
 				{problem !== null && <ErrorBanner message={problem} />}
 				<div className="message-tools">
-					{!live && <span className="ending">{ending(turn.run)}</span>}
+					{!live && (
+						<span className="ending" data-testid="ending">
+							{ending(turn.run)}
+						</span>
+					)}
 					<span className="spring" />
 					{!shown && (
 						<button type="button" className="quiet small" onClick={() => session.show(turn.run)}>

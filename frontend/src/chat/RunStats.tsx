@@ -8,25 +8,29 @@ export function RunStats({ run }: { run: RunState }) {
 	const speed = run.tokensPerSecond();
 	const reply = run.finished?.usage.reply_tokens ?? run.ids.length;
 	return (
-		<dl className="run-stats">
-			<div title="Time to first token">
-				<dt>first token</dt>
-				<dd data-testid="ttft">{first === null ? "\u2013" : milliseconds(first)}</dd>
-			</div>
-			<div>
-				<dt>speed</dt>
-				<dd data-testid="tokens-per-second">{speed === null ? "\u2013" : `${speed.toFixed(1)} tokens/s`}</dd>
-			</div>
-			<div>
-				<dt>tokens</dt>
-				<dd>
-					{run.promptLength} prompt, {reply} reply
-				</dd>
-			</div>
+		<>
+			<dl className="run-stats">
+				<div title="Time to first token">
+					<dt>first token</dt>
+					<dd data-testid="ttft">{first === null ? "\u2013" : milliseconds(first)}</dd>
+				</div>
+				<div>
+					<dt>speed</dt>
+					<dd data-testid="tokens-per-second">
+						{speed === null ? "\u2013" : `${speed.toFixed(1)} tokens/s`}
+					</dd>
+				</div>
+				<div>
+					<dt>tokens</dt>
+					<dd>
+						{run.promptLength} prompt, {reply} reply
+					</dd>
+				</div>
+			</dl>
 			<p className="sr-only" aria-live="polite">
 				{run.finished !== null && `Reply finished, ${reply} tokens.`}
 			</p>
-		</dl>
+		</>
 	);
 }
 

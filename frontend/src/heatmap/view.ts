@@ -248,6 +248,7 @@ export class HeatmapView {
 		dataset.rows = String(run?.rows.received ?? 0);
 		dataset.columns = String(this.#backing === null ? 0 : (run?.rows.columns ?? 0));
 		dataset.tokens = String(run?.length ?? 0);
+		dataset.layers = String(run?.rows.layers ?? 0);
 		const boundaries = run?.rows.boundaries() ?? [];
 		dataset.revisions = boundaries.map(({ rev, position }) => `${rev}@${position}`).join(",");
 		dataset.metric = metric?.id ?? "";

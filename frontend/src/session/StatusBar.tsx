@@ -20,7 +20,11 @@ export function StatusBar({ session, dark, onTheme }: StatusBarProps) {
 			<h1>
 				<Mark /> Steersight
 			</h1>
-			<span className="model" title={model === null ? undefined : `${model.layers} layers, ${model.dtype}`}>
+			<span
+				className="model"
+				data-testid="model"
+				title={model === null ? undefined : `${model.layers} layers, ${model.dtype}`}
+			>
 				{model?.id ?? ""}
 			</span>
 			<span className="spring" />
