@@ -58,10 +58,10 @@ test-backend: $(DEV_STAMP) model ## Python tests, on the real engine
 	$(SAY) 'Back end: unit tests, then the real engine (about 40 s to load)'
 	cd backend && $(BIN)/python -m pytest
 
-e2e: $(DEV_STAMP) $(PAGE) model ## Browser tests against the real server
+e2e: $(DEV_STAMP) $(PAGE) model ## Browser tests against the real server; ARGS='-k steering' runs some
 	$(SAY) 'End to end: real server, real engine, real browser'
 	@sh e2e/install-browser.sh $(BIN)
-	$(BIN)/python -m pytest -c e2e/pytest.ini e2e
+	$(BIN)/python -m pytest -c e2e/pytest.ini e2e $(ARGS)
 
 types: $(DEV_STAMP) $(UI_STAMP) ## Regenerate the wire schema and the TypeScript types
 	$(BIN)/python -m steersight.protocol.schema frontend/src/protocol/wire.schema.json

@@ -1,92 +1,172 @@
-"""The product as a stranger has it: `steersight serve` as its own process, and a browser on its page."""
+"""What every story stands on: one server for all, a browser, visitors, and no complaint left unheard."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
-import httpx
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import BrowserContext, ConsoleMessage, Request, WebError, expect
 
-ROOT = Path(__file__).resolve().parent.parent
-ARTIFACTS = ROOT / "artifacts"
-# Loading takes about 40 s on two cores; this is for a machine that is busy with something else too.
-LOAD_SECONDS = 300
+from pages import SteersightPage
+from server import OwnServer, Server
 
+# Of a single step on the page. Generous: a story waits for a state and goes on as soon as it is there.
+STEP_MS = 60_000
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+expect.set_options(timeout=STEP_MS)
 
 
-class Served:
-    """A running server."""
-
-    def __init__(self, url: str, process: subprocess.Popen[bytes], answered_after: float) -> None:
-        self.url = url
-        self.process = process
-        self.answered_after = answered_after
+# ------------------------------------------------------------------ the server
 
 
 @pytest.fixture(scope="session")
-def served() -> Iterator[Served]:
-    """Start the server and wait until it answers, not until its engine is ready: tests watch that too."""
-    ARTIFACTS.mkdir(exist_ok=True)
-    port = free_port()
-    command = [str(Path(sys.executable).parent / "steersight"), "serve", "--port", str(port)]
-    if folder := os.environ.get("STEERSIGHT_MODEL_DIR"):
-        command += ["--model", folder]
-    began = time.monotonic()
-    with (ARTIFACTS / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        url = f"http://127.0.0.1:{port}"
-        try:
-            while True:
-                assert process.poll() is None, f"The server ended; see {ARTIFACTS / 'server.log'}"
-                assert time.monotonic() - began < 60, "The server does not answer."
-                try:
-                    httpx.get(f"{url}/healthz", timeout=2)
-                    break
-                except httpx.TransportError:
-                    time.sleep(0.05)
-            yield Served(url, process, time.monotonic() - began)
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    system = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    # Chromium's sandbox does not run as root.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=system, args=arguments)
-        yield browser
-        browser.close()
+def served(pytestconfig: pytest.Config, delete_output_dir: None) -> Iterator[Server]:
+    """The server of the whole run. It answers; its engine may still be loading."""
+    if url := os.environ.get("STEERSIGHT_E2E_URL"):
+        foreign = Server(url)
+        foreign.wait_until_it_answers()
+        yield foreign
+        return
+    folder = Path(pytestconfig.getoption("--output"))
+    folder.mkdir(parents=True, exist_ok=True)
+    own = OwnServer(folder / "server.log")
+    try:
+        own.start()
+        yield own
+    finally:
+        own.stop()
 
 
 @pytest.fixture
-def page(browser: Browser, served: Served) -> Iterator[Page]:
-    """A fresh page on the server; anything it writes to its console as an error fails the test."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(served.url)
-    yield page
-    context.close()
-    assert complaints == []
+def server(served: Server) -> Server:
+    """The server, running: a story that ended it must not spoil the next."""
+    if isinstance(served, OwnServer):
+        served.start()
+    return served
+
+
+@pytest.fixture
+def own_server(server: Server) -> OwnServer:
+    """The server, for stories that end and start it."""
+    if not isinstance(server, OwnServer):
+        pytest.skip("This story ends and starts the server, and the one under test is not ours to end.")
+    return server
+
+
+# ------------------------------------------------------------------ the browser
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
+    """The system's Chromium where there is one; its sandbox does not run as root."""
+    system = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    return {**browser_type_launch_args, "executable_path": system, "args": arguments}
+
+
+class Complaints:
+    """What no story may leave behind: errors of the page, and requests to a host other than the server's."""
+
+    def __init__(self) -> None:
+        self._heard: list[str] = []
+        self._allowed: list[re.Pattern[str]] = []
+        self.requests: list[str] = []
+
+    def allow(self, pattern: str) -> None:
+        """Expect complaints that contain this pattern, because the story provokes them."""
+        self._allowed.append(re.compile(pattern))
+
+    def watch(self, context: BrowserContext, host: str) -> None:
+        """Listen to all pages of a context."""
+
+        def on_console(message: ConsoleMessage) -> None:
+            if message.type == "error":
+                self._heard.append(f"console: {message.text}")
+
+        def on_request(request: Request) -> None:
+            self.requests.append(request.url)
+            address = urlsplit(request.url)
+            if address.scheme not in ("data", "blob") and address.netloc != host:
+                self._heard.append(f"request to a foreign host: {request.url}")
+
+        def on_error(error: WebError) -> None:
+            self._heard.append(f"uncaught: {error.error}")
+
+        context.on("console", on_console)
+        context.on("request", on_request)
+        context.on("weberror", on_error)
+
+    def left(self) -> list[str]:
+        """Complaints that nobody expected."""
+        return [text for text in self._heard if not any(one.search(text) for one in self._allowed)]
+
+
+@pytest.fixture(autouse=True)
+def complaints() -> Iterator[Complaints]:
+    """Fails a story whose page complained, however well the story ended."""
+    heard = Complaints()
+    yield heard
+    assert heard.left() == []
+
+
+@pytest.fixture
+def new_context(
+    new_context: Callable[..., BrowserContext], complaints: Complaints, server: Server
+) -> Callable[..., BrowserContext]:
+    """The plugin's contexts, listened to."""
+
+    def make(**arguments: Any) -> BrowserContext:
+        context = new_context(**arguments)
+        context.set_default_timeout(STEP_MS)
+        complaints.watch(context, urlsplit(server.url).netloc)
+        return context
+
+    return make
+
+
+class Visit(Protocol):
+    """Opens the page as somebody new: nothing is shared with other visitors of the story."""
+
+    def __call__(
+        self,
+        *,
+        ready: bool = True,
+        width: int = 1280,
+        scheme: str = "light",
+        prepare: Callable[[SteersightPage], None] | None = None,
+    ) -> SteersightPage: ...
+
+
+@pytest.fixture
+def visit(new_context: Callable[..., BrowserContext], server: Server) -> Visit:
+    """A function that opens the page for one more visitor."""
+
+    def open_page(
+        *,
+        ready: bool = True,
+        width: int = 1280,
+        scheme: str = "light",
+        prepare: Callable[[SteersightPage], None] | None = None,
+    ) -> SteersightPage:
+        context = new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        visitor = SteersightPage(context.new_page(), server.url)
+        if prepare is not None:
+            prepare(visitor)
+        visitor.open()
+        if ready:
+            visitor.wait_until_ready()
+        return visitor
+
+    return open_page
+
+
+@pytest.fixture
+def app(visit: Visit) -> SteersightPage:
+    """The page of one visitor, with the engine ready."""
+    return visit()

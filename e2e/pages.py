@@ -1,0 +1,310 @@
+"""The one page object: what a person does and sees, in words; selectors and waiting live here only.
+
+Every wait is for a state of the page. `Heatmap` is read from what the map says of itself in its data
+attributes, which its drawing code writes after it has drawn.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from playwright.sync_api import Locator, Page, expect
+
+from server import LOAD_SECONDS
+from wire import Wire
+
+QUESTION = "Tell me about Paris."
+REPLY_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """What the map has drawn."""
+
+    columns: int
+    layers: int
+    tokens: int
+    metric: str
+    revisions: list[tuple[int, int]]
+    """Where another revision came into force: (revision, position of the first row computed with it)."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the tooltip or the spoken sentence says of one cell."""
+
+    position: int
+    layer: int
+    value: float
+    unit: str
+
+
+class SteersightPage:
+    """The page, with one visitor in front of it."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.wire = Wire(page)
+        at = page.get_by_test_id
+        self.engine_state = at("engine-state")
+        self.connection_state = at("connection-state")
+        self.model = at("model")
+        self.theme_toggle = at("theme-toggle")
+        self.prompt = at("prompt-input")
+        self.send = at("send")
+        self.stop_button = at("stop")
+        self.new_chat_button = at("new-chat")
+        self.regenerate_button = at("regenerate")
+        self.error = at("error-banner")
+        self.questions = at("message-user")
+        self.replies = at("message-assistant")
+        self.reply = self.replies.last
+        self.ending = at("ending").last
+        self.metric_picker = at("metric-picker")
+        self.legend = at("legend")
+        self.map = at("heatmap")
+        self.map_area = page.get_by_role("application")
+        self.tooltip = at("heatmap-tooltip")
+        self.spoken = at("heatmap-sentence")
+        self.reset_all = at("reset-all")
+
+    # -------------------------------------------------------------- arriving
+
+    def open(self) -> None:
+        """Go to the page."""
+        self.page.goto(self.url)
+
+    def wait_until_live(self) -> None:
+        """The page is connected to the server."""
+        expect(self.connection_state).to_have_attribute("data-state", "live")
+
+    def wait_until_ready(self) -> None:
+        """The engine takes questions."""
+        expect(self.engine_state).to_have_attribute("data-state", "ready", timeout=LOAD_SECONDS * 1000)
+
+    def connect_now(self) -> None:
+        """Do not wait for the page's own next try."""
+        self.page.get_by_role("button", name="Try now").click()
+
+    # -------------------------------------------------------------- talking
+
+    def set(self, **settings: float | str) -> None:
+        """Change settings by their names on the wire, such as `temperature=0`."""
+        panel = self.page.get_by_test_id("settings-panel")
+        self.page.get_by_test_id("settings").click()
+        for name, value in settings.items():
+            self.page.get_by_test_id(f"setting-{name}").fill(str(value))
+        self.page.get_by_test_id("settings").click()
+        expect(panel).to_be_hidden()
+
+    def be_greedy(self, tokens: int = 24) -> None:
+        """The likeliest token always, so that replies can be compared."""
+        self.set(temperature=0, max_tokens=tokens)
+
+    def ask(self, text: str = QUESTION) -> None:
+        """Type a question and send it; the reply has begun to be waited for when this returns."""
+        asked = self.questions.count()
+        self.prompt.fill(text)
+        expect(self.send).to_be_enabled()
+        self.prompt.press("Enter")
+        expect(self.questions).to_have_count(asked + 1)
+
+    def answer_to(self, text: str = QUESTION) -> str:
+        """Ask and wait for the whole reply."""
+        self.ask(text)
+        return self.wait_for_reply()
+
+    def wait_for_reply(self) -> str:
+        """The last reply has ended and the map has drawn what came with it. Returns its text."""
+        self._wait("status === 'done'")
+        return self.reply_text()
+
+    def wait_while_writing(self, tokens: int = 1) -> None:
+        """The last reply has at least so many tokens and is not at its end."""
+        self._wait(f"status === 'done' || tokens >= {tokens}")
+        assert self.reply.get_attribute("data-status") == "streaming", (
+            f"The reply ended before {tokens} tokens were seen while it was being written."
+        )
+
+    def stop(self) -> None:
+        """End the reply that is being written."""
+        self.stop_button.click()
+        self._wait("status === 'done'")
+
+    def new_chat(self) -> None:
+        """Begin anew."""
+        self.new_chat_button.click()
+        expect(self.questions).to_have_count(0)
+
+    def regenerate(self) -> str:
+        """Have the last reply written again."""
+        before = self.reply.get_attribute("data-run")
+        self.regenerate_button.click()
+        expect(self.reply).not_to_have_attribute("data-run", before or "")
+        return self.wait_for_reply()
+
+    def reply_tokens(self) -> list[str]:
+        """The last reply, token by token, special tokens left out."""
+        return self.reply.locator(".token").all_text_contents()
+
+    def reply_text(self) -> str:
+        """The last reply."""
+        return "".join(self.reply_tokens())
+
+    def token(self, index: int) -> Locator:
+        """One token of the last reply."""
+        return self.reply.locator(".token").nth(index)
+
+    def position_of(self, index: int) -> int:
+        """Position in prompt and reply of one token of the last reply."""
+        return int(self.token(index).get_attribute("data-position") or -1)
+
+    # -------------------------------------------------------------- watching
+
+    def heatmap(self) -> Heatmap:
+        """What the map shows now."""
+        data: dict[str, str] = self.map.evaluate("node => ({...node.dataset})")
+        marks = [mark.split("@") for mark in data["revisions"].split(",") if mark]
+        return Heatmap(
+            columns=int(data["columns"]),
+            layers=int(data["layers"]),
+            tokens=int(data["tokens"]),
+            metric=data["metric"],
+            revisions=[(int(revision), int(position)) for revision, position in marks],
+        )
+
+    def wait_for_columns(self, more_than: int) -> int:
+        """The map has grown while the reply is being written. Returns its columns."""
+        self._wait(f"columns > {more_than} || status === 'done'")
+        heatmap = self.heatmap()
+        assert heatmap.columns > more_than, "The reply ended before the map grew."
+        return heatmap.columns
+
+    def wait_for_whole_map(self) -> Heatmap:
+        """Every row has been drawn: one for each token but the last."""
+        self._wait("status === 'done' && map.tokens > 1 && columns === Number(map.tokens) - 1")
+        return self.heatmap()
+
+    def picture_of_map(self) -> str:
+        """What is on the map's canvas, as a data address."""
+        picture: str = self.map.locator("canvas").first.evaluate("canvas => canvas.toDataURL()")
+        return picture
+
+    def colours_on_map(self) -> int:
+        """How many different colours are on the map's canvas."""
+        count: int = self.map.locator("canvas").first.evaluate(
+            """canvas => {
+                const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                return new Set(new Uint32Array(data.buffer)).size;
+            }"""
+        )
+        return count
+
+    def pick_metric(self, metric: str) -> None:
+        """Show another metric in the map."""
+        self.metric_picker.select_option(metric)
+        expect(self.map).to_have_attribute("data-metric", metric)
+
+    def point_at_map(self, across: float = 0.5, up: float = 0.5) -> Cell:
+        """Hold the pointer over the map, in shares of its width and height, and read the tooltip."""
+        box = self.map.bounding_box()
+        assert box is not None
+        self.page.mouse.move(box["x"] + across * box["width"], box["y"] + (1 - up) * box["height"])
+        expect(self.tooltip).to_contain_text("layer")
+        fields = self._tooltip()
+        (metric,) = set(fields) - {"token", "layer", "revision"}
+        value, unit = _number(fields[metric])
+        return Cell(int(fields["token"].split()[0]), int(fields["layer"]), value, unit)
+
+    def walk_map(self, *keys: str) -> Cell:
+        """Move the map's cursor with keys and read what is spoken of the cell."""
+        self.map_area.focus()
+        for key in keys:
+            self.map_area.press(key)
+        expect(self.spoken).to_have_text(re.compile(r"layer \d+: .*\d"))
+        text = self.spoken.inner_text()
+        found = re.search(
+            r"^Token (\d+) .*, layer (\d+): (\D+) ([-\d.,]+(?: M)? ?\w*), revision \d+\.$", text
+        )
+        assert found is not None, f"No cell is spoken of in {text!r}."
+        value, unit = _number(found[4])
+        return Cell(int(found[1]), int(found[2]), value, unit)
+
+    def _tooltip(self) -> dict[str, str]:
+        names = self.tooltip.locator("dt").all_inner_texts()
+        return dict(zip(names, self.tooltip.locator("dd").all_inner_texts(), strict=True))
+
+    # -------------------------------------------------------------- steering
+
+    def slider(self, vector: str) -> Locator:
+        """The slider of a vector."""
+        return self.page.get_by_test_id(f"slider-{vector}")
+
+    def strength(self, vector: str) -> Locator:
+        """The number beside the slider."""
+        return self.page.get_by_test_id(f"slider-number-{vector}")
+
+    def status(self, vector: str) -> Locator:
+        """What the page says of the slider's value: sent, in force, for the next reply."""
+        return self.page.get_by_test_id(f"slider-status-{vector}")
+
+    def steer(self, vector: str, strength: float) -> None:
+        """Pull a slider."""
+        self.slider(vector).fill(str(strength))
+        expect(self.strength(vector)).to_have_value(f"{strength:g}")
+
+    def wait_until_in_force(self, vector: str) -> int:
+        """The page says from which token on the slider's value acts. Returns the token's position."""
+        status = self.status(vector)
+        expect(status).to_have_attribute("data-state", "in-force")
+        found = re.search(r"in force at token (\d+)", status.inner_text())
+        assert found is not None
+        return int(found[1])
+
+    # -------------------------------------------------------------- looks
+
+    def sideways_overflow(self) -> int:
+        """By how many pixels the page scrolls sideways; 0 or less is right."""
+        overflow: int = self.page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        return overflow
+
+    def focused(self) -> str:
+        """The test id of what has the keyboard."""
+        name: str = self.page.evaluate("document.activeElement?.dataset.testid ?? ''")
+        return name
+
+    def tab_to(self, name: str, most: int = 40) -> None:
+        """Press Tab until the element with this test id has the keyboard."""
+        for _ in range(most):
+            self.page.keyboard.press("Tab")
+            if self.focused() == name:
+                return
+        raise AssertionError(f"{most} tabs did not reach {name}.")
+
+    # -------------------------------------------------------------- waiting
+
+    def _wait(self, expression: str) -> None:
+        """Wait until a JavaScript expression over the map's and the last reply's state is true."""
+        self.page.wait_for_function(
+            f"""() => {{
+                const map = document.querySelector('[data-testid=heatmap]')?.dataset ?? {{}};
+                const columns = Number(map.columns ?? 0);
+                const reply = [...document.querySelectorAll('[data-testid=message-assistant]')].at(-1);
+                const tokens = reply ? reply.querySelectorAll('.token').length : 0;
+                const status = reply?.dataset.status;
+                return {expression};
+            }}""",
+            timeout=REPLY_SECONDS * 1000,
+        )
+
+
+def _number(text: str) -> tuple[float, str]:
+    """The number and unit of what the page shows, such as "1,234 L2" or "3.20 M L2"."""
+    found = re.fullmatch(r"(-?[\d.,]+(?:e-\d+)?)( M)?(?: (\w+))?", text.strip())
+    assert found is not None, f"{text!r} is no number."
+    value = float(found[1].replace(",", "")) * (1e6 if found[2] else 1)
+    return value, found[3] or ""

@@ -1,0 +1,95 @@
+"""The server that the stories talk to: a process of our own, or a foreign one that was named to us.
+
+Stories know only its address. Those that must end and start the process ask for `own_server` and are skipped
+where the server is foreign.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+import httpx
+
+# Loading takes about 40 s on two cores; this is for a machine that is busy with something else too.
+LOAD_SECONDS = 300
+ANSWER_SECONDS = 90
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """A Steersight server at `url`, with no slash at its end."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    @property
+    def socket_url(self) -> str:
+        """Address of the WebSocket."""
+        return self.url.replace("http", "ws", 1) + "/ws"
+
+    def runs_held(self) -> float:
+        """Requests that the engine still holds, as the server's own metrics say."""
+        text = httpx.get(f"{self.url}/metrics", timeout=30).text
+        lines = (line.split() for line in text.splitlines() if line.startswith("steersight_"))
+        return {name: float(value) for name, value in lines}["steersight_engine_requests"]
+
+    def wait_until_it_answers(self, alive: subprocess.Popen[bytes] | None = None) -> None:
+        """Wait for the server, not for its engine: stories watch that load themselves."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            assert alive is None or alive.poll() is None, "The server ended; see the server.log of this run."
+            assert time.monotonic() < deadline, f"No server answers at {self.url}."
+            try:
+                httpx.get(f"{self.url}/healthz", timeout=5)
+            except httpx.TransportError:
+                time.sleep(0.05)
+            else:
+                return
+
+
+class OwnServer(Server):
+    """`steersight serve` as its own process, on a port that stays the same when it is started again."""
+
+    def __init__(self, log: Path) -> None:
+        self._port = free_port()
+        super().__init__(f"http://127.0.0.1:{self._port}")
+        self._log: IO[bytes] = log.open("wb")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.answered_after = 0.0
+
+    def start(self) -> None:
+        """Start the process unless it runs, and wait until it answers."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        command = [str(Path(sys.executable).parent / "steersight"), "serve", "--port", str(self._port)]
+        if folder := os.environ.get("STEERSIGHT_MODEL_DIR"):
+            command += ["--model", folder]
+        began = time.monotonic()
+        self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
+        self.wait_until_it_answers(self._process)
+        self.answered_after = time.monotonic() - began
+
+    def stop(self) -> None:
+        """End the process as an operator would, and insist if it will not."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None

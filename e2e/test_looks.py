@@ -1,0 +1,95 @@
+"""The page in both themes, on wide and narrow screens, for eyes, screen readers and the keyboard alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from conftest import Visit
+from pages import QUESTION, SteersightPage
+
+WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
+
+
+@pytest.fixture
+def pictures(pytestconfig: pytest.Config) -> Path:
+    """Where pictures of the page go, for people to look at."""
+    folder = Path(pytestconfig.getoption("--output")) / "looks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_overflows_and_everybody_can_read_it(
+    visit: Visit, pictures: Path, scheme: str, width: int
+) -> None:
+    visitor = visit(width=width, scheme=scheme)
+    expect(visitor.page.locator("html")).to_have_attribute("data-theme", scheme)
+    visitor.page.screenshot(path=pictures / f"{scheme}-{width}-empty.png", full_page=True)
+    visitor.be_greedy()
+    visitor.steer("joy", 0.15)
+    visitor.answer_to()
+    visitor.wait_for_whole_map()
+
+    visitor.page.screenshot(path=pictures / f"{scheme}-{width}.png", full_page=True)
+    assert visitor.sideways_overflow() <= 0
+    findings = Axe().run(visitor.page, options=WCAG)
+    assert findings.violations_count == 0, findings.generate_report()
+
+
+def test_open_settings_are_readable_too(visit: Visit) -> None:
+    for scheme in ("light", "dark"):
+        visitor = visit(scheme=scheme, width=390)
+        visitor.page.get_by_test_id("settings").click()
+        visitor.page.get_by_test_id("setting-temperature").fill("9")
+
+        assert visitor.sideways_overflow() <= 0
+        findings = Axe().run(visitor.page, options=WCAG)
+        assert findings.violations_count == 0, findings.generate_report()
+
+
+def test_the_theme_can_be_switched_and_stays(app: SteersightPage) -> None:
+    root = app.page.locator("html")
+    expect(root).to_have_attribute("data-theme", "light")
+
+    app.theme_toggle.click()
+    expect(root).to_have_attribute("data-theme", "dark")
+
+    app.page.reload()
+    expect(root).to_have_attribute("data-theme", "dark")
+
+
+def test_the_keyboard_alone_is_enough(app: SteersightPage) -> None:
+    app.be_greedy(tokens=300)
+    keyboard = app.page.keyboard
+
+    app.tab_to("prompt-input")
+    keyboard.type(QUESTION)
+    app.tab_to("send")
+    keyboard.press("Enter")
+    app.wait_while_writing(tokens=2)
+    app.tab_to("slider-joy")
+    keyboard.press("End")
+    app.wait_until_in_force("joy")
+    keyboard.press("Escape")
+
+    app.wait_for_reply()
+    expect(app.ending).to_have_text("Stopped")
+
+
+def test_the_stop_button_can_be_reached_with_tab(app: SteersightPage) -> None:
+    app.be_greedy(tokens=300)
+    app.tab_to("prompt-input")
+    app.page.keyboard.type("Write a long story about a dragon.")
+    app.page.keyboard.press("Enter")
+    app.wait_while_writing(tokens=2)
+
+    app.tab_to("stop")
+    app.page.keyboard.press("Enter")
+
+    app.wait_for_reply()
+    expect(app.ending).to_have_text("Stopped")

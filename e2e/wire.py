@@ -1,0 +1,109 @@
+"""The wire beside the page: what the page's own socket carried, and a second client that has no page.
+
+Both give the same kind of numbers, so that a story can hold what a person sees against what was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from playwright.sync_api import Page, WebSocket
+from steersight.client import connect, to_display
+from steersight.protocol import codec
+from steersight.protocol.messages import Engine, Frame, Rows, Sampling, Start, Started, Tokens, Welcome
+
+T = TypeVar("T")
+GREEDY = Sampling(temperature=0.0, max_tokens=24)
+
+
+class Wire:
+    """Every frame of a page's sockets, in order. Make it before the page is opened."""
+
+    def __init__(self, page: Page) -> None:
+        self.sent: list[Frame] = []
+        self.received: list[Frame] = []
+        page.on("websocket", self._listen)
+
+    def _listen(self, socket: WebSocket) -> None:
+        socket.on("framesent", lambda data: self.sent.append(codec.decode_client(data)))
+        socket.on("framereceived", lambda data: self.received.append(codec.decode_server(data)))
+
+    def last_start(self) -> Start:
+        """The newest `start` that the page sent."""
+        return [frame for frame in self.sent if isinstance(frame, Start)][-1]
+
+    def last_started(self) -> Started:
+        """The newest run that the server admitted."""
+        return [frame for frame in self.received if isinstance(frame, Started)][-1]
+
+    def reply_ids(self) -> list[int]:
+        """Ids of the newest run's reply."""
+        run = self.last_started().run
+        frames = [frame for frame in self.received if isinstance(frame, Tokens) and frame.run == run]
+        return [token for frame in frames for token in frame.ids]
+
+    def layers(self) -> int:
+        """Layers of the served model, as the server says."""
+        frames = [frame for frame in self.received if isinstance(frame, Welcome | Engine) and frame.model]
+        model = frames[-1].model
+        assert model is not None
+        return model.layers
+
+    def values(self, metric: str) -> dict[int, NDArray[np.float32]]:
+        """Position -> the metric's value per layer, in its own unit, of the newest run."""
+        run = self.last_started().run
+        (welcome,) = [frame for frame in self.received if isinstance(frame, Welcome)][-1:]
+        transforms = {info.id: info.transform for info in welcome.metrics}
+        found: dict[int, NDArray[np.float32]] = {}
+        for frame in self.received:
+            if isinstance(frame, Rows) and frame.run == run:
+                block = np.frombuffer(frame.data, dtype="<f2")
+                block = block.reshape(frame.count, len(frame.metrics), frame.layers)
+                shown = to_display(block, [transforms[name] for name in frame.metrics])
+                for offset in range(frame.count):
+                    found[frame.start + offset] = shown[offset, frame.metrics.index(metric)]
+        return found
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the second client got."""
+
+    text: str
+    ids: list[int]
+    pieces: list[str]
+    rows: NDArray[np.float32]
+    """[tokens of prompt and reply, metrics, layers]; NaN where there is no row."""
+    metrics: list[str] = field(default_factory=list)
+
+
+def ask(
+    socket_url: str,
+    text: str,
+    *,
+    sampling: Sampling = GREEDY,
+    strengths: Mapping[str, float] | None = None,
+) -> Reply:
+    """Ask one question with the Python client, on a connection of its own."""
+
+    async def conversation() -> Reply:
+        async with connect(socket_url) as client:
+            await client.ready()
+            messages = [{"role": "user", "content": text}]
+            run = await client.start(messages, sampling=sampling, strengths=strengths)
+            await run.wait()
+            return Reply(run.text, run.ids, run.pieces, run.rows(), list(run.metrics))
+
+    return in_a_thread(conversation())
+
+
+def in_a_thread(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end; Playwright's own loop occupies the main thread."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, work).result()
