@@ -112,7 +112,8 @@ def complaints() -> Iterator[Complaints]:
     """Fails a story whose page complained, however well the story ended."""
     heard = Complaints()
     yield heard
-    assert heard.left() == []
+    left = heard.left()
+    assert not left, "The page complained:\n" + "\n".join(left)
 
 
 @pytest.fixture

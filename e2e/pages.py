@@ -129,9 +129,10 @@ class SteersightPage:
         )
 
     def stop(self) -> None:
-        """End the reply that is being written."""
+        """End the reply that is being written. It must not have come to its own end before."""
         self.stop_button.click()
         self._wait("status === 'done'")
+        expect(self.ending).to_have_text("Stopped")
 
     def new_chat(self) -> None:
         """Begin anew."""

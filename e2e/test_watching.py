@@ -15,7 +15,7 @@ SHOWN = 0.006
 
 
 def test_the_map_grows_while_the_reply_is_written(app: SteersightPage) -> None:
-    app.be_greedy(tokens=60)
+    app.be_greedy(tokens=400)
     app.ask()
 
     app.wait_while_writing(tokens=4)

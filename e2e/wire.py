@@ -19,7 +19,6 @@ from steersight.protocol import codec
 from steersight.protocol.messages import Engine, Frame, Rows, Sampling, Start, Started, Tokens, Welcome
 
 T = TypeVar("T")
-GREEDY = Sampling(temperature=0.0, max_tokens=24)
 
 
 class Wire:
@@ -53,7 +52,8 @@ class Wire:
         frames = [frame for frame in self.received if isinstance(frame, Welcome | Engine) and frame.model]
         model = frames[-1].model
         assert model is not None
-        return model.layers
+        layers: int = model.layers
+        return layers
 
     def values(self, metric: str) -> dict[int, NDArray[np.float32]]:
         """Position -> the metric's value per layer, in its own unit, of the newest run."""
@@ -87,10 +87,12 @@ def ask(
     socket_url: str,
     text: str,
     *,
-    sampling: Sampling = GREEDY,
+    tokens: int = 24,
     strengths: Mapping[str, float] | None = None,
 ) -> Reply:
-    """Ask one question with the Python client, on a connection of its own."""
+    """Ask one question with the Python client, greedily, on a connection of its own."""
+
+    sampling = Sampling(temperature=0.0, max_tokens=tokens)
 
     async def conversation() -> Reply:
         async with connect(socket_url) as client:
