@@ -20,7 +20,7 @@ export STEERSIGHT_MODEL_DIR := $(BUNDLED)
 export STEERSIGHT_DATA_DIR  := $(DATA_DIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-frontend e2e types vectors lock clean
+.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-frontend e2e picture types vectors lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,18 @@ e2e: $(DEV_STAMP) $(PAGE) model ## Browser tests against the real server; ARGS='
 	$(SAY) 'End to end: real server, real engine, real browser'
 	@sh e2e/install-browser.sh $(BIN)
 	$(BIN)/python -m pytest -c e2e/pytest.ini e2e $(ARGS)
+
+picture: $(DEV_STAMP) $(PAGE) model ## Take the README's pictures of the page anew: docs/page.png and docs/page.gif
+	$(SAY) 'Taking pictures of the real page while it is steered'
+	@sh e2e/install-browser.sh $(BIN)
+	$(BIN)/python e2e/record.py
+
+docker-test: $(DEV_STAMP) ## Build the images, run the browser tests against the containers, take them down
+	@sh e2e/install-browser.sh $(BIN)
+	bash docker/test.sh $(BIN)
+
+stranger-test: ## The README's commands in a bare Debian container with Python, Node and make
+	bash docker/stranger.sh
 
 types: $(DEV_STAMP) $(UI_STAMP) ## Regenerate the wire schema and the TypeScript types
 	$(BIN)/python -m steersight.protocol.schema frontend/src/protocol/wire.schema.json

@@ -114,8 +114,8 @@ def create_app(settings: Settings) -> Starlette:
         try:
             yield
         finally:
-            for run in list(table.live.values()):
-                run.cancel()
+            await table.end_all()
+            loading.cancel()
             await asyncio.wait([loading])
             await engine.shutdown()
 

@@ -8,9 +8,6 @@ from pathlib import Path
 
 from . import __version__, config
 
-# What one WebSocket message may weigh before it is even read; the protocol's own limit is far below.
-TRANSPORT_LIMIT = 8 * 1024 * 1024
-
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
@@ -43,23 +40,11 @@ def _serve(settings: config.Settings) -> int:
             file=sys.stderr,
         )
         return 2
-    import uvicorn
-
     from .app import create_app
+    from .serving import serve
 
     print(f"Steersight serves http://{settings.host}:{settings.port} while the engine loads.", flush=True)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        ws="websockets-sansio",
-        ws_max_size=TRANSPORT_LIMIT,
-        ws_ping_interval=10.0,
-        ws_ping_timeout=10.0,
-        log_level="warning",
-        timeout_graceful_shutdown=5,
-    )
-    return 0
+    return serve(create_app(settings), settings.host, settings.port)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import gc
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,6 +93,32 @@ class TokenStep:
     """The stop string that ended the reply."""
 
 
+async def _in_daemon_thread(work: Callable[[], Any]) -> Any:
+    """Like asyncio.to_thread, but neither the loop's end nor the interpreter's waits for the thread."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def body() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=body, name="load-engine", daemon=True).start()
+    return await future
+
+
 @dataclass
 class EngineService:
     """One engine. Not thread-safe: all methods belong to the event loop that called `load`."""
@@ -101,6 +128,8 @@ class EngineService:
     model: ModelFacts | None = None
     tokenizer: Any = None
     vectors: dict[str, SteeringVector] = field(default_factory=dict)
+    abandoned: bool = False
+    """Told to end while it was loading: a thread of ours, and processes it starts, may still be at it."""
     _listeners: list[Callable[[], None]] = field(default_factory=list)
     _sinks: dict[str, Callable[[RowBlock], None]] = field(default_factory=dict)
     _nnsight: Any = None
@@ -134,8 +163,11 @@ class EngineService:
             loop.call_soon_threadsafe(lambda: self._set(stage=stage, progress=progress))
 
         try:
-            self._nnsight = await asyncio.to_thread(self._build, address, report)
+            self._nnsight = await _in_daemon_thread(lambda: self._build(address, report))
             await self._send_vectors()
+        except asyncio.CancelledError:
+            self.abandoned = self._nnsight is None
+            raise
         except Exception as error:
             logger.exception("The engine did not start")
             self._set(state="failed", stage=f"The engine did not start: {error}", progress=0.0)
@@ -182,9 +214,9 @@ class EngineService:
         from .model import SteersightVLLM
 
         if current_platform.is_cpu():
-            # vLLM 0.32 compiles two helpers of its sampler with torch.compile even in an eager engine. On a CPU
-            # that needs a C++ compiler at the first reply: without one the engine died, with one the reply
-            # waited for it. The worker process inherits this, and runs the two as plain torch operations.
+            # vLLM 0.32 compiles two helpers of its sampler with torch.compile even in an eager engine. On a
+            # CPU that needs a C++ compiler at the first reply: without one the engine died, with one the
+            # reply waited for it. The worker process inherits this, and runs the two as plain operations.
             os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
         dtype = options.dtype
         if dtype == "auto":

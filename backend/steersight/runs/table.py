@@ -16,6 +16,9 @@ from .run import Run
 
 logger = logging.getLogger(__name__)
 
+END_SECONDS = 5
+"""How long `end_all` waits for an engine that does not answer."""
+
 
 class RunTable:
     """Admits runs to one engine and knows those that are still live."""
@@ -66,6 +69,13 @@ class RunTable:
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(run, done))
         return run
+
+    async def end_all(self) -> None:
+        """End every live run, and wait until the engine has let go of each."""
+        for run in list(self.live.values()):
+            run.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_SECONDS)
 
     def check_vectors(
         self,

@@ -1,0 +1,94 @@
+"""The server as an operator sees it: a signal ends it soon, with status 0, and nothing of it stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+
+
+class Process:
+    """`steersight serve` on a port of the system's choice."""
+
+    def __init__(self, port: int, model: str, log: Path) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+        command = [
+            sys.executable,
+            "-m",
+            "steersight.cli",
+            "serve",
+            "--port",
+            str(port),
+            "--model",
+            model,
+        ]
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)  # noqa: S603
+
+    def wait_for(self, path: str, text: str) -> None:
+        """Wait until an address answers with this text in it."""
+        while True:
+            assert self.process.poll() is None, self.log.read_text()
+            with contextlib.suppress(httpx.TransportError):
+                if text in httpx.get(self.url + path, timeout=10).text:
+                    return
+            time.sleep(0.2)
+
+    def end(self, number: signal.Signals) -> tuple[int, list[psutil.Process]]:
+        """Send a signal; the exit status, and the processes that were there before and still are."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        os.kill(self.process.pid, number)
+        status = self.process.wait(timeout=60)
+        return status, psutil.wait_procs(family, timeout=10)[1]
+
+
+@pytest.fixture
+def served(unused_tcp_port: int, model_dir: str, tmp_path: Path) -> Iterator[Process]:
+    server = Process(unused_tcp_port, model_dir, tmp_path / "server.log")
+    yield server
+    for process in [*psutil.Process().children(recursive=True)]:
+        if process.pid == server.process.pid:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "stage"), [(signal.SIGINT, "Importing vLLM"), (signal.SIGTERM, "Loading the model's weights")]
+)
+def test_a_signal_while_the_engine_loads(served: Process, number: signal.Signals, stage: str) -> None:
+    served.wait_for("/readyz", stage)
+    began = time.monotonic()
+    status, left = served.end(number)
+    assert status == 0, served.log.read_text()
+    assert left == []
+    # Loading takes half a minute from either stage on; only not waiting for it is this soon.
+    assert time.monotonic() - began < 15
+    assert "Traceback" not in served.log.read_text()
+
+
+def test_a_signal_while_it_serves(served: Process) -> None:
+    served.wait_for("/readyz", '"ready"')
+    status, left = served.end(signal.SIGTERM)
+    log = served.log.read_text()
+    assert status == 0, log
+    assert left == []
+    assert not re.search(r"Traceback|EngineDeadError", log), log
+
+
+def test_a_port_that_is_taken(served: Process, model_dir: str, tmp_path: Path) -> None:
+    served.wait_for("/healthz", "ok")
+    second = Process(int(served.url.rsplit(":", 1)[1]), model_dir, tmp_path / "second.log")
+    assert second.process.wait(timeout=60) == 3
+    assert "address already in use" in second.log.read_text()
