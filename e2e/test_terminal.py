@@ -102,19 +102,22 @@ def test_a_mistyped_command_gets_a_hint(terminal: Terminal) -> None:
 def test_questions_can_come_from_a_pipe(server: Server, visit: Visit) -> None:
     visit().page.close()  # the engine is ready
 
-    done = subprocess.run(
+    with subprocess.Popen(
         [COMMAND, "chat", "--url", server.socket_url],
-        input="/steer pirate 0.2\nWhat is the capital of France? Answer in one sentence.\n",
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=LOAD_SECONDS,
-        check=False,
-    )
+    ) as piped:
+        assert piped.stdin is not None
+        assert piped.stdout is not None
+        print("/steer pirate 0.2\nWrite a very long story about a dragon.", file=piped.stdin, flush=True)
+        assert piped.stdout.readline() == "pirate 0.2 from the next reply on.\n"
+        assert len(piped.stdout.read(20).split()) > 1
+        rest, errors = piped.communicate("/stop\n", timeout=STEP_SECONDS)
 
-    assert done.returncode == 0, done.stderr
-    first, _, reply = done.stdout.partition("\n")
-    assert first == "pirate 0.2 from the next reply on."
-    assert len(reply.split()) > 1
+    assert piped.returncode == 0, errors
+    assert rest.endswith("\n[cancelled]\n")
 
 
 def test_a_server_that_is_not_there_is_named_in_a_sentence(tmp_path: Path) -> None:
