@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from . import libnuma
 from .channel import RowBlock, RowReceiver, Stage
 
 if TYPE_CHECKING:
@@ -209,6 +210,7 @@ class EngineService:
         self.model = facts
 
         report("Importing vLLM and NNsight", 0.1)
+        libnuma.load()
         from vllm.platforms import current_platform
 
         from .model import SteersightVLLM
