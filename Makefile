@@ -5,6 +5,8 @@ HOST        ?= 127.0.0.1
 PORT        ?= 8000
 DATA_DIR    ?= $(CURDIR)/data
 MODEL       ?= $(BUNDLED)
+VECTORS     ?= $(DATA_DIR)/vectors
+RECIPE      ?= backend/steersight/vectors/recipes/joy.json
 # Where CPU wheels of torch are; left out, with a word, where it cannot be reached.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
@@ -20,11 +22,11 @@ export STEERSIGHT_MODEL_DIR := $(BUNDLED)
 export STEERSIGHT_DATA_DIR  := $(DATA_DIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-frontend e2e picture types vectors lock clean
+.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-frontend e2e docker-test stranger-test picture types vectors bench doctor lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: HOST PORT MODEL DATA_DIR PYTHON TORCH_INDEX"
+	@echo "  Variables: HOST PORT MODEL DATA_DIR VECTORS RECIPE PYTHON TORCH_INDEX"
 
 run: $(RUN_STAMP) $(PAGE) model ## Set up what is missing and serve the page
 	$(BIN)/steersight serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR) --model $(MODEL)
@@ -78,6 +80,15 @@ stranger-test: ## The README's commands in a bare Debian container with Python, 
 types: $(DEV_STAMP) $(UI_STAMP) ## Regenerate the wire schema and the TypeScript types
 	$(BIN)/python -m steersight.protocol.schema frontend/src/protocol/wire.schema.json
 	cd frontend && npm run --silent gen
+
+vectors: $(RUN_STAMP) model ## Build a steering vector: RECIPE=FILE.json, into VECTORS
+	$(BIN)/python -m steersight.vectors.build --model $(MODEL) --recipe $(RECIPE) --out $(VECTORS)
+
+bench: $(RUN_STAMP) ## Measure the running server
+	$(BIN)/python backend/bench/serving.py --url ws://$(HOST):$(PORT)/ws
+
+doctor: $(RUN_STAMP) ## Check this machine, and say what to do
+	$(BIN)/steersight doctor --port $(PORT) --data-dir $(DATA_DIR)
 
 lock: $(DEV_STAMP) ## Resolve the locks anew from backend/locks/*.in
 	$(BIN)/python backend/scripts/lock.py
