@@ -3,8 +3,7 @@
     python backend/bench/serving.py [--url ws://127.0.0.1:8000/ws] [--tokens 64] [--rounds 3]
 
 Every figure comes over the wire, as a person's page would see it. For each number of simultaneous runs the
-two variants (rows of all metrics sent, no rows sent) take turns, and the table gives the median of the rounds.
-Prints Markdown.
+two variants (rows of all metrics sent, no rows sent) take turns; the table, in Markdown, gives medians.
 """
 
 from __future__ import annotations

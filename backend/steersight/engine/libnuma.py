@@ -36,8 +36,8 @@ def load(folder: Path = Path(sys.prefix, "lib")) -> None:
         copy = folder / NAME
     if not copy.is_file():
         raise LibraryMissingError(
-            f"The CPU engine needs the system library {NAME}, and this machine has none. Install it, with "
-            "`apt-get install libnuma1` (Debian, Ubuntu) or `dnf install numactl-libs` (Fedora), and start again."
+            f"The CPU engine needs the system library {NAME}, and this machine has none. Install "
+            "it with `apt-get install libnuma1` (Debian, Ubuntu) or `dnf install numactl-libs` (Fedora)."
         )
     ctypes.CDLL(str(copy), mode=ctypes.RTLD_GLOBAL)
     # Processes started from here on look there by themselves.
