@@ -77,7 +77,7 @@ def test_a_documented_command(block: Block, server: Server, tmp_path: Path) -> N
         "VECTORS": str(tmp_path),
     }
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block.text.replace("127.0.0.1:8000", address)],
+        ["/bin/bash", "-euo", "pipefail", "-c", block.text.replace("127.0.0.1:8000", address)],
         cwd=ROOT,
         env=os.environ | where,
         capture_output=True,

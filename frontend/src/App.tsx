@@ -7,6 +7,7 @@ import type { Session } from "./session/session";
 import { loadSettings, pageStorage, type Settings, saveSettings } from "./session/settings";
 import { SteeringPanel } from "./steering/SteeringPanel";
 import { ErrorBanner } from "./ui/ErrorBanner";
+import { NoticeBanner } from "./ui/NoticeBanner";
 import { useSignal } from "./ui/useSignal";
 
 export function App({ session }: { session: Session }) {
@@ -30,6 +31,9 @@ export function App({ session }: { session: Session }) {
 				dark={dark}
 				onTheme={() => change({ ...settings, theme: dark ? "light" : "dark" })}
 			/>
+			{session.moved !== null && (
+				<NoticeBanner message={session.moved} onDismiss={() => session.dismissMoved()} />
+			)}
 			{notice?.place === "page" && (
 				<ErrorBanner message={notice.message} onDismiss={() => session.dismiss()} />
 			)}

@@ -46,6 +46,10 @@ class EngineOptions:
     tensor_parallel: int = 1
     kv_cache_gib: int = 1
     """Size of the KV cache on a CPU."""
+    gpu_memory: float = 0.9
+    """Share of each GPU's memory for weights and KV cache."""
+    executor: str = "auto"
+    """vLLM's way to run its ranks: `mp` (processes), `ray` (other machines too), `auto` (vLLM chooses)."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +229,11 @@ class EngineService:
             dtype = "float32" if current_platform.is_cpu() else str(text.dtype).removeprefix("torch.")
         self.model = replace(facts, dtype=dtype)
         report("Building the model's module tree", 0.3)
+        more: dict[str, Any] = {}
+        if not current_platform.is_cpu():
+            more["gpu_memory_utilization"] = options.gpu_memory
+        if options.executor != "auto":
+            more["distributed_executor_backend"] = options.executor
         return SteersightVLLM(
             options.model,
             mode="async",
@@ -233,6 +242,7 @@ class EngineService:
             max_model_len=length,
             max_num_seqs=options.max_runs,
             tensor_parallel_size=options.tensor_parallel,
+            **more,
             additional_config={"steersight": {"channel": address}},
         )
 

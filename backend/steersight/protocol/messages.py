@@ -20,6 +20,7 @@ PROTOCOL_VERSION = 1
 # Limits that the types themselves carry. The rest travels in `welcome.limits`.
 MAX_FRAME_BYTES = 256 * 1024
 MAX_MESSAGES = 256
+MAX_NAME = 64
 MAX_VECTORS = 32
 MAX_STRENGTH = 10.0
 MAX_STOP_STRINGS = 8
@@ -210,6 +211,8 @@ class Welcome(Frame):
     type: Literal["welcome"] = "welcome"
     protocol: int = PROTOCOL_VERSION
     server: str
+    name: Annotated[str, Field(max_length=MAX_NAME)]
+    """What people call this server: tells two replicas apart."""
     epoch: str
     engine: EngineStatus
     model: ModelInfo | None

@@ -40,10 +40,13 @@ class _Close(Exception):  # noqa: N818 - not an error: the way out of both loops
 class Connection:
     """One accepted WebSocket, from `hello` to its end."""
 
-    def __init__(self, socket: WebSocket, engine: EngineService, table: RunTable, epoch: str) -> None:
+    def __init__(
+        self, socket: WebSocket, engine: EngineService, table: RunTable, name: str, epoch: str
+    ) -> None:
         self._socket = socket
         self._engine = engine
         self._table = table
+        self._name = name
         self._epoch = epoch
         self._outbox: deque[Frame] = deque()
         self._wake = asyncio.Event()
@@ -85,7 +88,7 @@ class Connection:
             if frame is not None:
                 self._post(Error(code=ErrorCode.UNEXPECTED, message=REASONS[CloseCode.BAD_HANDSHAKE]))
             raise _Close(CloseCode.BAD_HANDSHAKE)
-        self._post(handshake.welcome(self._engine, self._epoch))
+        self._post(handshake.welcome(self._engine, self._name, self._epoch))
 
     # ------------------------------------------------------------ in
 

@@ -69,10 +69,11 @@ def model_info(engine: EngineService) -> ModelInfo | None:
     return None if engine.model is None else ModelInfo(**vars(engine.model))
 
 
-def welcome(engine: EngineService, epoch: str) -> Welcome:
+def welcome(engine: EngineService, name: str, epoch: str) -> Welcome:
     """The answer to `hello`."""
     return Welcome(
         server=f"steersight/{__version__}",
+        name=name,
         epoch=epoch,
         engine=EngineStatus(**vars(engine.status)),
         model=model_info(engine),

@@ -50,6 +50,7 @@ const welcome: Welcome = {
 	type: "welcome",
 	protocol: 1,
 	server: "test",
+	name: "lab",
 	epoch: "e1",
 	engine: { state: "ready", stage: "Ready.", progress: 1 },
 	model: null,

@@ -104,6 +104,7 @@ export interface Welcome {
 	type: "welcome";
 	protocol: number;
 	server: string;
+	name: string;
 	epoch: string;
 	engine: EngineStatus;
 	model: ModelInfo | null;

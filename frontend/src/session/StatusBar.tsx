@@ -27,6 +27,9 @@ export function StatusBar({ session, dark, onTheme }: StatusBarProps) {
 			>
 				{model?.id ?? ""}
 			</span>
+			<span className="server-name" data-testid="server-name" title="The server's name">
+				{session.server.name}
+			</span>
 			<span className="spring" />
 			<EngineState session={session} />
 			<ConnectionBadge session={session} />

