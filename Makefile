@@ -85,7 +85,7 @@ vectors: $(RUN_STAMP) model ## Build a steering vector: RECIPE=FILE.json, into V
 	$(BIN)/python -m steersight.vectors.build --model $(MODEL) --recipe $(RECIPE) --out $(VECTORS)
 
 bench: $(RUN_STAMP) ## Measure the running server
-	$(BIN)/python backend/bench/serving.py --url ws://$(HOST):$(PORT)/ws
+	$(BIN)/python backend/bench/serving.py --url ws://$(HOST):$(PORT)/ws $(BENCH)
 
 doctor: $(RUN_STAMP) ## Check this machine, and say what to do
 	$(BIN)/steersight doctor --port $(PORT) --data-dir $(DATA_DIR)
