@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,11 @@ from server import OwnServer, Server
 STEP_MS = 60_000
 
 expect.set_options(timeout=STEP_MS)
+
+
+def pytest_configure() -> None:
+    """A run that is told to end ends as with Ctrl-C: the server and the browser go with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 # ------------------------------------------------------------------ the server
