@@ -7,8 +7,16 @@ import contextlib
 import importlib.metadata
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from . import __version__, config
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses with one line; argparse would print the whole usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def versions() -> str:
@@ -23,9 +31,7 @@ def versions() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="steersight", description="Watch and steer a language model while it writes."
-    )
+    parser = Parser(prog="steersight", description="Watch and steer a language model while it writes.")
     parser.add_argument("--version", action="version", version=versions())
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser(

@@ -72,6 +72,12 @@ def executor(text: str) -> str:
     return text
 
 
+class FromEnvironment(str):
+    """A default that a variable has set: parsed like a flag's value, and an error names the variable."""
+
+    __slots__ = ()
+
+
 Flag = Callable[..., None]
 
 
@@ -80,9 +86,17 @@ def flags_of(parser: argparse.ArgumentParser) -> Flag:
 
     def flag(name: str, default: str, text: str, kind: Callable[[str], object] = str) -> None:
         variable = "STEERSIGHT_" + name.upper().replace("-", "_")
-        parser.add_argument(
-            f"--{name}", type=kind, default=os.environ.get(variable, default), help=f"{text} [{variable}]"
-        )
+
+        def parse(value: str) -> object:
+            try:
+                return kind(value)
+            except argparse.ArgumentTypeError as error:
+                if isinstance(value, FromEnvironment):
+                    raise argparse.ArgumentTypeError(f"{error} It was set by {variable}.") from None
+                raise
+
+        chosen = FromEnvironment(os.environ[variable]) if variable in os.environ else default
+        parser.add_argument(f"--{name}", type=parse, default=chosen, help=f"{text} [{variable}]")
 
     return flag
 

@@ -84,7 +84,17 @@ def processor(facts: Facts) -> Finding:
             else ""
         )
         return Finding(level, "processor", "; ".join(facts.gpus), advice)
-    if facts.machine == "x86_64" and "avx2" not in facts.cpu_flags:
+    if "vllm" in facts.packages:
+        advice = (
+            "The CUDA engine is installed and needs one. Check that `nvidia-smi` finds it (in a container: "
+            "profile gpu), or run `make clean setup` for the CPU engine."
+        )
+        return Finding("problem", "processor", "no GPU", advice)
+    if facts.machine != "x86_64":
+        return Finding(
+            "note", "processor", f"no GPU; CPU of kind {facts.machine}", "Its speed has not been tried."
+        )
+    if "avx2" not in facts.cpu_flags:
         advice = "The CPU engine needs AVX2. Use a newer machine, or a GPU."
         return Finding("problem", "processor", "no GPU, no AVX2", advice)
     more = [name for flag, name in (("avx512f", "AVX-512"), ("amx_tile", "AMX")) if flag in facts.cpu_flags]
@@ -129,6 +139,11 @@ def shared_memory(facts: Facts) -> Finding:
 
 def port(facts: Facts) -> Finding:
     """Whether the server could listen."""
+    if facts.host_trouble is not None:
+        says = f"cannot listen at {facts.host}: {facts.host_trouble}"
+        return Finding(
+            "problem", "port", says, "Use 127.0.0.1, or another address of this machine, with --host."
+        )
     if facts.port_used_by is None:
         return Finding("ok", "port", f"{facts.port} is free")
     says = f"{facts.port} is taken by {facts.port_used_by}"

