@@ -53,6 +53,10 @@ METRICS = [
         unit="L2",
         transform="log2",
         scale=m.ColorScale(kind="sequential", lo=None, hi=None),
+        family="residual",
+        cost="a few operations",
+        default=True,
+        error=None,
     ),
     m.MetricInfo(
         id="cosine_below",
@@ -61,6 +65,10 @@ METRICS = [
         unit="",
         transform="linear",
         scale=m.ColorScale(kind="diverging", lo=-1.0, hi=1.0, mid=0.0),
+        family="own",
+        cost="one call",
+        default=False,
+        error="ValueError: the probe's file is gone",
     ),
 ]
 LIMITS = m.Limits(
@@ -105,7 +113,9 @@ def client_frames() -> dict[str, m.Frame]:
                 repetition_penalty=1.1,
             ),
             strengths={"joy": 0.15, "french": -0.125, "sae:1024": 1e-3},
-            metrics=["residual_norm", "cosine_below"],
+            metrics=["residual_norm", "projection_before:sae:1024"],
+            lens=m.LensOptions(stride=4, top=20),
+            entropy=True,
             prompt_rows=False,
         ),
         "start_without_rows": m.Start(id="quiet", messages=[question], metrics=[]),
@@ -151,14 +161,17 @@ def server_frames() -> dict[str, m.Frame]:
             limits=LIMITS,
         ),
         "engine_loading": m.Engine(
-            state="loading", stage="Starting the worker.", progress=0.125, model=None, vectors=[]
+            state="loading", stage="Starting the worker.", progress=0.125, model=None, metrics=[], vectors=[]
         ),
-        "engine_ready": m.Engine(state="ready", stage="Ready.", progress=1.0, model=MODEL, vectors=VECTORS),
+        "engine_ready": m.Engine(
+            state="ready", stage="Ready.", progress=1.0, model=MODEL, metrics=METRICS, vectors=VECTORS
+        ),
         "engine_failed": m.Engine(
             state="failed",
             stage="The model folder “/models/x” has no config.json.",
             progress=0.0,
             model=None,
+            metrics=[],
             vectors=[],
         ),
         "started": m.Started(
@@ -176,7 +189,7 @@ def server_frames() -> dict[str, m.Frame]:
             run="c1-8", seq=1, id="quiet", prompt=m.Prompt(ids=[1], texts=["x"], spans=[]), metrics=[]
         ),
         "tokens_one": m.Tokens(
-            run="c1-7", seq=2, start=5, ids=[504], texts=["The"], logprobs=[-0.6931471805599453]
+            run="c1-7", seq=2, start=5, ids=[504], texts=["The"], logprobs=[-0.6931471805599453], ranks=[1]
         ),
         "tokens_several": m.Tokens(
             run="c1-7",
@@ -185,8 +198,9 @@ def server_frames() -> dict[str, m.Frame]:
             ids=[128, 32_768, 4_294_967_296, 2],
             texts=["", "🏴‍☠️", " Paris", "<|im_end|>"],
             logprobs=[None, -12.5, -0.0, None],
+            ranks=[None, 49152, 1, None],
         ),
-        "tokens_none": m.Tokens(run="c1-7", seq=3, start=6, ids=[], texts=[], logprobs=[]),
+        "tokens_none": m.Tokens(run="c1-7", seq=3, start=6, ids=[], texts=[], logprobs=[], ranks=[]),
         "rows": m.Rows(
             run="c1-7",
             seq=4,
@@ -196,9 +210,18 @@ def server_frames() -> dict[str, m.Frame]:
             metrics=["residual_norm", "cosine_below"],
             layers=3,
             data=ROW_DATA,
+            entropy=struct.pack("<2e", 0.5, 2.25),
         ),
         "rows_none": m.Rows(
-            run="c1-7", seq=5, start=0, count=0, revs=[], metrics=["residual_norm"], layers=3, data=b""
+            run="c1-7",
+            seq=5,
+            start=0,
+            count=0,
+            revs=[],
+            metrics=["residual_norm"],
+            layers=3,
+            data=b"",
+            entropy=None,
         ),
         "rows_beyond_one_length_byte": m.Rows(
             run="c1-7",
@@ -209,6 +232,19 @@ def server_frames() -> dict[str, m.Frame]:
             metrics=["residual_norm", "cosine_below"],
             layers=6,
             data=ROW_DATA * 11,
+            entropy=None,
+        ),
+        "lens": m.Lens(
+            run="c1-7",
+            seq=7,
+            start=33,
+            count=1,
+            layers=[0, 2],
+            top=2,
+            ids=struct.pack("<4i", 504, 1, 2**31 - 1, 7),
+            probabilities=struct.pack("<4e", 0.5, 0.25, 1.0, 0.0),
+            new_ids=[504, 7],
+            new_texts=["The", " é"],
         ),
         "applied": m.Applied(run="c1-7", seq=7, rev=3, position=41),
         "gap": m.Gap(run="c1-7", seq=2**32, start=42, count=8149),

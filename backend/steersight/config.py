@@ -30,6 +30,8 @@ class Settings:
     kv_cache_gib: int
     gpu_memory: float
     executor: str
+    metrics: tuple[str, ...]
+    layout: str
     name: str
 
 
@@ -69,6 +71,26 @@ def executor(text: str) -> str:
         raise argparse.ArgumentTypeError(
             "Ray is not installed here. Install it in the server's environment with `pip install ray`."
         )
+    return text
+
+
+def files(text: str) -> tuple[str, ...]:
+    """Paths of files that exist, made absolute: the engine's processes may run elsewhere."""
+    paths = [Path(part).expanduser().resolve() for part in text.split(os.pathsep) if part]
+    for path in paths:
+        if not path.is_file():
+            raise argparse.ArgumentTypeError(f"There is no file {path}.")
+    return tuple(map(str, paths))
+
+
+def layout(text: str) -> str:
+    """A layout template, checked here because the engine would fail late."""
+    from .engine.layout import parse_template
+
+    try:
+        parse_template(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return text
 
 
@@ -139,6 +161,19 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     flag("kv-cache-gib", "1", "Size of the KV cache on a CPU, in GiB.", number(int, 1, INFINITY))
     flag("gpu-memory", "0.9", "Share of each GPU's memory to use.", number(float, 0, 1, more_than_low=True))
     flag("executor", "auto", "How vLLM runs its ranks: auto, mp or ray (several machines).", executor)
+    flag(
+        "metrics",
+        "",
+        f"Python files with metrics of your own, separated by {os.pathsep!r}; they run in the server.",
+        files,
+    )
+    flag(
+        "layout",
+        "",
+        "Where a model's layers are, when it is not known: "
+        "layers=PATH,form=pair|single,attention=NAME,norm=PATH.",
+        layout,
+    )
     flag("name", "", "What the page calls this server; the host's name where none is given.", server_name)
 
 
@@ -159,5 +194,6 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         host=arguments.host, port=arguments.port, model=model, data_dir=data_dir, ui=Path(arguments.ui),
         dtype=arguments.dtype, max_model_len=arguments.max_model_len, max_runs=arguments.max_runs,
         tensor_parallel=arguments.tensor_parallel, kv_cache_gib=arguments.kv_cache_gib,
-        gpu_memory=arguments.gpu_memory, executor=arguments.executor, name=arguments.name,
+        gpu_memory=arguments.gpu_memory, executor=arguments.executor, metrics=arguments.metrics,
+        layout=arguments.layout, name=arguments.name,
     )  # fmt: skip

@@ -52,8 +52,9 @@ class Collected:
 
     async def run(self, name: str, strengths: dict[str, float], tokens: int = 64) -> Collected:
         request = GenerateRequest(
-            name, self.prompt, {"max_tokens": tokens, "temperature": 0.0}, strengths, True
-        )
+            name, self.prompt, {"max_tokens": tokens, "temperature": 0.0}, strengths, True,
+            ["residual_norm", "update_norm", "cosine_below"],
+        )  # fmt: skip
         async for step in self.server.engine.generate(request, self._take):
             self.reply += step.ids
             if step.finished:

@@ -7,11 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersight.engine.channel import RowSender, StepRows, pack, unpack
+from steersight.engine.channel import RowBlock, RowSender, StepRows, pack, unpack
 from steersight.engine.layout import Layout
 from steersight.engine.lens import Lens, Plan, VectorBank
+from steersight.metrics import Registry
 
 HIDDEN = 8
+METRICS = ["residual_norm", "update_norm", "cosine_below"]
 
 
 class Outbox:
@@ -29,13 +31,21 @@ class Outbox:
 def make_lens(outbox: Outbox | None = None) -> Lens:
     direction = torch.zeros(HIDDEN)
     direction[0] = 1.0
-    bank = VectorBank.build({"v": {1: direction}}, torch.device("cpu"))
+    bank = VectorBank.build({"v": {1: direction}}, 2, torch.device("cpu"))
     sender: RowSender | None = outbox  # type: ignore[assignment]  # same put, no socket
-    return Lens(Layout("in", {"l0": 0, "l1": 1}), bank, torch.device("cpu"), sender)
+    layers = [torch.nn.Identity(), torch.nn.Identity()]
+    layout = Layout(layers, "pair", attention=None, final=[], unembed=lambda stream: stream)
+    return Lens(
+        layout, bank, torch.device("cpu"), sender, registry=Registry([("v", "v")]), hidden_size=HIDDEN,
+        max_tokens=64, max_runs=8, dtype=torch.float32,
+    )  # fmt: skip
 
 
 def options(run: str, strengths: dict[str, float] | None = None, first_row: int = 0) -> dict[str, object]:
-    return {"run": run, "strengths": strengths or {}, "first_row": first_row}
+    return {
+        "run": run, "strengths": strengths or {}, "first_row": first_row, "metrics": METRICS,
+        "entropy": False, "lens_stride": 0, "lens_top": 0,
+    }  # fmt: skip
 
 
 def step(lens: Lens, *spans: tuple[str, int, int]) -> Plan:
@@ -99,10 +109,10 @@ def test_numbers_and_steering_of_one_step() -> None:
     generator = torch.Generator().manual_seed(1)
     entering, h0, r0, h1, r1 = (torch.randn(3, HIDDEN, generator=generator) for _ in range(5))
     before = h1.clone()
-    lens.enter(((None, entering), {}))
+    lens.enter((None, entering), {})
     lens.layer(0, (h0, r0))
     lens.layer(1, (h1, r1))
-    lens.finish()
+    lens.forwarded()
     pushed = before + r1
     norm = pushed[1].norm()
     assert torch.equal(h1[[0, 2]], before[[0, 2]]), "an unsteered token was touched"
@@ -110,6 +120,7 @@ def test_numbers_and_steering_of_one_step() -> None:
     (parts,) = [pack(item, 0) for item in outbox.steps]
     blocks = unpack(parts)
     assert isinstance(blocks, list)
+    blocks = [block for block in blocks if isinstance(block, RowBlock)]
     assert [(b.run, b.start, b.revs) for b in blocks] == [("a", 0, [0, 0]), ("b", 0, [0])]
     values = np.concatenate([block.values for block in blocks])
     after = h1 + r1

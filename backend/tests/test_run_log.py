@@ -17,7 +17,7 @@ def grow(log: RunLog, kind: str) -> None:
     tokens = sum(len(e.ids) for e in log.events if isinstance(e, TokensEvent))
     rows = sum(len(e.revs) for e in log.events if isinstance(e, RowsEvent))
     if kind == "t":
-        log.append(TokensEvent(tokens, [tokens], [f"<{tokens}>"], [None]))
+        log.append(TokensEvent(tokens, [tokens], [f"<{tokens}>"], [None], [None]))
     elif kind == "r":
         values = np.full((2, 1, 3), rows, dtype="<f2")
         values[1] += 1

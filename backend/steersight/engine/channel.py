@@ -4,10 +4,13 @@ The worker must never wait for the server. `RowSender` hands finished steps to a
 queue; when the queue or the socket is full the step's rows are dropped and counted, and the server, which
 counts positions, reports the hole as a `gap`. `RowReceiver` is the server's end.
 
-A step message has two parts: a msgpack map {kind: "rows", metrics, layers, dropped,
-runs: [[run, start, [rev, ...]], ...]} and the values, fp32 little endian, C order
-[tokens, metrics, layers], runs one after the other. A stage message has one part,
-{kind: "stage", stage, progress}.
+A step message is a msgpack map and then the arrays it names, little endian and in C order:
+{kind: "rows", runs: [[run, start, [rev, ...]], ...], bare: [the same, without numbers], metrics, layers,
+dropped,
+failed: {metric: error}, arrays: [name, ...], top: {runs: [[run, position], ...], layers, k} or null}.
+`values` is fp32 [tokens, metrics, layers], runs one after the other; `entropy` fp32 [tokens]; `top_ids` int32
+and `top_probabilities` fp32 [runs, layers, k]. A stage message has one part, {kind: "stage", stage,
+progress}.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import zmq
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
 # Steps that may wait for the sender thread, and messages that may wait in ZeroMQ: some seconds of a fast GPU.
@@ -30,19 +34,74 @@ QUEUED_STEPS = 1024
 
 
 @dataclass
-class StepRows:
-    """What one step produced, before it is packed.
+class TopTokens:
+    """The likeliest next tokens by the logit lens, for the newest position of some runs."""
 
-    `values` is a callable because on CUDA the copy to the host may still be under way when the step is
-    queued: the sender thread waits for it, the forward pass does not.
+    runs: list[tuple[str, int]]
+    """(run, position)"""
+    layers: list[int]
+    ids: Any
+    """[runs, layers, k] int32, likeliest first"""
+    probabilities: Any
+    """[runs, layers, k] fp32"""
+
+
+@dataclass
+class StepRows:
+    """What one step produced. Tensors of the worker's device until `to_host`, then what makes them arrays.
+
+    On CUDA the copy to the host may still be under way when the step is queued: the sender thread waits for
+    it, the forward pass does not.
     """
 
     runs: list[tuple[str, int, list[int]]]
     """(run, first position, revision per row), in the order of the values."""
+    bare: list[tuple[str, int, list[int]]]
+    """The same of runs that asked for no numbers."""
     metrics: list[str]
     layers: int
-    values: Callable[[], NDArray[np.float32]]
-    """[tokens, metrics, layers] fp32."""
+    values: Any
+    """[tokens, metrics, layers] fp32; None when all runs are bare."""
+    entropy: Any = None
+    """[tokens] fp32, NaN where not known; None when nobody asked."""
+    top: TopTokens | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+    """Metrics that are switched off, and why."""
+
+    def to_host(self) -> StepRows:
+        """Start the copies now, in place of the tensors the functions that wait for them."""
+        self.values = _to_host(self.values)
+        self.entropy = _to_host(self.entropy)
+        if self.top is not None:
+            self.top.ids = _to_host(self.top.ids)
+            self.top.probabilities = _to_host(self.top.probabilities)
+        return self
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """By name, once the copies have ended."""
+        waiting = {"values": self.values, "entropy": self.entropy}
+        if self.top is not None:
+            waiting |= {"top_ids": self.top.ids, "top_probabilities": self.top.probabilities}
+        return {name: wait() for name, wait in waiting.items() if wait is not None}
+
+
+def _to_host(tensor: torch.Tensor | None) -> Callable[[], NDArray[Any]] | None:
+    import torch
+
+    if tensor is None:
+        return None
+    if tensor.device.type == "cpu":
+        return tensor.contiguous().numpy
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def wait() -> NDArray[Any]:
+        copied.synchronize()
+        return host.numpy()
+
+    return wait
 
 
 @dataclass(frozen=True)
@@ -53,8 +112,31 @@ class RowBlock:
     start: int
     revs: list[int]
     metrics: list[str]
+    """What the step computed; it may be more than this run asked for."""
     values: NDArray[np.float32]
-    """[rows, metrics, layers] fp32, not yet transformed."""
+    """[rows, metrics, layers] fp32, not yet transformed; NaN where not computed."""
+    entropy: NDArray[np.float32] | None = None
+    """[rows] fp32 nats: of the distribution that the token after each row was drawn from."""
+    top: TopBlock | None = None
+
+
+@dataclass(frozen=True)
+class TopBlock:
+    """The logit lens' likeliest tokens for the last row of a block."""
+
+    position: int
+    layers: list[int]
+    ids: NDArray[np.int32]
+    """[layers, k], likeliest first"""
+    probabilities: NDArray[np.float32]
+    """[layers, k]"""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Metrics that raised in the worker and are switched off: id -> error."""
+
+    metrics: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -112,26 +194,54 @@ def pack(item: StepRows | Stage, dropped: int) -> list[bytes]:
     """One step or stage as the parts of a ZeroMQ message."""
     if isinstance(item, Stage):
         return [msgpack.packb({"kind": "stage", "stage": item.stage, "progress": item.progress})]
+    arrays = item.arrays()
     head = {
-        "kind": "rows", "runs": item.runs, "metrics": item.metrics, "layers": item.layers, "dropped": dropped,
+        "kind": "rows", "runs": item.runs, "bare": item.bare, "metrics": item.metrics, "layers": item.layers,
+        "dropped": dropped, "failed": item.failed, "arrays": list(arrays),
+        "top": item.top and {
+            "runs": item.top.runs, "layers": item.top.layers, "k": arrays["top_ids"].shape[-1],
+        },
     }  # fmt: skip
-    return [msgpack.packb(head), item.values().tobytes()]
+    return [msgpack.packb(head), *(array.tobytes() for array in arrays.values())]
 
 
-def unpack(parts: list[bytes]) -> Stage | list[RowBlock]:
+def unpack(parts: list[bytes]) -> Stage | list[RowBlock | Failed]:
     """The inverse of `pack`: the blocks of all runs of one step, or a loading stage."""
     import numpy as np
 
     head: dict[str, Any] = msgpack.unpackb(parts[0])
     if head["kind"] == "stage":
         return Stage(head["stage"], head["progress"])
-    values = np.frombuffer(parts[1], dtype="<f4").reshape(-1, len(head["metrics"]), head["layers"])
-    blocks: list[RowBlock] = []
+    metrics, layers = head["metrics"], head["layers"]
+    raw = dict(zip(head["arrays"], parts[1:], strict=True))
+    entropy = np.frombuffer(raw["entropy"], dtype="<f4") if "entropy" in raw else None
+    tops = _unpack_top(head["top"], raw) if head["top"] else {}
+    found: list[RowBlock | Failed] = []
+    if head["failed"]:
+        found.append(Failed(head["failed"]))
+    for run, start, revs in head["bare"]:
+        found.append(RowBlock(run, start, revs, [], np.empty((len(revs), 0, layers), dtype=np.float32)))
+    rows = sum(len(revs) for _, _, revs in head["runs"])
+    values = np.frombuffer(raw.get("values", b""), dtype="<f4").reshape(rows, len(metrics), layers)
     offset = 0
     for run, start, revs in head["runs"]:
-        blocks.append(RowBlock(run, start, revs, head["metrics"], values[offset : offset + len(revs)]))
+        mine = slice(offset, offset + len(revs))
+        known = None if entropy is None else entropy[mine]
+        found.append(RowBlock(run, start, revs, metrics, values[mine], known, tops.get(run)))
         offset += len(revs)
-    return blocks
+    return found
+
+
+def _unpack_top(head: dict[str, Any], raw: dict[str, bytes]) -> dict[str, TopBlock]:
+    import numpy as np
+
+    shape = (len(head["runs"]), len(head["layers"]), head["k"])
+    ids = np.frombuffer(raw["top_ids"], dtype="<i4").reshape(shape)
+    probabilities = np.frombuffer(raw["top_probabilities"], dtype="<f4").reshape(shape)
+    return {
+        run: TopBlock(position, head["layers"], ids[index], probabilities[index])
+        for index, (run, position) in enumerate(head["runs"])
+    }
 
 
 class RowReceiver:
@@ -145,7 +255,7 @@ class RowReceiver:
         self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.bind(address)
 
-    async def receive(self) -> Stage | list[RowBlock]:
+    async def receive(self) -> Stage | list[RowBlock | Failed]:
         """Wait for the next message."""
         return unpack(await self._socket.recv_multipart())
 

@@ -1,22 +1,53 @@
-"""Where the decoder layers are in a vLLM model, and how to read the residual stream around them.
+"""Where the decoder layers, the final norm and the unembedding are in a vLLM model.
 
-vLLM's Llama-like decoder layers take `(positions, hidden_states, residual)` and return
-`(hidden_states, residual)`: the residual stream after the layer is the sum of the two, and what is added to
-`hidden_states` is added to the stream. A model whose layers do anything else is refused when it loads:
-summing the wrong two tensors would draw a plausible, wrong heatmap.
+Two forms of decoder layer exist in vLLM:
+
+pair    takes `(positions, hidden_states, residual)` and returns `(hidden_states, residual)`: the residual
+stream
+        after the layer is the sum of the two, and what is added to `hidden_states` is added to the stream.
+single  takes `hidden_states` and returns the stream itself, as a tensor or first in a tuple. vLLM's
+Transformers
+        backend adds a leading batch axis of 1.
+
+Which form a layer has is read from its signature; which of its modules says what attention adds, from a table
+of layer classes that were compared with transformers. A layer that is not in the table is refused unless the
+`--layout` template describes it. And whatever was found is proved before the first run (`Proof`): a wrong
+pair of tensors would draw a plausible, wrong heatmap.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
 
-ROOT = "model"
-"""Name NNsight gives the root of the module tree in the worker."""
+Form = Literal["pair", "single"]
+
+ATTENTION = {
+    # vLLM's own classes and, where vLLM serves a model through transformers, transformers' classes of the
+    # same name.
+    "LlamaDecoderLayer": "self_attn",
+    "MistralDecoderLayer": "self_attn",
+    "Qwen2DecoderLayer": "self_attn",
+    "Qwen3DecoderLayer": "self_attn",
+    "Phi3DecoderLayer": "self_attn",
+    "MixtralDecoderLayer": "self_attn",
+    "OPTDecoderLayer": "self_attn",
+    "GPT2Block": "attn",
+    "GPTNeoXLayer": "attention",
+    # What attention adds is normalised once more before it is added.
+    "Gemma2DecoderLayer": "post_attention_layernorm",
+    "Gemma3DecoderLayer": "post_attention_layernorm",
+    "Olmo2DecoderLayer": "post_attention_layernorm",
+}
+"""Layer class -> its module whose output attention adds to the stream."""
+
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm")
+TEMPLATE_KEYS = ("layers", "form", "attention", "norm")
 
 
 class UnsupportedModelError(RuntimeError):
@@ -25,60 +56,276 @@ class UnsupportedModelError(RuntimeError):
 
 @dataclass(frozen=True)
 class Layout:
-    """The places the lens attaches to, as NNsight location names."""
+    """The modules of one loaded model that the lens attaches to."""
 
-    entry: str
-    """Input of the first decoder layer: where the embeddings enter the stream."""
-    layers: dict[str, int]
-    """Output location of each decoder layer -> its index."""
+    layers: list[torch.nn.Module]
+    """The decoder layers, 0 first."""
+    form: Form
+    attention: list[torch.nn.Module] | None
+    """Per layer the module whose output attention adds to the stream; None where the layer's update is not
+    the sum of its parts."""
+    final: list[torch.nn.Module]
+    """Modules between the last layer's stream and the unembedding, in order: the final norm, mostly."""
+    unembed: Callable[[torch.Tensor], Any]
+    """[tokens, hidden_size] -> [tokens, vocab_size] logits; on tensor-parallel ranks but the first maybe
+    None."""
 
     @property
     def count(self) -> int:
+        """Number of decoder layers."""
         return len(self.layers)
 
+    def entering(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+        """The residual stream before a layer, from the call of the first one: [tokens, hidden_size]."""
+        if "hidden_states" in kwargs:
+            hidden: torch.Tensor = kwargs["hidden_states"]
+        else:
+            hidden = args[1] if self.form == "pair" else args[0]
+        return _flat(hidden)
 
-def find_layout(model: Any, expected_layers: int) -> Layout:
-    """Find the decoder layers of a loaded vLLM model.
+    def leaving(self, output: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """A layer's output as (hidden, residual), each [tokens, hidden_size]; no residual in the single form.
+
+        The stream is their sum; what is added to `hidden` in place is added to the stream.
+        """
+        if self.form == "pair":
+            return output[0], output[1]
+        return _flat(output[0] if isinstance(output, tuple) else output), None
+
+    def finish(self, stream: torch.Tensor) -> torch.Tensor:
+        """From the last layer's stream to what is unembedded; [tokens, hidden_size] both."""
+        for module in self.final:
+            stream = _first(module(stream))
+        return stream
+
+
+def _first(output: Any) -> Any:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _flat(hidden: torch.Tensor) -> torch.Tensor:
+    return hidden[0] if hidden.dim() == 3 else hidden
+
+
+def part(output: Any) -> torch.Tensor:
+    """What a part of a layer adds to the stream, from its module's output: [tokens, hidden_size]."""
+    return _flat(_first(output))
+
+
+def parse_template(text: str) -> dict[str, str]:
+    """`layers=PATH,form=pair|single,attention=NAME,norm=PATH` as a map; raises ValueError with a sentence."""
+    found: dict[str, str] = {}
+    for item in filter(None, (piece.strip() for piece in text.split(","))):
+        key, equals, value = (word.strip() for word in item.partition("="))
+        if key not in TEMPLATE_KEYS or not equals or not value:
+            raise ValueError(f"{item!r} is not one of {', '.join(f'{key}=...' for key in TEMPLATE_KEYS)}.")
+        found[key] = value
+    if found.get("form", "pair") not in ("pair", "single"):
+        raise ValueError(f"form={found['form']} is neither pair nor single.")
+    if found and "layers" not in found:
+        raise ValueError("A layout must say where the layers are, such as layers=model.layers.")
+    return found
+
+
+def find_layout(model: Any, expected_layers: int, template: str = "") -> Layout:
+    """Find the places of a loaded vLLM model.
 
     Args:
-        model: the torch module vLLM loaded.
+        model: the torch module that vLLM loaded.
         expected_layers: number of decoder layers by the model's configuration.
+        template: `--layout`, which overrides what would be found; see `parse_template`.
 
     Raises:
-        UnsupportedModelError: no list of that many layers, or layers with another signature.
+        UnsupportedModelError: not laid out in a way that is known, with a sentence that says what was found.
     """
-    import torch
-
     name = type(model).__name__
-    candidates = [
-        (path, module)
-        for path, module in model.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module) == expected_layers
-    ]
-    if len(candidates) != 1:
+    said = parse_template(template)
+    path, layers = _layers(model, name, expected_layers, said.get("layers"))
+    kinds = {type(layer).__name__ for layer in layers}
+    if len(kinds) != 1:
         raise UnsupportedModelError(
-            f"{name} has {len(candidates)} lists of {expected_layers} layers, so it is not clear which one "
-            "is the decoder. Steersight reads models laid out like Llama; serve one of those."
+            f"{name} mixes layers of the kinds {', '.join(sorted(kinds))}, which Steersight does not know. "
+            f"Serve "
+            "another model."
         )
-    path, layers = candidates[0]
-    for layer in layers:
-        parameters = list(inspect.signature(type(layer).forward).parameters)
-        if parameters[:4] != ["self", "positions", "hidden_states", "residual"]:
-            raise UnsupportedModelError(
-                f"{type(layer).__name__} of {name} takes {parameters[1:]}, not (positions, hidden_states, "
-                "residual), so its residual stream cannot be read yet. Serve a Llama-like model."
-            )
+    (kind,) = kinds
+    form = said.get("form") or _form(name, layers[0], kind)
+    if kind not in ATTENTION and not said:
+        raise UnsupportedModelError(
+            f"{name} is made of {kind}, which nobody has compared with transformers yet. If its layers "
+            f"work like "
+            f"Llama's, start with --layout layers={path},form={form} and check what you see."
+        )
+    parent, _, _ = path.rpartition(".")
+    owner = model.get_submodule(parent) if parent else model
     return Layout(
-        entry=f"{ROOT}.{path}.0.input",
-        layers={f"{ROOT}.{path}.{index}.output": index for index in range(expected_layers)},
+        layers=list(layers),
+        form="pair" if form == "pair" else "single",
+        attention=_attention(layers, said.get("attention") or ("" if said else ATTENTION[kind])),
+        final=_final(model, owner, said.get("norm")),
+        unembed=model.compute_logits,
     )
 
 
-def stream_entering(value: tuple[tuple[Any, ...], dict[str, Any]]) -> torch.Tensor:
-    """The residual stream before the first layer, from its call's `(args, kwargs)`.
+def _layers(model: Any, name: str, expected: int, path: str | None) -> tuple[str, Any]:
+    import torch
 
-    Returns: [tokens, hidden_size] fp32, a copy, because vLLM's fused norm later adds into the same memory.
+    found = {
+        where: module
+        for where, module in model.named_modules()
+        if isinstance(module, torch.nn.ModuleList)
+        and (where == path if path is not None else len(module) == expected)
+    }
+    if path is not None and path not in found:
+        raise UnsupportedModelError(f"{name} has no list of layers at {path!r}. Correct layers= of --layout.")
+    if len(found) != 1:
+        places = ", ".join(found) or "nowhere"
+        raise UnsupportedModelError(
+            f"{name} should have one list of {expected} layers and has {len(found)} ({places}). Say which "
+            f"one is "
+            "the decoder with --layout layers=PATH."
+        )
+    ((where, layers),) = found.items()
+    if len(layers) != expected:
+        raise UnsupportedModelError(
+            f"{name} has {len(layers)} layers at {where}, and its configuration names {expected}. A part "
+            f"of the "
+            "model would stay unseen."
+        )
+    return where, layers
+
+
+def _form(name: str, layer: Any, kind: str) -> Form:
+    parameters = list(inspect.signature(type(layer).forward).parameters)[1:]
+    if parameters[:3] == ["positions", "hidden_states", "residual"]:
+        return "pair"
+    if parameters[:1] == ["hidden_states"]:
+        return "single"
+    raise UnsupportedModelError(
+        f"{kind} of {name} takes ({', '.join(parameters)}), and Steersight reads layers that take "
+        f"(positions, "
+        "hidden_states, residual) or (hidden_states). Serve another model."
+    )
+
+
+def _attention(layers: Any, name: str) -> list[torch.nn.Module] | None:
+    if not name:
+        return None
+    if any(getattr(layer, "do_layer_norm_before", True) is False for layer in layers):
+        return None  # OPT-350m normalises the stream itself, so no part is simply added
+    modules = [getattr(layer, name, None) for layer in layers]
+    if any(module is None for module in modules):
+        raise UnsupportedModelError(
+            f"{type(layers[0]).__name__} has no {name!r}, where attention's part should be read. Correct "
+            "attention= of --layout, or leave it out and do without the split by part."
+        )
+    return [module for module in modules if module is not None]
+
+
+def _final(model: Any, owner: Any, path: str | None) -> list[torch.nn.Module]:
+    if path is not None:
+        return [model.get_submodule(path)]
+    norms = [getattr(owner, name) for name in FINAL_NORMS if getattr(owner, name, None) is not None]
+    # OPT goes from its hidden size to that of its embeddings before it unembeds.
+    more = [module] if (module := getattr(owner, "project_out", None)) is not None else []
+    return [*norms[:1], *more]
+
+
+class Proof:
+    """Watches one forward pass and says whether the layout is right.
+
+    What is held against what: the stream after each layer is the one that enters the next, every layer runs
+    once and in order, and the final norm of the last layer's stream is what the model returns to be
+    unembedded.
+
+    `kernels` are the modules that would read a KV cache. Before there is one they leave their output as it
+    lies in memory, so they are made to give zeros.
     """
-    args, kwargs = value
-    hidden: torch.Tensor = kwargs["hidden_states"] if "hidden_states" in kwargs else args[1]
-    return hidden.float().clone()
+
+    def __init__(self, layout: Layout, model: Any, kernels: list[torch.nn.Module]) -> None:
+        self.layout = layout
+        self._seen: list[int] = []
+        self._last: torch.Tensor | None = None
+        self._broken = ""
+        self._result: torch.Tensor | None = None
+        self._handles = [
+            model.register_forward_hook(self._take_result),
+            *(layer.register_forward_hook(self._taker(index)) for index, layer in enumerate(layout.layers)),
+            *(
+                layer.register_forward_pre_hook(self._checker(index), with_kwargs=True)
+                for index, layer in enumerate(layout.layers)
+            ),
+        ]
+
+        self._kernels = [(kernel, vars(kernel).get("forward")) for kernel in kernels]
+        for kernel in kernels:
+            # Not a hook: the Transformers backend calls `forward` by name.
+            kernel.forward = _zeroing(kernel.forward)
+
+    def _taker(self, index: int) -> Callable[..., None]:
+        def take(_module: Any, _args: Any, output: Any) -> None:
+            hidden, residual = self.layout.leaving(output)
+            self._last = (hidden if residual is None else hidden + residual).clone()
+            self._seen.append(index)
+
+        return take
+
+    def _checker(self, index: int) -> Callable[..., None]:
+        def check(_module: Any, args: Any, kwargs: Any) -> None:
+            if index == 0 or self._last is None:
+                return
+            hidden = self.layout.entering(args, kwargs)
+            if self.layout.form == "pair":
+                hidden = hidden + (kwargs["residual"] if "residual" in kwargs else args[2])
+            if not _same(hidden, self._last):
+                self._broken = f"what enters layer {index} is not what layer {index - 1} left"
+
+        return check
+
+    def _take_result(self, _module: Any, _args: Any, output: Any) -> None:
+        self._result = _first(output).clone()
+
+    def conclude(self) -> None:
+        """Take the hooks off; raises UnsupportedModelError where the layout does not hold."""
+        import torch
+
+        for handle in self._handles:
+            handle.remove()
+        for kernel, forward in self._kernels:
+            if forward is None:
+                del kernel.forward
+            else:
+                kernel.forward = forward
+        problem = self._broken
+        if self._seen != list(range(self.layout.count)):
+            problem = f"the layers ran in the order {self._seen}"
+        elif self._last is None or self._result is None:
+            problem = "nothing came out"
+        elif not problem:
+            with torch.inference_mode():
+                if not _same(self.layout.finish(self._last), self._result):
+                    problem = "the final norm of the last layer's stream is not what the model goes on with"
+        if problem:
+            raise UnsupportedModelError(
+                f"The layout of this model does not hold: {problem}. The lens would show wrong numbers, so "
+                f"the model "
+                "is not served. Describe it with --layout, or serve another."
+            )
+
+
+def _zeroing(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs).zero_()
+
+    return run
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal but for the rounding of one addition and one norm in the model's own type."""
+    import torch
+
+    tolerance = 1e-4 if one.dtype == torch.float32 else 4e-2
+    if one.shape != other.shape:
+        return False
+    scale = float(other.float().abs().max()) + 1e-12
+    return float((one.float() - other.float()).abs().max()) <= tolerance * scale

@@ -1,9 +1,13 @@
 """The lens: sees every token of every run once per layer, makes rows of it, and steers.
 
-It sits on NNsight's interleaver, which hands it each decoder layer's whole-batch tensors once per step.
-One step goes: `begin(plan)` when the scheduler has said which runs are in the batch, `enter` with the
-embeddings, `layer` once per decoder layer (steer in place, then reduce to numbers), `finish` with the rows
-on their way to the server. Nothing here waits for the device or for the server.
+It hangs on hooks of the decoder layers, which hand it the whole batch's tensors once per step. One step goes:
+`begin(plan)` when the scheduler has said which runs are in the batch, `enter` with the embeddings, `layer`
+once per decoder layer (steer in place, keep the stream), `forwarded`, `sampled`, and the rows are on their
+way to the server. Nothing here waits for the device or for the server.
+
+Small tensor operations are what a lens costs on a small batch, so a layer only writes its stream into a
+static buffer, one operation, and the metrics reduce all layers together when the pass is over. A prompt too
+long for the buffer is reduced in groups of layers. A run that wants nothing costs nothing but its steering.
 
 Which revision a token uses depends only on its position (`RunState.revision_at`), never on when it is
 computed: a run that vLLM preempts and recomputes later gets the strengths each position had the first time,
@@ -13,18 +17,42 @@ so neither its KV cache nor its rows change.
 from __future__ import annotations
 
 import bisect
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..metrics import REGISTRY, LayerView
+from ..metrics import LENS_METRICS, Registry, View
+from ..metrics import logit_lens as lens_math
 from ..vectors.operators import norm_relative_add
-from .channel import RowSender, StepRows
-from .layout import Layout, stream_entering
+from .channel import RowSender, StepRows, TopTokens
+from .layout import Layout, part
 
 if TYPE_CHECKING:
     import torch
 
+logger = logging.getLogger(__name__)
+
 MAX_WAITING_STEERS = 4096
+BUFFER_BYTES = 64 << 20
+"""The least that the stream buffer holds; more where a step's tokens need it."""
+
+
+@dataclass(frozen=True)
+class Wants:
+    """What a run has asked to see."""
+
+    metrics: tuple[str, ...] = ()
+    entropy: bool = False
+    """Entropy of the final distribution, per token."""
+    lens_stride: int = 0
+    """Logit lens at every so many layers, counted down from the last; 0 is off."""
+    lens_top: int = 0
+    """How many likeliest tokens the logit lens names per layer."""
+
+    @property
+    def nothing(self) -> bool:
+        """Whether this run is to be steered only."""
+        return not (self.metrics or self.entropy or self.lens_stride)
 
 
 @dataclass
@@ -42,6 +70,7 @@ class RunState:
     run: str
     first_row: int
     """Rows of positions below this are not wanted (prompt rows switched off)."""
+    wants: Wants
     starts: list[int]
     """Position from which the revision of the same index is in force; ascending."""
     revisions: list[Revision]
@@ -79,15 +108,20 @@ class VectorBank:
     names: dict[int, list[str]] = field(default_factory=dict)
     directions: dict[int, torch.Tensor] = field(default_factory=dict)
     """Layer -> [vectors, hidden_size] fp32, unit length."""
+    everywhere: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Vector -> [layers, hidden_size] fp32: at each layer its own direction, or that of its nearest layer,
+    the lower of two."""
 
     @classmethod
-    def build(cls, vectors: dict[str, dict[int, torch.Tensor]], device: torch.device) -> VectorBank:
-        """From vector id -> layer -> [hidden_size] unit direction."""
+    def build(
+        cls, vectors: dict[str, dict[int, torch.Tensor]], layers: int, device: torch.device
+    ) -> VectorBank:
+        """From vector id -> layer -> [hidden_size] unit direction, for a model of so many layers."""
         import torch
 
         by_layer: dict[int, list[tuple[str, torch.Tensor]]] = {}
-        for name, layers in vectors.items():
-            for layer, direction in layers.items():
+        for name, own in vectors.items():
+            for layer, direction in own.items():
                 by_layer.setdefault(layer, []).append((name, direction))
         return cls(
             names={layer: [name for name, _ in items] for layer, items in by_layer.items()},
@@ -95,7 +129,31 @@ class VectorBank:
                 layer: torch.stack([direction.float() for _, direction in items]).to(device)
                 for layer, items in by_layer.items()
             },
+            everywhere={
+                name: torch.stack(
+                    [own[min(sorted(own), key=lambda at: abs(at - layer))].float() for layer in range(layers)]
+                ).to(device)
+                for name, own in vectors.items()
+            },
         )
+
+    def direction(self, vector: str, first: int, count: int) -> torch.Tensor:
+        """[count, hidden_size] fp32 of layers `first` and up."""
+        return self.everywhere[vector][first : first + count]
+
+
+@dataclass
+class Head:
+    """A run whose next token this step samples, and what is wanted of that."""
+
+    run: str
+    position: int
+    """Of the row that the numbers belong to: the newest token that was read."""
+    request: int
+    """Index of the request in the batch, and so in the logits."""
+    row: int
+    """Index of the row among the kept ones."""
+    wants: Wants
 
 
 @dataclass
@@ -103,30 +161,86 @@ class Plan:
     """What one step has to do: who is where in the batch, and with which strengths."""
 
     tokens: int
-    blocks: list[tuple[str, int, list[int]]]
+    blocks: list[tuple[str, int, list[int]]] = field(default_factory=list)
     """(run, first position, revision per row) of the rows to send."""
-    keep: list[int]
+    bare: list[tuple[str, int, list[int]]] = field(default_factory=list)
+    """The same of runs that want no numbers: only that these positions were computed, and with which
+    revision."""
+    keep: list[int] = field(default_factory=list)
     """Batch index of each row to send, in the order of `blocks`."""
-    steering: dict[int, Steering]
+    steering: dict[int, Steering] = field(default_factory=dict)
+    metrics: list[str] = field(default_factory=list)
+    """What any run of the step wants, in the order of the registry."""
+    heads: list[Head] = field(default_factory=list)
+    lens_layers: list[int] = field(default_factory=list)
+    """Layers whose streams go through the unembedding; the last is among them."""
+
+    @property
+    def lens_heads(self) -> list[Head]:
+        """The runs that want the logit lens."""
+        return [head for head in self.heads if head.wants.lens_stride]
+
+
+@dataclass
+class _Step:
+    """The tensors of a step under way."""
+
+    keep: torch.Tensor | None
+    """Batch indices of the observed tokens; None when they are the whole batch."""
+    streams: torch.Tensor
+    """[slots, observed, hidden_size] fp32, a part of the static buffer."""
+    attention: torch.Tensor | None
+    values: torch.Tensor
+    """[observed, metrics, layers] fp32."""
+    head_rows: torch.Tensor | None
+    picked: list[torch.Tensor] = field(default_factory=list)
+    """Per layer of the logit lens [runs with it, hidden_size]."""
+    unsteered: dict[int, torch.Tensor] = field(default_factory=dict)
+    first: int = 0
+    """Layer that the stream in slot 0 enters."""
+    held: int = 0
+    """Layers whose streams are in the buffer."""
+    entropy: torch.Tensor | None = None
 
 
 class Lens:
     """Observer and steering wheel of one worker."""
 
     def __init__(
-        self, layout: Layout, bank: VectorBank, device: torch.device, sender: RowSender | None
+        self,
+        layout: Layout,
+        bank: VectorBank,
+        device: torch.device,
+        sender: RowSender | None,
+        *,
+        registry: Registry,
+        hidden_size: int,
+        max_tokens: int,
+        max_runs: int,
+        dtype: torch.dtype,
     ) -> None:
+        import torch
+
         self.layout = layout
         self.bank = bank
         self.device = device
         self.sender = sender  # None on every tensor-parallel rank but the first: all see the same stream
-        self.metrics = list(REGISTRY.values())
+        self.registry = registry
+        self.dtype = dtype
         self.runs: dict[str, RunState] = {}  # by vLLM's request id
+        self.failed: dict[str, str] = {}
+        """Metrics that have raised, and what; they are not computed again."""
         self._by_run: dict[str, RunState] = {}
         self._waiting: dict[str, Revision] = {}  # steers for runs whose first step has not come yet
         self._plan: Plan | None = None
-        self._below: torch.Tensor | None = None
-        self._rows: torch.Tensor | None = None
+        self._step: _Step | None = None
+        # Room for all layers of a step that only decodes, and for one layer with its parts of the longest
+        # prompt.
+        floats = max(
+            BUFFER_BYTES // 4, 3 * max_tokens * hidden_size, (layout.count + 1) * max_runs * hidden_size
+        )
+        self._buffer = torch.empty(floats, dtype=torch.float32, device=device)
+        self._hidden_size = hidden_size
 
     # ------------------------------------------------------------ runs
 
@@ -138,6 +252,12 @@ class Lens:
         state = RunState(
             run=run,
             first_row=options["first_row"],
+            wants=Wants(
+                metrics=tuple(options["metrics"]),
+                entropy=options["entropy"],
+                lens_stride=options["lens_stride"],
+                lens_top=options["lens_top"],
+            ),
             starts=[0],
             revisions=[Revision(0, options["strengths"])],
         )
@@ -155,8 +275,8 @@ class Lens:
     def steer(self, run: str, rev: int, strengths: dict[str, float]) -> int | None:
         """New strengths for a run; called between two steps.
 
-        Returns: the first position that will be computed with them, or None when the run is not in the
-        batch yet (they are then its first) or any more.
+        Returns: the first position that will be computed with them, or None when the run is not in the batch
+        yet (they are then its first) or any more.
         """
         state = self._by_run.get(run)
         if state is None:
@@ -172,25 +292,33 @@ class Lens:
     def begin(self, spans: list[tuple[str, int, int]]) -> None:
         """Plan the step from (request id, first position, tokens) in batch order."""
         self._plan = self._make_plan(spans) if any(request in self.runs for request, _, _ in spans) else None
-        self._below = None
-        self._rows = None
+        self._step = None
 
     def _make_plan(self, spans: list[tuple[str, int, int]]) -> Plan:
         import torch
 
-        blocks: list[tuple[str, int, list[int]]] = []
-        keep: list[int] = []
+        plan = Plan(tokens=sum(count for _, _, count in spans))
         active: list[tuple[int, dict[str, float]]] = []  # (batch index, strengths) of tokens to steer
+        metrics: set[str] = set()
         offset = 0
-        for request_id, start, count in spans:
+        for request, (request_id, start, count) in enumerate(spans):
             state = self.runs.get(request_id)
             if state is not None:
                 revisions = [state.revision_at(start + i) for i in range(count)]
                 # Not sent again when a preempted run is recomputed, nor where nobody asked.
                 first = max(start, state.next_position, state.first_row)
                 if first < start + count:
-                    blocks.append((state.run, first, [r.rev for r in revisions[first - start :]]))
-                    keep.extend(range(offset + first - start, offset + count))
+                    block = (state.run, first, [r.rev for r in revisions[first - start :]])
+                    if state.wants.nothing:
+                        plan.bare.append(block)
+                    else:
+                        plan.blocks.append(block)
+                        plan.keep.extend(range(offset + first - start, offset + count))
+                        metrics.update(state.wants.metrics)
+                        if state.wants.entropy or state.wants.lens_stride:
+                            plan.heads.append(
+                                Head(state.run, start + count - 1, request, len(plan.keep) - 1, state.wants)
+                            )
                 state.next_position = max(state.next_position, start + count)
                 # Position 0 is the attention sink: its norm is many times the others' and every later token
                 # attends to it, so a norm-relative push there would move the whole run.
@@ -200,8 +328,14 @@ class Lens:
                     if start + i > 0 and revision.strengths
                 )
             offset += count
-
-        steering: dict[int, Steering] = {}
+        plan.metrics = self.registry.ordered(metrics - self.failed.keys())
+        plan.lens_layers = sorted(
+            {
+                layer
+                for head in plan.lens_heads
+                for layer in lens_math.lens_layers(self.layout.count, head.wants.lens_stride)
+            }
+        )
         for layer, names in self.bank.names.items():
             table = [
                 (index, [strengths.get(name, 0.0) for name in names])
@@ -209,75 +343,193 @@ class Lens:
                 if any(strengths.get(name) for name in names)
             ]
             if table:
-                steering[layer] = Steering(
+                plan.steering[layer] = Steering(
                     rows=torch.tensor([index for index, _ in table], dtype=torch.int64).to(self.device),
                     strengths=torch.tensor([row for _, row in table], dtype=torch.float32).to(self.device),
                 )
-        return Plan(offset, blocks, keep, steering)
+        return plan
 
-    def enter(self, value: Any) -> None:
+    def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The embeddings, on their way into the first layer."""
-        if self._plan is None:
+        plan = self._plan
+        if plan is None or not plan.keep:
             return
         import torch
 
-        self._below = stream_entering(value)[: self._plan.tokens]
-        self._rows = torch.empty(
-            (self._plan.tokens, len(self.metrics), self.layout.count),
-            dtype=torch.float32,
-            device=self._below.device,
+        observed = len(plan.keep)
+        room = len(self._buffer) // (observed * self._hidden_size)
+        slots = self._buffer[: room * observed * self._hidden_size].view(room, observed, self._hidden_size)
+        parts = self.layout.attention is not None and any(
+            self.registry[name].family == "parts" for name in plan.metrics
+        )
+        group = min(self.layout.count, (room - 1) // 2 if parts else room - 1)
+        heads = plan.lens_heads
+        self._step = _Step(
+            keep=None if observed == plan.tokens else torch.tensor(plan.keep).to(self.device),
+            streams=slots[: group + 1],
+            attention=slots[group + 1 : 2 * group + 1] if parts else None,
+            values=torch.full(
+                (observed, len(plan.metrics), self.layout.count), torch.nan, device=self.device
+            ),
+            head_rows=torch.tensor([head.row for head in heads]).to(self.device) if heads else None,
+        )
+        self._keep(self.layout.entering(args, kwargs), None, self._step.streams[0])
+
+    def attention(self, output: Any) -> None:
+        """What attention adds in the layer that is running."""
+        step = self._step
+        if step is not None and step.attention is not None:
+            self._keep(part(output), None, step.attention[step.held])
+
+    def layer(self, index: int, output: Any) -> None:
+        """One decoder layer's output: steer in place, then keep the stream."""
+        plan, step = self._plan, self._step
+        if plan is None:
+            return
+        hidden, residual = self.layout.leaving(output)
+        steering = plan.steering.get(index)
+        if step is None:
+            if steering is not None:
+                self._push(hidden, residual, index, steering)
+            return
+        slot = step.streams[step.held + 1]
+        self._keep(hidden, residual, slot)
+        if steering is not None:
+            step.unsteered[index] = slot.clone()
+            self._push(hidden, residual, index, steering)
+            self._keep(hidden, residual, slot)
+        step.held += 1
+        if step.held == len(step.streams) - 1 or index == self.layout.count - 1:
+            self._reduce(plan, step)
+
+    def _keep(self, hidden: torch.Tensor, residual: torch.Tensor | None, slot: torch.Tensor) -> None:
+        """Write the observed tokens' stream into `slot`, in fp32 from the start."""
+        import torch
+
+        step = self._step
+        if step is not None and step.keep is not None:
+            hidden = hidden.index_select(0, step.keep)
+            residual = None if residual is None else residual.index_select(0, step.keep)
+        else:  # vLLM may pad the batch
+            hidden = hidden[: len(slot)]
+            residual = None if residual is None else residual[: len(slot)]
+        if residual is None:
+            slot.copy_(hidden)
+        elif hidden.dtype == torch.float32:
+            torch.add(hidden, residual, out=slot)
+        else:  # the sum of two half-precision tensors would be rounded to half precision first
+            slot.copy_(hidden).add_(residual)
+
+    def _push(
+        self, hidden: torch.Tensor, residual: torch.Tensor | None, index: int, steering: Steering
+    ) -> None:
+        stream = hidden[steering.rows].float()
+        if residual is not None:
+            stream += residual[steering.rows]
+        delta = norm_relative_add(stream, self.bank.directions[index], steering.strengths)
+        hidden.index_add_(0, steering.rows, delta.to(hidden.dtype))
+
+    def _reduce(self, plan: Plan, step: _Step) -> None:
+        """The metrics of the layers in the buffer; then it is free but for the last stream."""
+        first, held = step.first, step.held
+        view = View(
+            first=first,
+            streams=step.streams[: held + 1],
+            runs=[(run, start, len(revs)) for run, start, revs in plan.blocks],
+            unsteered=step.unsteered,
+            attention=None if step.attention is None else step.attention[:held],
+            direction=self.bank.direction,
+        )
+        for column, name in enumerate(plan.metrics):
+            compute = self.registry[name].compute
+            if compute is None or name in self.failed:
+                continue
+            try:
+                step.values[:, column, first : first + held] = compute(view).T
+            except Exception as error:
+                if self.registry[name].family != "own":
+                    raise
+                logger.exception("The metric %s is switched off", name)
+                self.failed[name] = f"{type(error).__name__}: {error}"
+        if step.head_rows is not None:
+            step.picked.extend(
+                step.streams[layer - first + 1].index_select(0, step.head_rows)
+                for layer in plan.lens_layers
+                if first <= layer < first + held
+            )
+        step.first, step.held, step.unsteered = first + held, 0, {}
+        if step.first < self.layout.count:
+            step.streams[0].copy_(step.streams[held])
+
+    def forwarded(self) -> None:
+        """The forward pass is over. Rows that need nothing of the sampler go now and so lead their tokens."""
+        if self._plan is not None and not self._plan.heads:
+            self._send(self._plan, self._step, None)
+
+    def final(self, logits: torch.Tensor) -> None:
+        """The model's final logits [requests, vocab_size], before the sampler changes them in place."""
+        plan, step = self._plan, self._step
+        if plan is None or step is None or not any(head.wants.entropy for head in plan.heads):
+            return
+        import torch
+
+        wanted = [head for head in plan.heads if head.wants.entropy]
+        rows = torch.tensor([head.request for head in wanted]).to(self.device)
+        step.entropy = torch.full((len(step.values),), torch.nan, device=self.device)
+        at = torch.tensor([head.row for head in wanted]).to(self.device)
+        step.entropy[at] = lens_math.entropy_of(logits.index_select(0, rows))
+
+    def sampled(self, tokens: torch.Tensor) -> None:
+        """The tokens [requests, 1] that were drawn."""
+        plan, step = self._plan, self._step
+        if plan is None or step is None or not plan.heads:
+            return
+        top = self._read_lens(plan, step, tokens) if step.head_rows is not None else None
+        self._send(plan, step, top)
+
+    def _read_lens(self, plan: Plan, step: _Step, tokens: torch.Tensor) -> TopTokens | None:
+        """All layers of all runs that want it, in one product with the unembedding."""
+        import torch
+
+        heads = plan.lens_heads
+        stream = torch.stack(step.picked)  # [lens layers, runs, hidden_size]
+        finished = self.layout.finish(stream.view(-1, self._hidden_size).to(self.dtype))
+        logits = self.layout.unembed(finished)  # every rank takes part, one gets the whole vocabulary
+        if logits is None or self.sender is None:
+            return None
+        requests = torch.tensor([head.request for head in heads]).to(self.device)
+        most = max(head.wants.lens_top for head in heads)
+        reading = lens_math.read(
+            logits.view(*stream.shape[:2], -1), tokens.view(-1).index_select(0, requests).long(), most
+        )
+        at = torch.tensor(plan.lens_layers).to(self.device)
+        for name, numbers in zip(
+            LENS_METRICS, (reading.entropy, reading.probability, reading.kl), strict=True
+        ):
+            if name in plan.metrics:
+                column = step.values[:, plan.metrics.index(name)]
+                column[step.head_rows[:, None], at[None, :]] = numbers.T  # type: ignore[index]
+        return TopTokens(
+            runs=[(head.run, head.position) for head in heads],
+            layers=plan.lens_layers,
+            ids=reading.top_ids.transpose(0, 1),
+            probabilities=reading.top_probabilities.transpose(0, 1),
         )
 
-    def layer(self, index: int, value: Any) -> None:
-        """One decoder layer's `(hidden, residual)`: steer in place, then reduce to this layer's numbers."""
-        plan, below, rows = self._plan, self._below, self._rows
-        if plan is None or below is None or rows is None:
+    def _send(self, plan: Plan, step: _Step | None, top: TopTokens | None) -> None:
+        """One copy to the host, one message."""
+        self._plan = self._step = None
+        if self.sender is None or not (plan.blocks or plan.bare):
             return
-        hidden, residual = value[0][: plan.tokens], value[1][: plan.tokens]
-        after = hidden.float() + residual.float()
-        written = after - below
-        steering = plan.steering.get(index)
-        if steering is not None:
-            stream = after[steering.rows]
-            delta = norm_relative_add(stream, self.bank.directions[index], steering.strengths)
-            hidden.index_add_(0, steering.rows, delta.to(hidden.dtype))
-            after = hidden.float() + residual.float()
-        view = LayerView(below=below, written=written, after=after)
-        for column, metric in enumerate(self.metrics):
-            rows[:, column, index] = metric.compute(view)
-        self._below = after
-
-    def finish(self) -> None:
-        """The forward pass is over: one copy to the host, one message."""
-        plan, rows = self._plan, self._rows
-        self._plan = self._below = self._rows = None
-        if plan is None or rows is None or not plan.keep or self.sender is None:
-            return
-        if len(plan.keep) != plan.tokens:
-            rows = rows[plan.keep]
         self.sender.put(
             StepRows(
                 runs=plan.blocks,
-                metrics=[metric.id for metric in self.metrics],
+                bare=plan.bare,
+                metrics=plan.metrics,
                 layers=self.layout.count,
-                values=_to_host(rows),
-            )
+                values=None if step is None else step.values,
+                entropy=None if step is None else step.entropy,
+                top=top,
+                failed=dict(self.failed),
+            ).to_host()
         )
-
-
-def _to_host(rows: torch.Tensor) -> Any:
-    """Start the copy now; the sender thread, not the forward pass, waits for it."""
-    import torch
-
-    if rows.device.type == "cpu":
-        return rows.numpy
-    host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
-    host.copy_(rows, non_blocking=True)
-    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    copied.record()
-
-    def wait() -> Any:
-        copied.synchronize()
-        return host.numpy()
-
-    return wait

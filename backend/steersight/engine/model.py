@@ -6,8 +6,10 @@ Imported in the loading thread only: importing vLLM takes some 8 seconds.
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 from nnsight.modeling.vllm import VLLM
+from vllm.model_executor.model_loader import base_loader
 from vllm.platforms import current_platform
 
 from .worker import CONFIG_KEY
@@ -26,6 +28,10 @@ class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
             from vllm.v1.worker.cpu_model_runner import _set_torch_accelerator_to_noop
 
             _set_torch_accelerator_to_noop()
+            # vLLM 0.32.0 packs a mixture of experts for its CPU kernel once the weights are loaded, with an
+            # operator that meta tensors do not have. NNsight's tree is read for its structure only.
+            with mock.patch.object(base_loader, "process_weights_after_loading"):
+                return super()._load_meta(repo_id, **kwargs)
         return super()._load_meta(repo_id, **kwargs)
 
     def _attach_mediators(self, params: list[Any], **kwargs: Any) -> Any:

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..metrics import Registry
 from . import libnuma
-from .channel import RowBlock, RowReceiver, Stage
+from .channel import Failed, RowBlock, RowReceiver, Stage
 
 if TYPE_CHECKING:
     from ..vectors.store import SteeringVector
@@ -48,6 +49,10 @@ class EngineOptions:
     """Size of the KV cache on a CPU."""
     gpu_memory: float = 0.9
     """Share of each GPU's memory for weights and KV cache."""
+    metrics: tuple[str, ...] = ()
+    """Python files with metrics of one's own."""
+    layout: str = ""
+    """Where the decoder layers are, for a model that Steersight does not know; see engine/layout.py."""
     executor: str = "auto"
     """vLLM's way to run its ranks: `mp` (processes), `ray` (other machines too), `auto` (vLLM chooses)."""
 
@@ -84,6 +89,11 @@ class GenerateRequest:
     """Keyword arguments of vLLM's SamplingParams."""
     strengths: dict[str, float]
     prompt_rows: bool
+    metrics: list[str]
+    entropy: bool = False
+    lens_stride: int = 0
+    """0 is off."""
+    lens_top: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,8 @@ class TokenStep:
 
     ids: list[int]
     logprobs: list[float | None]
+    ranks: list[int | None]
+    """1 for the likeliest token of the model's final distribution."""
     finished: str | None
     """vLLM's finish reason on the last one: `stop` or `length`."""
     stop: str | None
@@ -133,6 +145,10 @@ class EngineService:
     model: ModelFacts | None = None
     tokenizer: Any = None
     vectors: dict[str, SteeringVector] = field(default_factory=dict)
+    registry: Registry = field(default_factory=Registry)
+    """Metrics that runs may ask for."""
+    failed_metrics: dict[str, str] = field(default_factory=dict)
+    """Those that raised and are switched off, and what they said."""
     abandoned: bool = False
     """Told to end while it was loading: a thread of ours, and processes it starts, may still be at it."""
     _listeners: list[Callable[[], None]] = field(default_factory=list)
@@ -211,6 +227,10 @@ class EngineService:
         for problem in chosen.problems:
             logger.warning("%s", problem)
         self.vectors = chosen.vectors
+        from ..metrics.own import load_own
+
+        named = [(vector.id, vector.label) for vector in chosen.vectors.values()]
+        self.registry = Registry(named, load_own(list(options.metrics)))
         self.model = facts
 
         report("Importing vLLM and NNsight", 0.1)
@@ -243,7 +263,14 @@ class EngineService:
             max_num_seqs=options.max_runs,
             tensor_parallel_size=options.tensor_parallel,
             **more,
-            additional_config={"steersight": {"channel": address}},
+            additional_config={
+                "steersight": {
+                    "channel": address,
+                    "layout": options.layout,
+                    "metrics": list(options.metrics),
+                    "vectors": named,
+                }
+            },
         )
 
     async def _send_vectors(self) -> None:
@@ -294,6 +321,10 @@ class EngineService:
             "run": request.run,
             "strengths": request.strengths,
             "first_row": 0 if request.prompt_rows else len(request.prompt_ids),
+            "metrics": request.metrics,
+            "entropy": request.entropy,
+            "lens_stride": request.lens_stride,
+            "lens_top": request.lens_top,
         }
         with self._nnsight.trace(
             list(request.prompt_ids),
@@ -336,6 +367,11 @@ class EngineService:
                     self._set(stage=item.stage, progress=item.progress)
                 continue
             for block in item:
+                if isinstance(block, Failed):
+                    if block.metrics.keys() - self.failed_metrics.keys():
+                        self.failed_metrics = block.metrics
+                        self._set()
+                    continue
                 sink = self._sinks.get(block.run)
                 if sink is not None:
                     sink(block)
@@ -345,12 +381,13 @@ def _token_step(output: Any) -> TokenStep:
     completion = output.outputs[0]
     ids = list(completion.token_ids)
     known = completion.logprobs or [None] * len(ids)
+    drawn = [
+        table[token] if table and token in table else None for token, table in zip(ids, known, strict=False)
+    ]
     return TokenStep(
         ids=ids,
-        logprobs=[
-            float(table[token].logprob) if table and token in table else None
-            for token, table in zip(ids, known, strict=False)
-        ],
+        logprobs=[None if entry is None else float(entry.logprob) for entry in drawn],
+        ranks=[None if entry is None or entry.rank is None else int(entry.rank) for entry in drawn],
         finished=completion.finish_reason,
         stop=completion.stop_reason if isinstance(completion.stop_reason, str) else None,
     )

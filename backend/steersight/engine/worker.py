@@ -13,35 +13,23 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nnsight.modeling.vllm.interleaver import VLLMInterleaver
 from nnsight.modeling.vllm.model_runners.GPUModelRunner import NNsightGPUModelRunner
 from nnsight.modeling.vllm.workers.GPUWorker import NNsightGPUWorker
 from vllm.distributed.parallel_state import get_pp_group, get_tensor_model_parallel_rank
+from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from ..metrics import Registry
+from ..metrics.own import load_own
 from .channel import RowSender, Stage
-from .layout import find_layout
+from .layout import Layout, Proof, find_layout
 from .lens import Lens, VectorBank
 
 CONFIG_KEY = "steersight"
 
 
-class LensInterleaver(VLLMInterleaver):  # type: ignore[misc]  # nnsight ships no types
-    """NNsight's interleaver, with the lens served first at the locations it asks for."""
-
-    lens: Lens
-
-    def handle(self, provider: str, value: Any) -> Any:
-        index = self.lens.layout.layers.get(provider)
-        if index is not None:
-            self.lens.layer(index, value)
-        elif provider == self.lens.layout.entry:
-            self.lens.enter(value)
-        return super().handle(provider, value)
-
-
-class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]
+class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships no types
     """NNsight's model runner, telling the lens what each step holds."""
 
     lens: Lens
@@ -59,17 +47,20 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]
             sender.put(Stage("Loading the model's weights", 0.6))
         super().load_model(*args, **kwargs)
         model = self.get_model()
+        layers = self.model_config.get_num_layers(self.parallel_config)
         self.lens = Lens(
-            layout=find_layout(model, self.model_config.get_num_layers(self.parallel_config)),
-            bank=VectorBank(),
-            device=self.device,
-            sender=sender,
+            find_layout(model, layers, options["layout"]),
+            VectorBank(),
+            self.device,
+            sender,
+            registry=Registry(options["vectors"], load_own(options["metrics"])),
+            hidden_size=self.model_config.get_hidden_size(),
+            max_tokens=self.scheduler_config.max_num_batched_tokens,
+            max_runs=self.scheduler_config.max_num_seqs,
+            dtype=self.model_config.dtype,
         )
-        # The module tree's controllers keep a reference to the interleaver that NNsight made, so it is
-        # re-classed in place, as NNsight does with the runner.
-        interleaver = self.nnsight_model.interleaver
-        interleaver.__class__ = LensInterleaver
-        interleaver.lens = self.lens
+        _prove(self.lens.layout, model, self)
+        _attach(self.lens)
         if sender is not None:
             sender.put(Stage("Reserving the KV cache and warming up", 0.8))
 
@@ -91,14 +82,47 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]
                 if request_id in scheduled
             ]
         )
-        # NNsight skips the handoff in a step without blocks of its own; the lens needs it always.
-        self.nnsight_model.interleaver.busy = True
         return result
 
     def execute_model(self, *args: Any, **kwargs: Any) -> Any:
         output = super().execute_model(*args, **kwargs)
-        self.lens.finish()
+        self.lens.forwarded()
         return output
+
+    def _sample(self, logits: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        self.lens.final(logits)
+        output = super()._sample(logits, *args, **kwargs)
+        self.lens.sampled(output.sampled_token_ids)
+        return output
+
+
+def _attach(lens: Lens) -> None:
+    """Hang the lens on the layers.
+
+    On torch's own hooks and not on NNsight's interleaver: the interleaver hands off at every module of the
+    tree as soon as it is busy (three calls per module, some 300 modules here), the hooks at the layers only.
+    They run after NNsight's handoff, so a block's edit is seen and steered like anything else.
+    """
+    layers = lens.layout.layers
+
+    def enter(_module: Any, args: Any, kwargs: Any) -> None:
+        lens.enter(args, kwargs)
+
+    layers[0].register_forward_pre_hook(enter, with_kwargs=True)
+    for module in lens.layout.attention or []:
+        module.register_forward_hook(lambda _module, _args, output: lens.attention(output))
+    for index, layer in enumerate(layers):
+        layer.register_forward_hook(lambda _module, _args, output, index=index: lens.layer(index, output))
+
+
+def _prove(layout: Layout, model: torch.nn.Module, runner: Any) -> None:
+    """Run some tokens through the model and hold the layout against what it does."""
+    kernels = [module for module in model.modules() if isinstance(module, AttentionLayerBase)]
+    proof = Proof(layout, model, kernels)
+    try:
+        runner._dummy_run(8, skip_eplb=True)
+    finally:
+        proof.conclude()
 
 
 class CPULensRunner(LensRunner, CPUModelRunner):  # type: ignore[misc]
@@ -127,7 +151,7 @@ class _LensMethods:
             vector, _, layer = name.rpartition("/")
             vectors.setdefault(vector, {})[int(layer)] = direction
         lens = self.model_runner.lens
-        lens.bank = VectorBank.build(vectors, lens.device)
+        lens.bank = VectorBank.build(vectors, lens.layout.count, lens.device)
         return len(tensors)
 
     def steersight_load(self) -> dict[str, int]:

@@ -1,8 +1,10 @@
 """Per-token, per-layer numbers. Pure tensor code: no engine, no sockets, no import of torch at module level.
 
-`registry.py` says what a metric is and holds the ones that are served; one file per family computes them.
+`registry.py` says what a metric is and lists the built-in ones; one file per family computes them from a
+`View` (`view.py`). `logit_lens.py` reduces logits. `own.py` loads a person's own metrics.
 """
 
-from .registry import REGISTRY, LayerView, Metric, Scale, metric_ids, to_wire
+from .registry import BUILT_IN, LENS_METRICS, Metric, Registry, Scale
+from .view import View
 
-__all__ = ["REGISTRY", "LayerView", "Metric", "Scale", "metric_ids", "to_wire"]
+__all__ = ["BUILT_IN", "LENS_METRICS", "Metric", "Registry", "Scale", "View"]

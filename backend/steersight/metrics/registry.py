@@ -1,43 +1,34 @@
-"""What a metric is, and the table of those that rows carry.
+"""What a metric is, and the table of those that can be watched.
 
-A metric turns one layer's view of a step (all tokens of all runs at once) into one number per token. It is
-called in the worker inside the forward pass, so it must use tensor operations only: no `.item()`, no branch
-on data, no state between layers. Adding one means adding a `Metric` to `REGISTRY`; rows, wire, legend and
-page follow from what it declares.
+A metric turns the residual stream around some layers (all tokens of all runs of a step at once) into one
+number per token and layer. It is called in the worker right after the layers ran, so it must use tensor
+operations
+only: no `.item()`, no branch on data. Adding one means adding a `Metric` here, or giving a file with
+`--metrics` (`own.py`); rows, wire, legend, page and docs/metrics.md follow from what it declares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from . import residual
+from . import parts, projection, residual
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
+    from .view import View
 
-@dataclass(frozen=True)
-class LayerView:
-    """The residual stream around one decoder layer, for the tokens of one step.
-
-    All tensors are [tokens, hidden_size], fp32.
-    """
-
-    below: torch.Tensor
-    """What entered the layer: the stream after the layer below (the embeddings for layer 0)."""
-    written: torch.Tensor
-    """What the layer itself added, before any steering at this layer."""
-    after: torch.Tensor
-    """The stream after the layer and its steering: what the next layer reads."""
+Family = Literal["residual", "parts", "projection", "logit_lens", "own"]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How a metric is coloured by default, in display units; None fits the data."""
+    """How a metric is coloured by default, in display units; None fits the data, the first position left
+    out."""
 
     kind: Literal["sequential", "diverging"]
     lo: float | None = None
@@ -56,62 +47,149 @@ class Metric:
     transform: Literal["linear", "log2"]
     """Applied before the cast to fp16, which ends at 65504 and has 11 bits of precision."""
     scale: Scale
-    compute: Callable[[LayerView], torch.Tensor]
-    """LayerView -> [tokens] fp32."""
+    family: Family
+    cost: str
+    """What computing it means, for people who choose."""
+    compute: Callable[[View], torch.Tensor] | None = None
+    """View -> [layers, tokens] fp32; None where the lens makes it by itself (the logit lens)."""
+    default: bool = False
+    """Whether a run that names no metrics gets it."""
 
 
-REGISTRY: dict[str, Metric] = {
-    metric.id: metric
-    for metric in (
-        Metric(
-            id="residual_norm",
-            label="Residual norm",
-            description="Length of the residual stream after the layer (and after steering there).",
-            unit="L2",
-            transform="log2",
-            scale=Scale("sequential"),
-            compute=residual.residual_norm,
-        ),
-        Metric(
-            id="update_norm",
-            label="Update norm",
-            description="Length of what the layer added to the residual stream, steering not counted.",
-            unit="L2",
-            transform="log2",
-            scale=Scale("sequential"),
-            compute=residual.update_norm,
-        ),
-        Metric(
-            id="cosine_below",
-            label="Cosine with the layer below",
-            description="Cosine between the residual stream after the layer and the one that entered it.",
-            unit="",
-            transform="linear",
-            # Not -1 to 1: neighbouring layers agree so much that a fixed scale would be one colour.
-            scale=Scale("sequential"),
-            compute=residual.cosine_below,
-        ),
+_RESIDUAL_COST = "a few operations for all layers of a step"
+_LENS_COST = "one product with the unembedding per step, for the newest token of each run"
+
+BUILT_IN: tuple[Metric, ...] = (
+    Metric(
+        id="residual_norm",
+        label="Residual norm",
+        description="Length of the residual stream after the layer (and after steering there).",
+        unit="L2", transform="log2", scale=Scale("sequential"), family="residual", cost=_RESIDUAL_COST,
+        compute=residual.residual_norm, default=True,
+    ),
+    Metric(
+        id="update_norm",
+        label="Update norm",
+        description="Length of what the layer added to the residual stream, steering not counted.",
+        unit="L2", transform="log2", scale=Scale("sequential"), family="residual", cost=_RESIDUAL_COST,
+        compute=residual.update_norm, default=True,
+    ),
+    Metric(
+        id="cosine_below",
+        label="Cosine with the layer below",
+        description="Cosine between the residual stream after the layer and the one that entered it.",
+        # Not -1 to 1: neighbouring layers agree so much that a fixed scale would be one colour.
+        unit="", transform="linear", scale=Scale("sequential"), family="residual", cost=_RESIDUAL_COST,
+        compute=residual.cosine_below, default=True,
+    ),
+    Metric(
+        id="attention_norm",
+        label="Attention's part",
+        description="Length of what attention added to the residual stream.",
+        unit="L2", transform="log2", scale=Scale("sequential"), family="parts",
+        cost="keeps attention's output of every layer", compute=parts.attention_norm,
+    ),
+    Metric(
+        id="mlp_norm",
+        label="MLP's part",
+        description="Length of what the MLP added to the residual stream.",
+        unit="L2", transform="log2", scale=Scale("sequential"), family="parts",
+        cost="keeps attention's output of every layer", compute=parts.mlp_norm,
+    ),
+    Metric(
+        id="attention_share",
+        label="Attention's share of the update",
+        description="Attention's part along the layer's update, as a share of it; the MLP has the rest.",
+        unit="", transform="linear", scale=Scale("diverging", lo=0.0, hi=1.0, mid=0.5), family="parts",
+        cost="keeps attention's output of every layer", compute=parts.attention_share,
+    ),
+    Metric(
+        id="lens_entropy",
+        label="Logit lens: entropy",
+        description="Entropy of the raw logit lens: the stream through final norm and unembedding.",
+        unit="nats", transform="linear", scale=Scale("sequential", lo=0.0), family="logit_lens",
+        cost=_LENS_COST,
+    ),
+    Metric(
+        id="lens_probability",
+        label="Logit lens: probability of the next token",
+        description="Probability that the layer's raw logit lens gives to the token that was then written.",
+        unit="", transform="linear", scale=Scale("sequential", lo=0.0, hi=1.0), family="logit_lens",
+        cost=_LENS_COST,
+    ),
+    Metric(
+        id="lens_kl",
+        label="Logit lens: KL to the final distribution",
+        description="KL divergence of the layer's raw logit lens from the model's final distribution.",
+        unit="nats", transform="linear", scale=Scale("sequential", lo=0.0), family="logit_lens",
+        cost=_LENS_COST,
+    ),
+)  # fmt: skip
+LENS_METRICS = tuple(metric.id for metric in BUILT_IN if metric.family == "logit_lens")
+
+
+def for_vector(vector: str, label: str) -> tuple[Metric, Metric]:
+    """The two metrics of a steering vector: projection after steering and before."""
+
+    def metric(when: str, words: str, compute: Callable[[View], torch.Tensor]) -> Metric:
+        return Metric(
+            id=f"{when}:{vector}",
+            label=f"Projection on {label}" + ("" if when == "projection" else ", before steering"),
+            description=f"Component of the residual stream along {label} {words}, as a share of its length.",
+            unit="", transform="linear", scale=Scale("diverging", mid=0.0), family="projection",
+            cost="one product of all layers with the vector", compute=compute,
+        )  # fmt: skip
+
+    return (
+        metric("projection", "after the layer and its steering", projection.after(vector)),
+        metric("projection_before", "after the layer, before its steering", projection.before(vector)),
     )
-}
+
+
+class Registry:
+    """The metrics of one server: the built-in ones, two per vector, and those of its own files."""
+
+    def __init__(self, vectors: Iterable[tuple[str, str]] = (), own: Iterable[Metric] = ()) -> None:
+        """`vectors` are (id, label)."""
+        mine = tuple(own)
+        pairs = tuple(metric for vector, label in vectors for metric in for_vector(vector, label))
+        self._by_id = {metric.id: metric for metric in (*BUILT_IN, *pairs, *mine)}
+        if len(self._by_id) != len(BUILT_IN) + len(pairs) + len(mine):
+            raise ValueError("Two metrics have the same id. Rename the one of your own file.")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_id
+
+    def __getitem__(self, name: str) -> Metric:
+        return self._by_id[name]
+
+    def all(self) -> list[Metric]:
+        """All metrics, in the order in which rows hold them."""
+        return list(self._by_id.values())
+
+    def defaults(self) -> list[str]:
+        """Ids of the metrics a run gets that names none."""
+        return [metric.id for metric in self._by_id.values() if metric.default]
+
+    def ordered(self, names: Iterable[str]) -> list[str]:
+        """These ids, each once, in the order in which rows hold them."""
+        wanted = set(names)
+        return [name for name in self._by_id if name in wanted]
+
+    def to_wire(self, values: NDArray[np.float32], metrics: list[str]) -> NDArray[np.float16]:
+        """Transform [rows, metrics, layers] fp32 values as each metric declares and cast to fp16.
+
+        `log2` maps values below 2**-24 to -24; NaN, which says "not computed here", stays NaN. The inverse
+        for display is `2 ** x`.
+        """
+        import numpy as np
+
+        out = values.astype(np.float32, copy=True)
+        for index, name in enumerate(metrics):
+            if self._by_id[name].transform == "log2":
+                out[:, index] = np.log2(np.maximum(out[:, index], _LOG_FLOOR))
+        return out.astype("<f2")
+
 
 # 2 ** -24 is the smallest positive half float; a norm of zero would have no logarithm.
 _LOG_FLOOR = 2.0**-24
-
-
-def metric_ids() -> list[str]:
-    """Ids of all metrics, in the order in which rows hold them."""
-    return list(REGISTRY)
-
-
-def to_wire(values: NDArray[np.float32], metrics: list[str]) -> NDArray[np.float16]:
-    """Transform [rows, metrics, layers] fp32 values as each metric declares and cast to fp16.
-
-    `log2` maps values below 2**-24 to -24. The inverse for display is `2 ** x`.
-    """
-    import numpy as np
-
-    out = values.astype(np.float32, copy=True)
-    for index, name in enumerate(metrics):
-        if REGISTRY[name].transform == "log2":
-            out[:, index] = np.log2(np.maximum(out[:, index], _LOG_FLOOR))
-    return out.astype("<f2")

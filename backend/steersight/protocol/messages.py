@@ -24,8 +24,10 @@ MAX_NAME = 64
 MAX_VECTORS = 32
 MAX_STRENGTH = 10.0
 MAX_STOP_STRINGS = 8
+MAX_TOP = 20
 
 Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
+MetricId = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9_.:-]+$")]
 Strength = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)]
 Strengths = Annotated[dict[Identifier, Strength], Field(max_length=MAX_VECTORS)]
 Revision = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -92,6 +94,15 @@ class Hello(Frame):
     token: Annotated[str, Field(max_length=1024)] | None = None
 
 
+class LensOptions(Frame):
+    """What the logit lens shows of a run."""
+
+    stride: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Every so many layers, counted down from the last one, which is always among them."""
+    top: Annotated[int, Field(ge=1, le=MAX_TOP)] = 5
+    """How many of the likeliest tokens to name per layer."""
+
+
 class Start(Frame):
     """Start a run. `id` is the client's own name for it, used to match `started` or `error` to this frame."""
 
@@ -101,8 +112,13 @@ class Start(Frame):
     sampling: Sampling = Sampling()
     strengths: Strengths = {}
     """Revision 0 of the run: in force from the first forward pass on."""
-    metrics: Annotated[list[Identifier], Field(max_length=64)] | None = None
-    """Metric ids to send rows of; null means all that `welcome` names; an empty list means no rows."""
+    metrics: Annotated[list[MetricId], Field(max_length=64)] | None = None
+    """Metric ids to send rows of; null means the default ones; an empty list means no rows. Those of the
+    family `logit_lens` come with `lens` and need not be named."""
+    lens: LensOptions | None = None
+    """Read every step through the logit lens; null is off."""
+    entropy: bool = False
+    """Whether rows carry the entropy of the model's final distribution."""
     prompt_rows: bool = True
     """Whether rows of the prompt are sent too."""
 
@@ -173,13 +189,20 @@ class ColorScale(Frame):
 class MetricInfo(Frame):
     """One metric: one number per token and layer."""
 
-    id: Identifier
+    id: MetricId
     label: str
     description: str
     unit: str
     transform: Literal["linear", "log2"]
     """What the server did before the cast to fp16. `log2`: value = 2 ** sent."""
     scale: ColorScale
+    family: Literal["residual", "parts", "projection", "logit_lens", "own"]
+    cost: str
+    """What computing it means for the engine."""
+    default: bool
+    """Whether a run that names no metrics gets it."""
+    error: str | None
+    """Why this metric is switched off; null when it works."""
 
 
 class VectorInfo(Frame):
@@ -222,13 +245,14 @@ class Welcome(Frame):
 
 
 class Engine(Frame):
-    """The engine's state changed. `model` and `vectors` come along once they are known."""
+    """The engine's state changed, or a metric failed. `model` and `vectors` come once they are known."""
 
     type: Literal["engine"] = "engine"
     state: Literal["loading", "ready", "failed", "stopped"]
     stage: str
     progress: Annotated[float, Field(ge=0, le=1)]
     model: ModelInfo | None
+    metrics: list[MetricInfo]
     vectors: list[VectorInfo]
 
 
@@ -257,7 +281,7 @@ class Started(Frame):
     seq: Count
     id: Identifier
     prompt: Prompt
-    metrics: list[Identifier]
+    metrics: list[MetricId]
 
 
 class Tokens(Frame):
@@ -271,7 +295,10 @@ class Tokens(Frame):
     ids: list[int]
     texts: list[str]
     logprobs: list[float | None]
-    """Natural logarithm of the probability each had when it was drawn; null when not known."""
+    """Natural logarithm of the probability that the model's final distribution gave each, before temperature
+    and the like; minus this is the surprisal in nats. Null when not known."""
+    ranks: list[Count | None]
+    """Place of each in that distribution, 1 for the likeliest; null when not known."""
 
 
 class Rows(Frame):
@@ -284,11 +311,38 @@ class Rows(Frame):
     count: Count
     revs: list[int]
     """Per row: the revision its forward pass used."""
-    metrics: list[Identifier]
+    metrics: list[MetricId]
     layers: Count
     dtype: Literal["f2"] = "f2"
     data: bytes
-    """count x metrics x layers IEEE half floats, C order, little endian, transformed as the metric says."""
+    """count x metrics x layers IEEE half floats, C order, little endian, transformed as the metric says. NaN
+    where nothing was computed: the logit lens skips layers, and all prompt positions but the last."""
+    entropy: bytes | None
+    """count half floats, nats: entropy of the final distribution from which the token after each position was
+    drawn; NaN in the prompt. Null when not asked for."""
+
+
+class Lens(Frame):
+    """The likeliest next tokens by the raw logit lens: a layer's stream through final norm and
+    unembedding."""
+
+    type: Literal["lens"] = "lens"
+    run: Identifier
+    seq: Count
+    start: Count
+    """Position of the first; what is named here was guessed for the position after each."""
+    count: Count
+    layers: list[Count]
+    """Layers that were read, ascending; the last layer is among them."""
+    top: Count
+    ids: bytes
+    """count x layers x top int32, C order, little endian, likeliest first."""
+    probabilities: bytes
+    """count x layers x top half floats."""
+    new_ids: list[Count]
+    """Tokens that this run has not been told of yet."""
+    new_texts: list[str]
+    """Their texts."""
 
 
 class Applied(Frame):
@@ -362,16 +416,16 @@ class Pong(Frame):
 
 
 ServerFrame = Annotated[
-    Welcome | Engine | Started | Tokens | Rows | Applied | Gap | Finished | Error | Pong,
+    Welcome | Engine | Started | Tokens | Rows | Lens | Applied | Gap | Finished | Error | Pong,
     Field(discriminator="type"),
 ]
-RunEvent = Started | Tokens | Rows | Applied | Gap | Finished
+RunEvent = Started | Tokens | Rows | Lens | Applied | Gap | Finished
 
 CLIENT_TYPES: dict[str, type[Frame]] = {
     "hello": Hello, "start": Start, "steer": Steer, "stop": Stop, "ping": Ping,
 }  # fmt: skip
 SERVER_TYPES: dict[str, type[Frame]] = {
-    "welcome": Welcome, "engine": Engine, "started": Started, "tokens": Tokens, "rows": Rows,
+    "welcome": Welcome, "engine": Engine, "started": Started, "tokens": Tokens, "rows": Rows, "lens": Lens,
     "applied": Applied, "gap": Gap, "finished": Finished, "error": Error, "pong": Pong,
 }  # fmt: skip
 

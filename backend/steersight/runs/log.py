@@ -11,7 +11,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from ..protocol.messages import Applied, Finished, Gap, Prompt, Rows, RunEvent, Started, Timing, Tokens, Usage
+from ..protocol.messages import (
+    Applied,
+    Finished,
+    Gap,
+    Lens,
+    Prompt,
+    Rows,
+    RunEvent,
+    Started,
+    Timing,
+    Tokens,
+    Usage,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +38,7 @@ class TokensEvent:
     ids: list[int]
     texts: list[str]
     logprobs: list[float | None]
+    ranks: list[int | None]
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,19 @@ class RowsEvent:
     revs: list[int]
     values: NDArray[np.float16]
     """[rows, metrics, layers], transformed."""
+    entropy: NDArray[np.float16] | None = None
+    """[rows]"""
+
+
+@dataclass(frozen=True)
+class LensEvent:
+    position: int
+    layers: list[int]
+    ids: NDArray[np.int32]
+    """[layers, top]"""
+    probabilities: NDArray[np.float16]
+    """[layers, top]"""
+    names: list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +87,7 @@ class StartedEvent:
     prompt: Prompt
 
 
-Event = StartedEvent | TokensEvent | RowsEvent | AppliedEvent | GapEvent | FinishedEvent
+Event = StartedEvent | TokensEvent | RowsEvent | LensEvent | AppliedEvent | GapEvent | FinishedEvent
 
 
 @dataclass
@@ -85,6 +111,7 @@ class RunLog:
         frames: list[RunEvent] = []
         frames.extend(self._started(event, cursor) for event in fresh if isinstance(event, StartedEvent))
         frames.extend(self._rows([event for event in fresh if isinstance(event, RowsEvent)], cursor))
+        frames.extend(self._lens([event for event in fresh if isinstance(event, LensEvent)], cursor))
         for event in fresh:
             if isinstance(event, AppliedEvent):
                 frames.append(Applied(run=self.run, seq=cursor, rev=event.rev, position=event.position))
@@ -117,6 +144,7 @@ class RunLog:
                 ids=[token for event in events for token in event.ids],
                 texts=[text for event in events for text in event.texts],
                 logprobs=[logprob for event in events for logprob in event.logprobs],
+                ranks=[rank for event in events for rank in event.ranks],
             )
         ]
 
@@ -146,4 +174,30 @@ class RunLog:
             metrics=self.metrics,
             layers=self.layers,
             data=b"".join(event.values.tobytes() for event in group),
+            entropy=None
+            if group[0].entropy is None
+            else b"".join(event.entropy.tobytes() for event in group if event.entropy is not None),
         )
+
+    def _lens(self, events: list[LensEvent], seq: int) -> list[Lens]:
+        groups: list[list[LensEvent]] = []
+        for event in events:
+            if groups and groups[-1][-1].position + 1 == event.position:
+                groups[-1].append(event)
+            else:
+                groups.append([event])
+        return [
+            Lens(
+                run=self.run,
+                seq=seq,
+                start=group[0].position,
+                count=len(group),
+                layers=group[0].layers,
+                top=group[0].ids.shape[1],
+                ids=b"".join(event.ids.tobytes() for event in group),
+                probabilities=b"".join(event.probabilities.tobytes() for event in group),
+                new_ids=[token for event in group for token, _ in event.names],
+                new_texts=[text for event in group for _, text in event.names],
+            )
+            for group in groups
+        ]

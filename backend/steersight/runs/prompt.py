@@ -24,6 +24,13 @@ class TokenTexts:
         """The piece this token adds."""
         return self._stream.step(self._tokenizer, token) or ""
 
+    def alone(self, token: int) -> str:
+        """The text of one token by itself, its leading space included; apart from the pieces of `next`."""
+        text: str = self._tokenizer.decode([token], skip_special_tokens=False)
+        # SentencePiece drops the space of a text's first word.
+        marked = (self._tokenizer.id_to_token(token) or "").startswith("\u2581")
+        return f" {text}" if marked and not text.startswith(" ") else text
+
 
 def build_prompt(tokenizer: Any, messages: list[ChatMessage], limit: int) -> tuple[Prompt, TokenTexts]:
     """Apply the model's chat template.

@@ -13,12 +13,25 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from ..engine.service import EngineService, GenerateRequest, TokenStep
-from ..metrics import to_wire
+from ..metrics import LENS_METRICS, Registry
+from ..metrics.logit_lens import lens_layers
 from ..protocol.messages import Prompt, Start, Timing, Usage
-from .log import AppliedEvent, FinishedEvent, GapEvent, RowsEvent, RunLog, StartedEvent, TokensEvent
+from .log import (
+    AppliedEvent,
+    FinishedEvent,
+    GapEvent,
+    LensEvent,
+    RowsEvent,
+    RunLog,
+    StartedEvent,
+    TokensEvent,
+)
 
 if TYPE_CHECKING:
-    from ..engine.channel import RowBlock
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..engine.channel import RowBlock, TopBlock
     from .prompt import TokenTexts
 
 # Rows lead tokens by a millisecond or so; what has not come after this was dropped on the way.
@@ -36,6 +49,7 @@ class Run:
         prompt: Prompt,
         texts: TokenTexts,
         metrics: list[str],
+        registry: Registry,
         layers: int,
         engine: EngineService,
         wake: Callable[[], None],
@@ -49,6 +63,11 @@ class Run:
         self._texts = texts
         self._engine = engine
         self._wake = wake
+        self._registry = registry
+        # The engine reads for all runs of a step together: rows can hold layers that this one did not ask
+        # for.
+        self._lens_layers = lens_layers(layers, start.lens.stride) if start.lens else []
+        self._named: set[int] = set()
         self._tokens = 0
         self._rows_end = 0 if start.prompt_rows else len(prompt.ids)
         self._rows_changed = asyncio.Event()
@@ -104,6 +123,10 @@ class Run:
             sampling=sampling,
             strengths=_nonzero(self._start.strengths),
             prompt_rows=self._start.prompt_rows,
+            metrics=self.log.metrics,
+            entropy=self._start.entropy,
+            lens_stride=self._start.lens.stride if self._start.lens else 0,
+            lens_top=self._start.lens.top if self._start.lens else 0,
         )
 
     # ------------------------------------------------------------ what the engine sends
@@ -119,6 +142,7 @@ class Run:
                 ids=step.ids,
                 texts=[self._texts.next(token) for token in step.ids],
                 logprobs=step.logprobs,
+                ranks=step.ranks,
             )
         )
         self._tokens += len(step.ids)
@@ -134,9 +158,14 @@ class Run:
         if not revs:
             return
         start = block.start + skip
-        if self.log.metrics:
-            wanted = [block.metrics.index(name) for name in self.log.metrics]
-            self.log.append(RowsEvent(start, revs, to_wire(values[:, wanted], self.log.metrics)))
+        if self.log.metrics or self._start.entropy:
+            self.log.append(
+                RowsEvent(
+                    start, revs, self._wire_values(values, block.metrics), self._wire_entropy(block, skip)
+                )
+            )
+        if block.top is not None and block.top.position >= start:
+            self._take_top(block.top)
         for offset, rev in enumerate(revs):
             if rev > self._revs_seen:
                 self._revs_seen = rev
@@ -144,6 +173,47 @@ class Run:
         self._rows_end = start + len(revs)
         self._rows_changed.set()
         self._wake()
+
+    def _wire_values(self, values: NDArray[np.float32], names: list[str]) -> NDArray[np.float16]:
+        """[rows, metrics, layers] of this run's metrics; NaN where the engine had none."""
+        import numpy as np
+
+        mine = np.full((len(values), len(self.log.metrics), self.log.layers), np.nan, dtype=np.float32)
+        for column, name in enumerate(self.log.metrics):
+            if name not in names:
+                continue  # it has failed since this run began
+            found = values[:, names.index(name)]
+            if name in LENS_METRICS:
+                mine[:, column, self._lens_layers] = found[:, self._lens_layers]
+            else:
+                mine[:, column] = found
+        return self._registry.to_wire(mine, self.log.metrics)
+
+    def _wire_entropy(self, block: RowBlock, skip: int) -> NDArray[np.float16] | None:
+        import numpy as np
+
+        if not self._start.entropy:
+            return None
+        if block.entropy is None:
+            return np.full(len(block.revs) - skip, np.nan, dtype="<f2")
+        return block.entropy[skip:].astype("<f2")
+
+    def _take_top(self, top: TopBlock) -> None:
+        if self._start.lens is None:
+            return
+        rows = [top.layers.index(layer) for layer in self._lens_layers]
+        ids = top.ids[rows, : self._start.lens.top]
+        fresh = sorted(set(ids.ravel().tolist()) - self._named)
+        self._named.update(fresh)
+        self.log.append(
+            LensEvent(
+                position=top.position,
+                layers=self._lens_layers,
+                ids=ids,
+                probabilities=top.probabilities[rows, : self._start.lens.top].astype("<f2"),
+                names=[(token, self._texts.alone(token)) for token in fresh],
+            )
+        )
 
     async def _wait_for_rows(self) -> None:
         """Until the row of the last token but one is here: the last token was never an input."""

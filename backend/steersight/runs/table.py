@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable
 
 from ..engine.service import EngineService
-from ..metrics import metric_ids
+from ..metrics import LENS_METRICS
 from ..protocol.codec import FrameError
 from ..protocol.messages import ErrorCode, Start
 from .prompt import build_prompt
@@ -45,15 +45,7 @@ class RunTable:
                 f"The server already has its {self.max_runs} runs. Try again when one has finished.",
                 id=start.id,
             )
-        metrics = list(dict.fromkeys(metric_ids() if start.metrics is None else start.metrics))
-        for name in metrics:
-            if name not in metric_ids():
-                raise FrameError(
-                    ErrorCode.UNKNOWN_METRIC,
-                    f"There is no metric {name!r}; there are {', '.join(metric_ids())}.",
-                    field="metrics",
-                    id=start.id,
-                )
+        metrics = self._metrics(start)
         self.check_vectors(start.strengths, id=start.id)
         try:
             prompt, texts = build_prompt(self.engine.tokenizer, start.messages, model.max_model_len - 1)
@@ -62,6 +54,7 @@ class RunTable:
             raise
         run = Run(
             run_id=secrets.token_hex(8), start=start, prompt=prompt, texts=texts, metrics=metrics,
+            registry=self.engine.registry,
             layers=model.layers, engine=self.engine, wake=wake,
         )  # fmt: skip
         self.live[run.id] = run
@@ -69,6 +62,28 @@ class RunTable:
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(run, done))
         return run
+
+    def _metrics(self, start: Start) -> list[str]:
+        """Ids of the metrics the run's rows will have, in the registry's order."""
+        registry = self.engine.registry
+        asked = registry.defaults() if start.metrics is None else start.metrics
+        for name in asked:
+            if name not in registry:
+                known = ", ".join(metric.id for metric in registry.all())
+                raise FrameError(
+                    ErrorCode.UNKNOWN_METRIC,
+                    f"There is no metric {name!r}; there are {known}.",
+                    field="metrics",
+                    id=start.id,
+                )
+            if name in LENS_METRICS and start.lens is None:
+                raise FrameError(
+                    ErrorCode.INVALID,
+                    f"{name!r} needs the logit lens. Give `lens` with a stride, or leave it out.",
+                    field="lens",
+                    id=start.id,
+                )
+        return registry.ordered([*asked, *(LENS_METRICS if start.lens else ())])
 
     async def end_all(self) -> None:
         """End every live run, and wait until the engine has let go of each."""

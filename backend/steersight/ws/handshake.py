@@ -8,7 +8,6 @@ from starlette.websockets import WebSocket
 
 from .. import __version__
 from ..engine.service import EngineService
-from ..metrics import REGISTRY
 from ..protocol.close import CloseCode
 from ..protocol.messages import (
     MAX_FRAME_BYTES,
@@ -39,7 +38,7 @@ def refusal(socket: WebSocket) -> CloseCode | None:
     return None
 
 
-def metric_infos() -> list[MetricInfo]:
+def metric_infos(engine: EngineService) -> list[MetricInfo]:
     """All metrics, as the wire describes them."""
     return [
         MetricInfo(
@@ -48,8 +47,10 @@ def metric_infos() -> list[MetricInfo]:
             scale=ColorScale(
                 kind=metric.scale.kind, lo=metric.scale.lo, hi=metric.scale.hi, mid=metric.scale.mid
             ),
+            family=metric.family, cost=metric.cost, default=metric.default,
+            error=engine.failed_metrics.get(metric.id),
         )
-        for metric in REGISTRY.values()
+        for metric in engine.registry.all()
     ]  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def welcome(engine: EngineService, name: str, epoch: str) -> Welcome:
         epoch=epoch,
         engine=EngineStatus(**vars(engine.status)),
         model=model_info(engine),
-        metrics=metric_infos(),
+        metrics=metric_infos(engine),
         vectors=vector_infos(engine),
         limits=Limits(
             max_frame_bytes=MAX_FRAME_BYTES, max_messages=MAX_MESSAGES, max_vectors=MAX_VECTORS,
@@ -88,4 +89,7 @@ def welcome(engine: EngineService, name: str, epoch: str) -> Welcome:
 
 def engine_frame(engine: EngineService) -> Engine:
     """The engine's state as a frame of its own."""
-    return Engine(**vars(engine.status), model=model_info(engine), vectors=vector_infos(engine))
+    return Engine(
+        **vars(engine.status), model=model_info(engine), metrics=metric_infos(engine),
+        vectors=vector_infos(engine),
+    )  # fmt: skip

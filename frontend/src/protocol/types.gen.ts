@@ -2,7 +2,7 @@
 
 export type ClientFrame = Hello | Start | Steer | Stop | Ping;
 export type ServerFrame =
-	Welcome | Engine | Started | Tokens | Rows | Applied | Gap | Finished | Error | Pong;
+	Welcome | Engine | Started | Tokens | Rows | Lens | Applied | Gap | Finished | Error | Pong;
 /**
  * What an `error` frame is about. A client may act on the code and show the message.
  */
@@ -50,6 +50,8 @@ export interface Start {
 		[k: string]: number;
 	};
 	metrics?: string[] | null;
+	lens?: LensOptions | null;
+	entropy?: boolean;
 	prompt_rows?: boolean;
 }
 /**
@@ -71,6 +73,13 @@ export interface Sampling {
 	seed?: number | null;
 	stop?: string[];
 	repetition_penalty?: number;
+}
+/**
+ * What the logit lens shows of a run.
+ */
+export interface LensOptions {
+	stride?: number;
+	top?: number;
 }
 /**
  * Replace a run's strengths. The full set travels: a vector that is not named has strength 0.
@@ -142,6 +151,10 @@ export interface MetricInfo {
 	unit: string;
 	transform: "linear" | "log2";
 	scale: ColorScale;
+	family: "residual" | "parts" | "projection" | "logit_lens" | "own";
+	cost: string;
+	default: boolean;
+	error: string | null;
 }
 /**
  * How a metric is coloured when the client has no better idea.
@@ -178,7 +191,7 @@ export interface Limits {
 	max_runs_per_connection: number;
 }
 /**
- * The engine's state changed. `model` and `vectors` come along once they are known.
+ * The engine's state changed, or a metric failed. `model` and `vectors` come once they are known.
  */
 export interface Engine {
 	type: "engine";
@@ -186,6 +199,7 @@ export interface Engine {
 	stage: string;
 	progress: number;
 	model: ModelInfo | null;
+	metrics: MetricInfo[];
 	vectors: VectorInfo[];
 }
 /**
@@ -226,6 +240,7 @@ export interface Tokens {
 	ids: number[];
 	texts: string[];
 	logprobs: (number | null)[];
+	ranks: (number | null)[];
 }
 /**
  * Rows of `count` consecutive positions.
@@ -244,6 +259,29 @@ export interface Rows {
 	 * msgpack bin
 	 */
 	data: Uint8Array;
+	entropy: Uint8Array | null;
+}
+/**
+ * The likeliest next tokens by the raw logit lens: a layer's stream through final norm and unembedding.
+ */
+export interface Lens {
+	type: "lens";
+	run: string;
+	seq: number;
+	start: number;
+	count: number;
+	layers: number[];
+	top: number;
+	/**
+	 * msgpack bin
+	 */
+	ids: Uint8Array;
+	/**
+	 * msgpack bin
+	 */
+	probabilities: Uint8Array;
+	new_ids: number[];
+	new_texts: string[];
 }
 /**
  * The first row computed with revision `rev` has come back; it is the row of `position`.
@@ -361,6 +399,7 @@ export const SERVER_TYPES: readonly string[] = [
 	"error",
 	"finished",
 	"gap",
+	"lens",
 	"pong",
 	"rows",
 	"started",

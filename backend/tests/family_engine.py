@@ -1,0 +1,131 @@
+"""Serves some checkpoints one after the other in this process and writes down what the lens saw of each.
+
+    python -m tests.family_engine JOBS.json
+
+A job is {model, out, vectors: file or null, strengths, prompts, tokens, metrics, lens_stride,
+tensor_parallel}. One process for all, because importing vLLM takes longer than loading such a model. The
+engine is the server's own worker and lens, driven without the server.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def serve(job: dict[str, Any]) -> None:
+    """Run one job; its result is an .npz per prompt."""
+    import numpy as np
+    import zmq
+    from vllm import SamplingParams
+
+    from steersight.engine.channel import RowBlock, unpack
+    from steersight.engine.model import SteersightVLLM
+
+    folder = tempfile.TemporaryDirectory()
+    address = f"ipc://{folder.name}/rows"
+    socket = zmq.Context.instance().socket(zmq.PULL)
+    socket.bind(address)
+    model = SteersightVLLM(
+        job["model"], mode="sync", dispatch=True, dtype=job.get("dtype", "float32"), max_model_len=256,
+        max_num_seqs=8, tensor_parallel_size=job.get("tensor_parallel", 1),
+        additional_config={
+            "steersight": {
+                "channel": address, "layout": job.get("layout", ""), "metrics": job.get("files", []),
+                "vectors": [(name, name) for name in job.get("vector_names", [])],
+            }
+        },
+        **job.get("engine", {}),
+    )  # fmt: skip
+    engine = model.vllm_entrypoint
+    if job.get("vectors"):
+        engine.collective_rpc("steersight_vectors", args=(Path(job["vectors"]).read_bytes(),))
+    parameters = []
+    for index, strengths in enumerate(job["strengths"]):
+        options = {
+            "run": str(index), "strengths": strengths, "first_row": 0, "metrics": job["metrics"],
+            "entropy": True, "lens_stride": job["lens_stride"], "lens_top": 5,
+        }  # fmt: skip
+        parameters.append(
+            SamplingParams(
+                temperature=0.0, max_tokens=job["tokens"], ignore_eos=True, logprobs=0,
+                extra_args={"steersight": options},
+            )
+        )  # fmt: skip
+    done = engine.generate([{"prompt_token_ids": ids} for ids in job["prompts"]], parameters, use_tqdm=False)
+    blocks: dict[str, list[RowBlock]] = {str(index): [] for index in range(len(parameters))}
+    wanted = sum(len(ids) + job["tokens"] - 1 for ids in job["prompts"])
+    while sum(len(block.revs) for many in blocks.values() for block in many) < wanted:
+        if not socket.poll(10_000):
+            raise SystemExit(f"{job['model']}: rows are missing.")
+        message = unpack(socket.recv_multipart())
+        for block in message if isinstance(message, list) else []:
+            if isinstance(block, RowBlock):
+                blocks[block.run].append(block)
+    for index, output in enumerate(done):
+        mine = sorted(blocks[str(index)], key=lambda block: block.start)
+        tops = [block.top for block in mine if block.top is not None]
+        np.savez(
+            f"{job['out']}-{index}.npz",
+            reply=np.array(output.outputs[0].token_ids),
+            logprobs=np.array(
+                [table[token].logprob for token, table in zip(
+                    output.outputs[0].token_ids, output.outputs[0].logprobs, strict=True
+                )]
+            ),
+            ranks=np.array(
+                [table[token].rank for token, table in zip(
+                    output.outputs[0].token_ids, output.outputs[0].logprobs, strict=True
+                )]
+            ),
+            values=np.concatenate([block.values for block in mine]),
+            metrics=np.array(mine[0].metrics),
+            entropy=np.concatenate([block.entropy for block in mine]),
+            lens_layers=np.array(tops[0].layers),
+            lens_positions=np.array([top.position for top in tops]),
+            top_ids=np.stack([top.ids for top in tops]),
+            top_probabilities=np.stack([top.probabilities for top in tops]),
+        )  # fmt: skip
+    shutdown = getattr(engine.llm_engine.engine_core, "shutdown", None)
+    model.vllm_entrypoint = None
+    del engine, model
+    if shutdown is not None:
+        shutdown()
+    gc.collect()
+    socket.close(linger=0)
+
+
+def main() -> None:
+    """Run every job; a job that fails is written down, and the others go on."""
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    failures = {}
+    jobs = json.loads(Path(sys.argv[1]).read_text())
+    for job in jobs:
+        try:
+            serve(job)
+        except Exception as error:
+            import traceback
+
+            traceback.print_exc()
+            failures[job["out"]] = f"{type(error).__name__}: {error}"
+        # The next model may need process groups that this one did not.
+        gc.collect()
+        cleanup_dist_env_and_memory()
+    Path(sys.argv[1]).with_suffix(".failures.json").write_text(json.dumps(failures))
+
+
+if __name__ == "__main__":
+    main()
