@@ -189,7 +189,11 @@ class _Step:
     """Batch indices of the observed tokens; None when they are the whole batch."""
     streams: torch.Tensor
     """[slots, observed, hidden_size] fp32, a part of the static buffer."""
-    attention: torch.Tensor | None
+    slots: tuple[torch.Tensor, ...]
+    """The same, taken apart once: taking a slice costs as much as the addition that fills it."""
+    attention: tuple[torch.Tensor, ...] | None
+    parts: torch.Tensor | None
+    """[slots - 1, observed, hidden_size] fp32: where attention's parts are kept."""
     values: torch.Tensor
     """[observed, metrics, layers] fp32."""
     head_rows: torch.Tensor | None
@@ -364,16 +368,19 @@ class Lens:
         )
         group = min(self.layout.count, (room - 1) // 2 if parts else room - 1)
         heads = plan.lens_heads
+        streams, kept = slots[: group + 1], slots[group + 1 : 2 * group + 1] if parts else None
         self._step = _Step(
             keep=None if observed == plan.tokens else torch.tensor(plan.keep).to(self.device),
-            streams=slots[: group + 1],
-            attention=slots[group + 1 : 2 * group + 1] if parts else None,
+            streams=streams,
+            slots=streams.unbind(),
+            attention=None if kept is None else kept.unbind(),
+            parts=kept,
             values=torch.full(
                 (observed, len(plan.metrics), self.layout.count), torch.nan, device=self.device
             ),
             head_rows=torch.tensor([head.row for head in heads]).to(self.device) if heads else None,
         )
-        self._keep(self.layout.entering(args, kwargs), None, self._step.streams[0])
+        self._keep(self.layout.entering(args, kwargs), None, self._step.slots[0])
 
     def attention(self, output: Any) -> None:
         """What attention adds in the layer that is running."""
@@ -392,14 +399,14 @@ class Lens:
             if steering is not None:
                 self._push(hidden, residual, index, steering)
             return
-        slot = step.streams[step.held + 1]
+        slot = step.slots[step.held + 1]
         self._keep(hidden, residual, slot)
         if steering is not None:
             step.unsteered[index] = slot.clone()
             self._push(hidden, residual, index, steering)
             self._keep(hidden, residual, slot)
         step.held += 1
-        if step.held == len(step.streams) - 1 or index == self.layout.count - 1:
+        if step.held == len(step.slots) - 1 or index == self.layout.count - 1:
             self._reduce(plan, step)
 
     def _keep(self, hidden: torch.Tensor, residual: torch.Tensor | None, slot: torch.Tensor) -> None:
@@ -410,7 +417,7 @@ class Lens:
         if step is not None and step.keep is not None:
             hidden = hidden.index_select(0, step.keep)
             residual = None if residual is None else residual.index_select(0, step.keep)
-        else:  # vLLM may pad the batch
+        elif hidden.shape[0] != slot.shape[0]:  # vLLM may pad the batch
             hidden = hidden[: len(slot)]
             residual = None if residual is None else residual[: len(slot)]
         if residual is None:
@@ -437,7 +444,7 @@ class Lens:
             streams=step.streams[: held + 1],
             runs=[(run, start, len(revs)) for run, start, revs in plan.blocks],
             unsteered=step.unsteered,
-            attention=None if step.attention is None else step.attention[:held],
+            attention=None if step.parts is None else step.parts[:held],
             direction=self.bank.direction,
         )
         for column, name in enumerate(plan.metrics):
@@ -453,13 +460,13 @@ class Lens:
                 self.failed[name] = f"{type(error).__name__}: {error}"
         if step.head_rows is not None:
             step.picked.extend(
-                step.streams[layer - first + 1].index_select(0, step.head_rows)
+                step.slots[layer - first + 1].index_select(0, step.head_rows)
                 for layer in plan.lens_layers
                 if first <= layer < first + held
             )
         step.first, step.held, step.unsteered = first + held, 0, {}
         if step.first < self.layout.count:
-            step.streams[0].copy_(step.streams[held])
+            step.slots[0].copy_(step.slots[held])
 
     def forwarded(self) -> None:
         """The forward pass is over. Rows that need nothing of the sampler go now and so lead their tokens."""

@@ -29,12 +29,18 @@ class LensReading:
     top_probabilities: torch.Tensor
 
 
+# Rows of logits reduced at a time on a CPU: few enough to stay in its cache, which is several times faster.
+_CPU_ROWS = 8
+# exp(-80) is 2e-35: nothing beside 1, and not yet one of the subnormal numbers that slow a CPU down tenfold.
+_FAINT = -80.0
+_BLOCK = 128
+
+
 def entropy_of(logits: torch.Tensor) -> torch.Tensor:
-    """Entropy in nats of softmax(logits) along the last axis, fp32: log Z - sum p z."""
+    """Entropy in nats of softmax(logits) along the last axis: [rows, vocab_size] -> [rows] fp32."""
     import torch
 
-    logp = torch.log_softmax(logits.float(), dim=-1)
-    return -torch.einsum("...v,...v->...", logp.exp(), logp)
+    return torch.cat([_softmax(some)[1] for some in _pieces(logits)])
 
 
 def read(logits: torch.Tensor, written: torch.Tensor, top: int) -> LensReading:
@@ -47,20 +53,68 @@ def read(logits: torch.Tensor, written: torch.Tensor, top: int) -> LensReading:
     """
     import torch
 
-    logp = torch.log_softmax(logits.float(), dim=-1)
-    p = logp.exp()
-    entropy = -torch.einsum("lrv,lrv->lr", p, logp)
-    final_entropy = entropy[-1]
-    cross = -torch.einsum("rv,lrv->lr", p[-1], logp)
-    likeliest = logp.topk(top, dim=-1)
-    chosen = logp.gather(-1, written.view(1, -1, 1).expand(len(logp), -1, 1)).squeeze(-1)
+    layers, runs, _ = logits.shape
+    final = logits[-1].float()
+    final_z, final_entropy = _softmax(final)
+    p = torch.exp(final - final_z[:, None])
+    z: list[torch.Tensor] = []
+    entropy: list[torch.Tensor] = []
+    cross: list[torch.Tensor] = []
+    values: list[torch.Tensor] = []
+    ids: list[torch.Tensor] = []
+    for layer in range(layers):
+        for some, weights in zip(_pieces(logits[layer]), _pieces(p), strict=True):
+            rows = some.float()
+            log_z, nats = _softmax(rows)
+            z.append(log_z)
+            entropy.append(nats)
+            cross.append(log_z - (rows * weights).sum(dim=-1))
+            best, where = _top(rows, top)
+            values.append(best - log_z[:, None])
+            ids.append(where)
+    shape = (layers, runs)
+    chosen = logits.gather(-1, written.view(1, -1, 1).expand(layers, -1, 1)).squeeze(-1).float()
     return LensReading(
-        entropy=entropy,
-        probability=chosen.exp(),
-        kl=(cross - final_entropy).clamp_min(0.0),
-        top_ids=likeliest.indices.int(),
-        top_probabilities=likeliest.values.exp(),
+        entropy=torch.cat(entropy).view(shape),
+        probability=(chosen - torch.cat(z).view(shape)).exp(),
+        kl=(torch.cat(cross).view(shape) - final_entropy).clamp_min(0.0),
+        top_ids=torch.cat(ids).view(*shape, top).int(),
+        top_probabilities=torch.cat(values).view(*shape, top).exp(),
     )
+
+
+def _pieces(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    import torch
+
+    return torch.split(rows, _CPU_ROWS if rows.device.type == "cpu" else len(rows))
+
+
+def _softmax(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """log Z and entropy of softmax(rows), [rows] each: with x = z - max, H = log sum e^x - (sum x e^x) / sum
+    e^x."""
+    rows = rows.float()
+    highest = rows.amax(dim=-1)
+    x = (rows - highest[:, None]).clamp_min_(_FAINT)
+    weights = x.exp()
+    total = weights.sum(dim=-1)
+    log_total = total.log()
+    return highest + log_total, log_total - weights.mul_(x).sum(dim=-1) / total
+
+
+def _top(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `count` largest of each row, and where: among the blocks with the largest maxima, the only
+    candidates."""
+    import torch
+
+    padding = -rows.shape[-1] % _BLOCK
+    if padding:
+        rows = torch.nn.functional.pad(rows, (0, padding), value=-torch.inf)
+    blocks = rows.view(len(rows), -1, _BLOCK)
+    chosen = blocks.amax(dim=-1).topk(min(count, blocks.shape[1]), dim=-1).indices
+    candidates = blocks.gather(1, chosen[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
+    best = candidates.topk(count, dim=-1)
+    where = chosen.gather(1, best.indices // _BLOCK) * _BLOCK + best.indices % _BLOCK
+    return best.values, where
 
 
 def lens_layers(layers: int, stride: int) -> list[int]:
