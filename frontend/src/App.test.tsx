@@ -106,6 +106,7 @@ async function ready() {
 		stage: "Ready.",
 		progress: 1,
 		model,
+		metrics: welcome.metrics,
 		vectors: [vector as never],
 	});
 }

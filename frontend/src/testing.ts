@@ -1,6 +1,6 @@
 // What several tests need: frames with short defaults, half floats, a seeded source of chance, a batch that
 // runs when told. Used by tests only.
-import type { MetricInfo, Rows, Started, Tokens } from "./protocol/types.gen";
+import type { Lens, MetricInfo, Rows, Started, Tokens } from "./protocol/types.gen";
 import { FrameBatch } from "./store/signal";
 
 /** A batch whose frames come when `flush` is called. */
@@ -50,25 +50,63 @@ export function rowsFrame(
 		metrics?: string[];
 		rev?: (position: number) => number;
 		value?: (position: number, metric: number, layer: number) => number;
+		entropy?: (position: number) => number;
 	} = {},
 ): Rows {
 	const { layers = 2, metrics = ["norm"], rev = () => 0, value = (p, m, l) => p + m / 4 + l / 16 } = options;
+	const { entropy } = options;
 	const values: number[] = [];
 	for (let p = start; p < start + count; p++) {
 		for (let m = 0; m < metrics.length; m++) for (let l = 0; l < layers; l++) values.push(value(p, m, l));
 	}
-	const revs = Array.from({ length: count }, (_, i) => rev(start + i));
+	const each = <T>(of: (position: number) => T) => Array.from({ length: count }, (_, i) => of(start + i));
 	return {
 		type: "rows",
 		run: "r1",
 		seq: 1,
 		start,
 		count,
-		revs,
+		revs: each(rev),
 		metrics,
 		layers,
 		dtype: "f2",
 		data: halves(values),
+		entropy: entropy === undefined ? null : halves(each(entropy)),
+	};
+}
+
+/** Guesses in which the i-th of a layer at a position is token `id(position, layer, i)` with 1/2, 1/4, ... */
+export function lensFrame(
+	start: number,
+	count: number,
+	options: {
+		layers?: number[];
+		top?: number;
+		id?: (position: number, layer: number, place: number) => number;
+		texts?: Record<number, string>;
+	} = {},
+): Lens {
+	const { layers = [1], top = 2, id = (p, l, i) => 100 * p + 10 * l + i, texts = {} } = options;
+	const ids: number[] = [];
+	for (let p = start; p < start + count; p++) {
+		for (const layer of layers) for (let i = 0; i < top; i++) ids.push(id(p, layer, i));
+	}
+	const bytes = new DataView(new ArrayBuffer(ids.length * 4));
+	ids.forEach((one, i) => {
+		bytes.setInt32(4 * i, one, true);
+	});
+	return {
+		type: "lens",
+		run: "r1",
+		seq: 1,
+		start,
+		count,
+		layers,
+		top,
+		ids: new Uint8Array(bytes.buffer),
+		probabilities: halves(ids.map((_, i) => 2 ** -((i % top) + 1))),
+		new_ids: Object.keys(texts).map(Number),
+		new_texts: Object.values(texts),
 	};
 }
 
@@ -92,6 +130,7 @@ export function tokensFrame(start: number, texts: readonly string[], ids?: numbe
 		ids: ids ?? texts.map((_, i) => 1000 + start + i),
 		texts: [...texts],
 		logprobs: texts.map(() => null),
+		ranks: texts.map(() => null),
 	};
 }
 
@@ -103,6 +142,10 @@ export function metricInfo(changes: Partial<MetricInfo> = {}): MetricInfo {
 		unit: "",
 		transform: "linear",
 		scale: { kind: "sequential", lo: null, hi: null, mid: null },
+		family: "residual",
+		cost: "",
+		default: true,
+		error: null,
 		...changes,
 	};
 }

@@ -43,7 +43,7 @@ export function SettingsPanel({ settings, onChange, onClose }: SettingsPanelProp
 	// A new key gives every field its default as the text, also those that held something impossible.
 	const [round, setRound] = useState(0);
 	const reset = () => {
-		onChange({ ...defaultSettings(), theme: settings.theme });
+		onChange({ ...defaultSettings(), theme: settings.theme, watch: settings.watch });
 		setStops("");
 		setRound(round + 1);
 	};

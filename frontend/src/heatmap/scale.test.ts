@@ -29,6 +29,34 @@ describe("fitting", () => {
 		expect(range.hi).toBeGreaterThan(range.lo);
 	});
 
+	test("a prompt and layers without numbers do not use up the sample", () => {
+		const rows = new RowStore();
+		// As the logit lens sends it: every ninth layer of 27, from the last prompt token on.
+		const value = (p: number, _: number, l: number) => (p >= 3000 && l % 9 === 8 ? 4 : Number.NaN);
+		rows.append(rowsFrame(0, 3005, { layers: 27, value }));
+		expect(percentiles(rows, "norm")).toEqual({ lo: 4, hi: 4 });
+	});
+
+	test("numbers that are none give no fit", () => {
+		const rows = new RowStore();
+		rows.append(rowsFrame(0, 9, { value: () => Number.NaN }));
+		expect(percentiles(rows, "norm")).toBeNull();
+	});
+
+	test("a diverging metric without ends gets a range symmetric around its middle", () => {
+		const rows = new RowStore();
+		const around = (mid: number) => metricInfo({ scale: { kind: "diverging", lo: null, hi: null, mid } });
+		expect(new ScaleFit(around(0)).update(rows)).toEqual({ lo: -1, hi: 1 });
+		rows.append(rowsFrame(0, 1, { value: () => 900 }));
+		rows.append(rowsFrame(1, 200, { value: (p) => (p % 2 === 0 ? -3 : 1) }));
+		const range = new ScaleFit(around(0)).update(rows);
+		expect(range.lo).toBe(-range.hi);
+		expect(range.hi).toBeGreaterThanOrEqual(3);
+		expect(range.hi).toBeLessThan(6);
+		const shifted = new ScaleFit(around(0.5)).update(rows);
+		expect(shifted.hi - 0.5).toBeCloseTo(0.5 - shifted.lo, 9);
+	});
+
 	test("the range only grows, holds the data and seldom changes", () => {
 		const random = chance(5);
 		const rows = new RowStore();

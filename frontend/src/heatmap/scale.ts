@@ -39,11 +39,16 @@ export function fixedEnds(metric: MetricInfo): { lo: number | null; hi: number |
 export function percentiles(rows: RowStore, metric: string): Range | null {
 	const values = rows.values(metric);
 	if (values === undefined) return null;
+	const first = rows.first(metric);
+	if (first === null) return null;
+	// A prompt without numbers, as the logit lens leaves it, must not use up the sample.
+	const start = first * rows.layers;
 	const end = rows.columns * rows.layers;
-	// An odd stride visits every layer in turn instead of the same few.
-	const stride = Math.max(1, Math.floor((end - rows.layers) / SAMPLE)) | 1;
+	// A stride without a factor in common with the layers visits each in turn instead of the same few.
+	let stride = Math.max(1, Math.floor((end - start) / SAMPLE));
+	while (commonFactor(stride, rows.layers) > 1) stride++;
 	const sample: number[] = [];
-	for (let i = rows.layers; i < end; i += stride) {
+	for (let i = start; i < end; i += stride) {
 		const value = values[i]!;
 		if (Number.isFinite(value)) sample.push(value);
 	}
@@ -51,6 +56,10 @@ export function percentiles(rows: RowStore, metric: string): Range | null {
 	const sorted = Float64Array.from(sample).sort();
 	const at = (share: number) => sorted[Math.round(share * (sorted.length - 1))]!;
 	return { lo: at(TAIL), hi: at(1 - TAIL) };
+}
+
+function commonFactor(a: number, b: number): number {
+	return b === 0 ? a : commonFactor(b, a % b);
 }
 
 /** Grow `present` to hold `fit`, ends on round steps; the same object when it already does. */
@@ -94,7 +103,8 @@ export class ScaleFit {
 			hi: hi ?? this.#fitted?.hi ?? (lo ?? 0) + 1,
 		};
 		if (next.hi <= next.lo) next.hi = next.lo + 1;
-		if (this.#range === null || this.#range.lo !== next.lo || this.#range.hi !== next.hi) this.#range = next;
+		const drawn = legendRange(this.metric, next);
+		if (this.#range?.lo !== drawn.lo || this.#range.hi !== drawn.hi) this.#range = drawn;
 		return this.#range;
 	}
 }
@@ -112,7 +122,7 @@ export function place(metric: MetricInfo, range: Range, sent: number): number {
 	return Math.min(1, Math.max(0, t));
 }
 
-/** The range that the legend's bar spans: the drawn one, made symmetric for a diverging scale. */
+/** The range that the legend's bar spans: the given one, made symmetric for a diverging scale. */
 export function legendRange(metric: MetricInfo, range: Range): Range {
 	const middle = metric.scale.kind === "diverging" ? metric.scale.mid : null;
 	if (middle === null) return range;

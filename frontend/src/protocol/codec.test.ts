@@ -56,6 +56,20 @@ describe("bytes that are no frame", () => {
 		metrics: ["norm"],
 		layers: 3,
 		dtype: "f2",
+		entropy: null,
+	};
+	const lens = {
+		type: "lens",
+		run: "r",
+		seq: 1,
+		start: 4,
+		count: 1,
+		layers: [1, 2],
+		top: 3,
+		ids: new Uint8Array(24),
+		probabilities: new Uint8Array(12),
+		new_ids: [0],
+		new_texts: ["a"],
 	};
 	const bad: [string, Uint8Array][] = [
 		["nothing", new Uint8Array()],
@@ -67,12 +81,23 @@ describe("bytes that are no frame", () => {
 		["rows with too few bytes", encode({ ...rows, data: new Uint8Array(11) })],
 		["rows without bytes", encode({ ...rows, data: "no" })],
 		["rows with too few revisions", encode({ ...rows, revs: [0], data: new Uint8Array(12) })],
+		[
+			"rows with too few entropies",
+			encode({ ...rows, data: new Uint8Array(12), entropy: new Uint8Array(2) }),
+		],
+		["a lens with too few ids", encode({ ...lens, ids: new Uint8Array(20) })],
+		["a lens with too few probabilities", encode({ ...lens, probabilities: new Uint8Array(10) })],
+		["a lens without bytes", encode({ ...lens, ids: [1, 2] })],
+		["a lens with a text too few", encode({ ...lens, new_texts: [] })],
 	];
 	test.each(bad)("%s is refused with a sentence", (_name, bytes) => {
 		expect(() => decodeFrame(bytes)).toThrow(WireError);
 		expect(() => decodeFrame(bytes)).toThrow(/^The server sent .*\.$/);
 	});
-	test("the same rows with the right bytes are taken", () => {
+	test("the same with the right bytes are taken", () => {
 		expect(decodeFrame(encode({ ...rows, data: new Uint8Array(12) })).type).toBe("rows");
+		const both = { ...rows, data: new Uint8Array(12), entropy: new Uint8Array(4) };
+		expect(decodeFrame(encode(both)).type).toBe("rows");
+		expect(decodeFrame(encode(lens)).type).toBe("lens");
 	});
 });

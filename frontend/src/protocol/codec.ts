@@ -24,6 +24,7 @@ export function decodeFrame(bytes: Uint8Array): ServerFrame {
 	}
 	const frame = value as ServerFrame;
 	if (frame.type === "rows") checkRows(frame);
+	else if (frame.type === "lens") checkLens(frame);
 	return frame;
 }
 
@@ -36,12 +37,31 @@ export function decodeValue(bytes: Uint8Array): unknown {
 	}
 }
 
+function isBytes(value: unknown, length: number): boolean {
+	return value instanceof Uint8Array && value.length === length;
+}
+
 function checkRows(frame: Extract<ServerFrame, { type: "rows" }>): void {
 	const wanted = frame.count * frame.metrics.length * frame.layers * 2;
-	if (!(frame.data instanceof Uint8Array) || frame.data.length !== wanted) {
+	if (!isBytes(frame.data, wanted)) {
 		throw new WireError(`The server sent rows without the ${wanted} bytes that their shape asks for.`);
 	}
 	if (frame.revs.length !== frame.count) {
 		throw new WireError("The server sent rows whose revisions do not match their count.");
+	}
+	if (frame.entropy !== null && !isBytes(frame.entropy, frame.count * 2)) {
+		throw new WireError("The server sent rows whose entropies do not match their count.");
+	}
+}
+
+function checkLens(frame: Extract<ServerFrame, { type: "lens" }>): void {
+	const guesses = frame.count * frame.layers.length * frame.top;
+	if (!isBytes(frame.ids, guesses * 4) || !isBytes(frame.probabilities, guesses * 2)) {
+		throw new WireError(
+			`The server sent a logit lens without the ${guesses} guesses that its shape asks for.`,
+		);
+	}
+	if (frame.new_ids.length !== frame.new_texts.length) {
+		throw new WireError("The server sent a logit lens whose new tokens do not match their texts.");
 	}
 }

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { TransportHandlers } from "../connection/transport";
-import type { ClientFrame, ServerFrame, Start, VectorInfo, Welcome } from "../protocol/types.gen";
-import { manualBatch, rowsFrame, startedFrame, tokensFrame } from "../testing";
+import type { ClientFrame, Engine, ServerFrame, Start, VectorInfo, Welcome } from "../protocol/types.gen";
+import { lensFrame, manualBatch, metricInfo, rowsFrame, startedFrame, tokensFrame } from "../testing";
 import { Session } from "./session";
 import { defaultSettings } from "./settings";
 
@@ -13,14 +13,7 @@ const vector: VectorInfo = {
 	range: [-1, 1],
 	suggested: 0.5,
 };
-const metric = {
-	id: "norm",
-	label: "Norm",
-	description: "",
-	unit: "",
-	transform: "linear" as const,
-	scale: { kind: "sequential" as const, lo: null, hi: null, mid: null },
-};
+const metric = metricInfo();
 const model = {
 	id: "m",
 	layers: 2,
@@ -47,6 +40,15 @@ const welcome: Welcome = {
 		max_strength: 1,
 		max_runs_per_connection: 1,
 	},
+};
+const engineReady: Engine = {
+	type: "engine",
+	state: "ready",
+	stage: "Ready.",
+	progress: 1,
+	model,
+	metrics: [metric],
+	vectors: [vector],
 };
 const settings = defaultSettings();
 const timing = { first_token_ms: 1, total_ms: 2, tokens_per_s: null };
@@ -101,7 +103,7 @@ describe("Session", () => {
 		expect(session.ask("hi", settings)).toBe(false);
 		say({ ...welcome, engine: { state: "loading", stage: "Loading weights.", progress: 0.4 }, model: null });
 		expect(session.blocked).toBe("The engine is still loading.");
-		say({ type: "engine", state: "ready", stage: "Ready.", progress: 1, model, vectors: [vector] });
+		say(engineReady);
 		expect(session.blocked).toBeNull();
 		expect(session.server.model).toEqual(model);
 		expect(starts()).toEqual([]);
@@ -226,6 +228,47 @@ describe("Session", () => {
 		expect(session.metric).toBe("cosine");
 		say(welcome);
 		expect(session.metric).toBe("norm");
+	});
+
+	test("a start names the metrics of the chosen families, the lens and the entropy", () => {
+		const metrics = [
+			metric,
+			metricInfo({ id: "mlp_norm", family: "parts" }),
+			metricInfo({ id: "lens_kl", family: "logit_lens" }),
+		];
+		say({ ...welcome, metrics });
+		session.ask("one", settings);
+		expect(starts()[0]).toMatchObject({ metrics: ["norm"], lens: null, entropy: true });
+		session.newChat();
+		const watch = { ...settings.watch, stride: 2 as const, entropy: false };
+		watch.families = { ...watch.families, residual: false, parts: true, logit_lens: true };
+		session.ask("two", { ...settings, watch });
+		expect(starts()[1]).toMatchObject({
+			metrics: ["mlp_norm"],
+			lens: { stride: 2, top: 5 },
+			entropy: false,
+		});
+	});
+
+	test("a metric that fails meanwhile is known as such and no longer asked for", () => {
+		const other = metricInfo({ id: "cosine" });
+		say({ ...welcome, metrics: [metric, other] });
+		const [before] = session.server.metrics;
+		say({ ...engineReady, metrics: [metricInfo(), { ...other, error: "ValueError: odd" }] });
+		expect(session.server.metrics[0]).toBe(before);
+		expect(session.server.metrics[1]!.error).toBe("ValueError: odd");
+		session.ask("one", settings);
+		expect(starts()[0]!.metrics).toEqual(["norm"]);
+		say({ ...engineReady, state: "failed", metrics: [] });
+		expect(session.server.metrics.length).toBe(2);
+	});
+
+	test("guesses of the logit lens go to their run", () => {
+		say(welcome);
+		session.ask("one", settings);
+		say(startedFrame(["p"]));
+		say(lensFrame(0, 1, { texts: { 10: "A" } }));
+		expect(session.shown!.guesses.at(0, 1)?.[0]).toEqual({ id: 10, text: "A", probability: 0.5 });
 	});
 
 	describe("what a person is told when another server answers", () => {

@@ -24,6 +24,7 @@ import { isRunFrame, RunState } from "../store/run";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
 import { CursorStore } from "./cursor";
 import { type Settings, toSampling } from "./settings";
+import { toStart } from "./watch";
 
 export interface Turn {
 	readonly key: string;
@@ -184,7 +185,7 @@ export class Session {
 			messages: conversation(history, user, settings.system),
 			sampling: toSampling(settings),
 			strengths,
-			metrics: null,
+			...toStart(this.server.metrics, settings.watch),
 			prompt_rows: true,
 		});
 		if (!sent) return false;
@@ -233,17 +234,18 @@ export class Session {
 			this.#epoch = frame.epoch;
 			this.#cutOff = false;
 			const { name, engine, model, metrics, vectors, limits } = frame;
-			this.server = { name, engine, model, metrics, vectors, limits };
-			if (!metrics.some((metric) => metric.id === this.metric)) this.metric = metrics[0]?.id ?? null;
+			this.server = { ...this.server, name, engine, model, vectors, limits };
+			this.#knowMetrics(metrics);
 			if (engine.state === "ready") this.#knowVectors();
 		} else if (frame.type === "engine") {
-			const { state, stage, progress, model, vectors } = frame;
+			const { state, stage, progress, model, metrics, vectors } = frame;
 			this.server = {
 				...this.server,
 				engine: { state, stage, progress },
 				model: model ?? this.server.model,
 				vectors: vectors.length > 0 || state === "ready" ? vectors : this.server.vectors,
 			};
+			if (metrics.length > 0 || state === "ready") this.#knowMetrics(metrics);
 			if (state === "ready") this.#knowVectors();
 		} else if (frame.type === "error") {
 			this.#onError(frame);
@@ -312,6 +314,15 @@ export class Session {
 		this.#shown = before.shown;
 		if (refused !== undefined) this.steering.detach(refused.run);
 		this.#notify({ place: "composer", message });
+	}
+
+	/** A metric that is as it was stays the same object: a new one would have the map fitted anew. */
+	#knowMetrics(metrics: readonly MetricInfo[]): void {
+		const before = new Map(this.server.metrics.map((metric) => [JSON.stringify(metric), metric]));
+		const known = metrics.map((metric) => before.get(JSON.stringify(metric)) ?? metric);
+		this.server = { ...this.server, metrics: known };
+		if (known.some((metric) => metric.id === this.metric)) return;
+		this.metric = (known.find((metric) => metric.error === null) ?? known[0])?.id ?? null;
 	}
 
 	#knowVectors(): void {

@@ -28,6 +28,8 @@ describe("settings", () => {
 			stop: ["\n\n", "END"],
 			theme: "dark" as const,
 		};
+		settings.watch.families.parts = true;
+		settings.watch.stride = 8;
 		settings.numbers.temperature = 0;
 		settings.numbers.seed = 42;
 		const store = storage(null);
@@ -35,17 +37,26 @@ describe("settings", () => {
 		expect(loadSettings(store)).toEqual(settings);
 	});
 
-	test.each(["", "{", "7", "null", "[]", '{"numbers": 3, "stop": "x", "system": 4, "theme": "pink"}'])(
-		"damaged content %j gives the defaults",
-		(content) => {
-			expect(loadSettings(storage(content))).toEqual(defaultSettings());
-		},
-	);
+	test.each([
+		"",
+		"{",
+		"7",
+		"null",
+		"[]",
+		'{"numbers": 3, "stop": "x", "system": 4, "theme": "pink", "watch": 1}',
+	])("damaged content %j gives the defaults", (content) => {
+		expect(loadSettings(storage(content))).toEqual(defaultSettings());
+	});
 
 	test("one bad field costs only itself", () => {
-		const found = loadSettings(storage('{"numbers": {"top_p": 7, "top_k": 5}, "system": "hi"}'));
+		const found = loadSettings(
+			storage(
+				'{"numbers": {"top_p": 7, "top_k": 5}, "system": "hi", "watch": {"stride": 3, "entropy": false}}',
+			),
+		);
 		expect(found.numbers.top_p).toBe(defaultSettings().numbers.top_p);
 		expect([found.numbers.top_k, found.system]).toEqual([5, "hi"]);
+		expect(found.watch).toEqual({ ...defaultSettings().watch, entropy: false });
 	});
 
 	test("storage that is missing or full is no error", () => {

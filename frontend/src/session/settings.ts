@@ -1,7 +1,8 @@
-// Sampling settings, the system prompt and the theme: what a person sets once and finds again. They are
+// Sampling settings, what is watched, the system prompt and the theme: what a person sets once and finds again. They are
 // kept in localStorage; whatever is found there is checked like any other input, field by field, so that an
 // old or damaged entry costs at most that one field.
 import { SAMPLING_NUMBERS, type Sampling } from "../protocol/types.gen";
+import { checkWatch, defaultWatch, type Watch } from "./watch";
 
 export type NumberName = keyof typeof SAMPLING_NUMBERS;
 export type Theme = "system" | "light" | "dark";
@@ -11,6 +12,7 @@ export interface Settings {
 	stop: string[];
 	system: string;
 	theme: Theme;
+	watch: Watch;
 }
 
 export const NUMBER_NAMES = Object.keys(SAMPLING_NUMBERS) as NumberName[];
@@ -20,7 +22,13 @@ const KEY = "steersight.settings.v1";
 
 export function defaultSettings(): Settings {
 	const numbers = Object.fromEntries(NUMBER_NAMES.map((name) => [name, SAMPLING_NUMBERS[name].default]));
-	return { numbers: numbers as Settings["numbers"], stop: [], system: "", theme: "system" };
+	return {
+		numbers: numbers as Settings["numbers"],
+		stop: [],
+		system: "",
+		theme: "system",
+		watch: defaultWatch(),
+	};
 }
 
 /** Why a number cannot be sent, as a sentence, or null when it can. Only the seed may be empty. */
@@ -61,7 +69,7 @@ export function loadSettings(storage: Pick<Storage, "getItem"> | null): Settings
 		return settings;
 	}
 	if (typeof found !== "object" || found === null) return settings;
-	const { numbers, stop, system, theme } = found as Record<string, unknown>;
+	const { numbers, stop, system, theme, watch } = found as Record<string, unknown>;
 	if (typeof numbers === "object" && numbers !== null) {
 		for (const name of NUMBER_NAMES) {
 			const value = (numbers as Record<string, unknown>)[name];
@@ -73,6 +81,7 @@ export function loadSettings(storage: Pick<Storage, "getItem"> | null): Settings
 	if (Array.isArray(stop)) settings.stop = stop.filter((one) => typeof one === "string" && one !== "");
 	if (typeof system === "string") settings.system = system;
 	if (theme === "light" || theme === "dark") settings.theme = theme;
+	settings.watch = checkWatch(watch);
 	return settings;
 }
 

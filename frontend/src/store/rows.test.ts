@@ -102,6 +102,32 @@ describe("RowStore", () => {
 		}
 	});
 
+	test("entropies stand at their rows; what is none or did not come is null", () => {
+		const store = new RowStore();
+		store.append(rowsFrame(0, 1));
+		store.append(rowsFrame(1, 2, { entropy: (p) => (p === 1 ? Number.NaN : 0.5) }));
+		store.append(rowsFrame(300, 1, { entropy: () => 2, metrics: [] }));
+		expect([-1, 0, 1, 2, 3, 300, 301].map((p) => store.entropy(p))).toEqual([
+			null,
+			null,
+			null,
+			0.5,
+			null,
+			2,
+			null,
+		]);
+	});
+
+	test("knows where a metric's numbers begin, position 0 and NaN not counted", () => {
+		const store = new RowStore();
+		const value = (p: number, m: number, l: number) => (m === 1 && (p < 6 || l === 0) ? Number.NaN : 1);
+		store.append(rowsFrame(0, 5, { metrics: ["a", "b"], value }));
+		expect([store.first("a"), store.first("b"), store.first("c")]).toEqual([1, null, null]);
+		store.append(rowsFrame(8, 2, { metrics: ["a", "b"], value }));
+		store.append(rowsFrame(5, 3, { metrics: ["a", "b"], value }));
+		expect(store.first("b")).toBe(6);
+	});
+
 	test("no rows at all change nothing", () => {
 		const store = new RowStore();
 		store.append(rowsFrame(0, 0));

@@ -28,7 +28,10 @@ export class RowStore {
 	received = 0;
 	readonly changes: Change[] = [];
 	#values = new Map<string, Float32Array>();
+	#entropy: Float32Array | null = null;
 	#revs = new Int32Array(0);
+	/** Per metric the first position after 0 with a number; a metric without any is missing. */
+	#first = new Map<string, number>();
 	#boundaries: Boundary[] = [];
 	#scanned = 0;
 	#lastRev = 0;
@@ -48,9 +51,15 @@ export class RowStore {
 			const target = this.#values.get(metric)!;
 			for (let i = 0; i < frame.count; i++) {
 				const from = i * width + index * this.layers;
-				target.set(decoded.subarray(from, from + this.layers), (frame.start + i) * this.layers);
+				const numbers = decoded.subarray(from, from + this.layers);
+				target.set(numbers, (frame.start + i) * this.layers);
+				this.#note(metric, frame.start + i, numbers);
 			}
 		});
+		if (frame.entropy !== null) {
+			this.#entropy ??= new Float32Array(this.#revs.length).fill(Number.NaN);
+			this.#entropy.set(decodeHalves(frame.entropy), frame.start);
+		}
 		for (let i = 0; i < frame.count; i++) {
 			const position = frame.start + i;
 			if (this.#revs[position] === NO_ROW) this.received += 1;
@@ -80,6 +89,17 @@ export class RowStore {
 		return this.#values.get(metric)?.[position * this.layers + layer];
 	}
 
+	/** The first position after 0 at which a metric has a number in any layer, or null. */
+	first(metric: string): number | null {
+		return this.#first.get(metric) ?? null;
+	}
+
+	/** Nats of the distribution from which the token after a position was drawn; null where not known. */
+	entropy(position: number): number | null {
+		const value = this.has(position) ? this.#entropy?.[position] : undefined;
+		return value === undefined || Number.isNaN(value) ? null : value;
+	}
+
 	/** Where the revision in force changed, in order of position. Revision 0 at the start is no change. */
 	boundaries(): readonly Boundary[] {
 		for (; this.#scanned < this.columns; this.#scanned++) {
@@ -89,6 +109,11 @@ export class RowStore {
 			this.#lastRev = rev;
 		}
 		return this.#boundaries;
+	}
+
+	#note(metric: string, position: number, numbers: Float32Array): void {
+		if (position === 0 || position >= (this.#first.get(metric) ?? Number.POSITIVE_INFINITY)) return;
+		if (numbers.some(Number.isFinite)) this.#first.set(metric, position);
 	}
 
 	#rescan(): void {
@@ -104,6 +129,11 @@ export class RowStore {
 			const revs = new Int32Array(grown).fill(NO_ROW);
 			revs.set(this.#revs);
 			this.#revs = revs;
+			if (this.#entropy !== null) {
+				const copy = new Float32Array(grown).fill(Number.NaN);
+				copy.set(this.#entropy);
+				this.#entropy = copy;
+			}
 			for (const [metric, values] of this.#values) {
 				const copy = new Float32Array(grown * this.layers).fill(Number.NaN);
 				copy.set(values);

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { Finished } from "../protocol/types.gen";
-import { chance, manualBatch, rowsFrame, startedFrame, tokensFrame } from "../testing";
+import { chance, lensFrame, manualBatch, rowsFrame, startedFrame, tokensFrame } from "../testing";
 import { RunState } from "./run";
 
 function finishedFrame(changes: Partial<Finished> = {}): Finished {
@@ -106,6 +106,34 @@ describe("RunState", () => {
 		expect(run.tokensPerSecond()).toBe(4);
 		run.take(finishedFrame(), 1800);
 		expect([run.firstTokenMs(), run.tokensPerSecond()]).toEqual([12, 22]);
+	});
+
+	test("a reply token knows its surprisal, its rank and the entropy it was drawn from", () => {
+		run.take(startedFrame(["a", "b"]), 0);
+		run.take({ ...tokensFrame(2, ["x", "y"]), logprobs: [-0.75, null], ranks: [3, null] }, 0);
+		run.take(rowsFrame(0, 3, { entropy: (p) => (p === 0 ? Number.NaN : p / 2) }), 0);
+		const facts = [1, 2, 3, 4].map((p) => [run.surprisal(p), run.rank(p), run.entropyBefore(p)]);
+		expect(facts).toEqual([
+			[null, null, null],
+			[0.75, 3, 0.5],
+			[null, null, 1],
+			[null, null, null],
+		]);
+	});
+
+	test("knows which metrics it is watched with", () => {
+		expect(run.watches("cosine")).toBe(true);
+		run.take(startedFrame(["a"]), 0);
+		expect([run.watches("norm"), run.watches("cosine")]).toEqual([true, false]);
+		run.take(rowsFrame(0, 1, { metrics: ["cosine"] }), 0);
+		expect(run.watches("cosine")).toBe(true);
+	});
+
+	test("guesses of another shape fail the run and do not throw", () => {
+		run.take(startedFrame(["a"]), 0);
+		run.take(lensFrame(0, 1), 0);
+		run.take(lensFrame(1, 1, { top: 3 }), 0);
+		expect(run.status).toBe("failed");
 	});
 
 	test("reason error fails the run", () => {

@@ -6,17 +6,19 @@ import type {
 	ErrorCode,
 	Finished,
 	Gap,
+	Lens,
 	Prompt,
 	Rows,
 	ServerFrame,
 	Started,
 	Tokens,
 } from "../protocol/types.gen";
+import { GuessStore } from "./guesses";
 import { RowStore } from "./rows";
 import { type FrameBatch, pageBatch, Signal } from "./signal";
 
 export type RunStatus = "starting" | "streaming" | "done" | "failed" | "lost";
-export type RunFrame = Started | Tokens | Rows | Applied | Gap | Finished;
+export type RunFrame = Started | Tokens | Rows | Lens | Applied | Gap | Finished;
 
 export function isRunFrame(frame: ServerFrame): frame is RunFrame {
 	return "run" in frame && frame.type !== "error";
@@ -25,6 +27,7 @@ export function isRunFrame(frame: ServerFrame): frame is RunFrame {
 export class RunState {
 	readonly changed: Signal;
 	readonly rows = new RowStore();
+	readonly guesses = new GuessStore();
 	/** The server's name; null until `started`. */
 	run: string | null = null;
 	status: RunStatus = "starting";
@@ -32,6 +35,9 @@ export class RunState {
 	ids: number[] = [];
 	texts: string[] = [];
 	logprobs: (number | null)[] = [];
+	ranks: (number | null)[] = [];
+	/** What the run is watched with; null until `started`. */
+	metrics: readonly string[] | null = null;
 	applied: { rev: number; position: number }[] = [];
 	gaps: { start: number; count: number }[] = [];
 	finished: Finished | null = null;
@@ -70,14 +76,17 @@ export class RunState {
 			case "started":
 				this.run = frame.run;
 				this.prompt = frame.prompt;
+				this.metrics = frame.metrics;
 				if (this.status === "starting") this.status = "streaming";
 				break;
 			case "tokens":
 				this.#takeTokens(frame, now);
 				break;
 			case "rows":
+			case "lens":
 				try {
-					this.rows.append(frame);
+					if (frame.type === "rows") this.rows.append(frame);
+					else this.guesses.append(frame);
 				} catch (error) {
 					this.fail("internal", (error as Error).message);
 				}
@@ -113,6 +122,7 @@ export class RunState {
 			this.ids.push(frame.ids[i]!);
 			this.texts.push(frame.texts[i] ?? "");
 			this.logprobs.push(frame.logprobs[i] ?? null);
+			this.ranks.push(frame.ranks[i] ?? null);
 		}
 	}
 
@@ -141,9 +151,33 @@ export class RunState {
 			: this.texts[position - this.promptLength];
 	}
 
+	tokenId(position: number): number | undefined {
+		return position < this.promptLength ? this.prompt.ids[position] : this.ids[position - this.promptLength];
+	}
+
+	/** How surprising the token at a position was, in nats; null in the prompt and when not known. */
+	surprisal(position: number): number | null {
+		const logprob = this.logprobs[position - this.promptLength] ?? null;
+		return logprob === null ? null : Math.max(0, -logprob);
+	}
+
+	/** Place of the token at a position among all that could have stood there, 1 for the likeliest. */
+	rank(position: number): number | null {
+		return this.ranks[position - this.promptLength] ?? null;
+	}
+
+	/** Nats of the distribution from which the token at a position was drawn: the row before tells it. */
+	entropyBefore(position: number): number | null {
+		return position < this.promptLength ? null : this.rows.entropy(position - 1);
+	}
+
+	/** Whether rows of a metric have come or may still come. Unknown, so true, until `started`. */
+	watches(metric: string): boolean {
+		return this.metrics === null || this.metrics.includes(metric) || this.rows.values(metric) !== undefined;
+	}
+
 	isSpecial(position: number): boolean {
-		const id =
-			position < this.promptLength ? this.prompt.ids[position] : this.ids[position - this.promptLength];
+		const id = this.tokenId(position);
 		return id !== undefined && this.specialIds.has(id);
 	}
 

@@ -1,0 +1,86 @@
+// What the raw logit lens named as the likeliest next tokens, of one run: per position and layer that was
+// read, `top` token ids with probabilities, likeliest first. What stands at position p was guessed for
+// position p + 1.
+//
+// The lens reads from the last prompt token on, so the arrays begin at the first position that came and not
+// at 0: a long prompt costs nothing here.
+import { decodeHalves } from "../protocol/fp16";
+import type { Lens } from "../protocol/types.gen";
+
+export interface Guess {
+	id: number;
+	/** "" for a token that the server has not told the text of. */
+	text: string;
+	probability: number;
+}
+
+export class GuessStore {
+	/** Layers that were read, ascending; empty until the first frame. */
+	layers: readonly number[] = [];
+	top = 0;
+	#base = 0;
+	/** Positions that the arrays have room for, from `#base` on. */
+	#room = 0;
+	#known = new Uint8Array(0);
+	#ids = new Int32Array(0);
+	#probabilities = new Float32Array(0);
+	#texts = new Map<number, string>();
+
+	/** Take one lens frame. Throws a sentence when its shape contradicts the frames before it. */
+	append(frame: Lens): void {
+		frame.new_ids.forEach((id, index) => {
+			this.#texts.set(id, frame.new_texts[index] ?? "");
+		});
+		if (frame.count === 0) return;
+		if (this.#room === 0) {
+			this.layers = frame.layers;
+			this.top = frame.top;
+		}
+		if (frame.top !== this.top || frame.layers.join() !== this.layers.join()) {
+			throw new Error("Guesses of the logit lens came for other layers than those before them.");
+		}
+		this.#reserve(frame.start, frame.start + frame.count);
+		const at = frame.start - this.#base;
+		const width = this.#width;
+		// A frame's bytes may start at an odd offset, which a typed array over them would refuse.
+		const view = new DataView(frame.ids.buffer, frame.ids.byteOffset, frame.ids.byteLength);
+		for (let i = 0; i < frame.count * width; i++) this.#ids[at * width + i] = view.getInt32(4 * i, true);
+		this.#probabilities.set(decodeHalves(frame.probabilities), at * width);
+		this.#known.fill(1, at, at + frame.count);
+	}
+
+	/** The guesses of one layer at one position, likeliest first, or null where the lens did not read. */
+	at(position: number, layer: number): Guess[] | null {
+		const row = position - this.#base;
+		const index = this.layers.indexOf(layer);
+		if (index < 0 || row < 0 || row >= this.#room || this.#known[row] === 0) return null;
+		const from = row * this.#width + index * this.top;
+		return Array.from({ length: this.top }, (_, i) => {
+			const id = this.#ids[from + i]!;
+			return { id, text: this.#texts.get(id) ?? "", probability: this.#probabilities[from + i]! };
+		});
+	}
+
+	get #width(): number {
+		return this.layers.length * this.top;
+	}
+
+	#reserve(start: number, end: number): void {
+		const base = this.#room === 0 ? start : Math.min(start, this.#base);
+		const before = this.#room === 0 ? 0 : this.#base - base;
+		const needed = Math.max(end - base, before + this.#room);
+		if (before === 0 && needed <= this.#room) return;
+		const room = before === 0 ? Math.max(needed, this.#room * 2, 64) : needed;
+		const known = new Uint8Array(room);
+		const ids = new Int32Array(room * this.#width);
+		const probabilities = new Float32Array(room * this.#width);
+		known.set(this.#known, before);
+		ids.set(this.#ids, before * this.#width);
+		probabilities.set(this.#probabilities, before * this.#width);
+		this.#base = base;
+		this.#room = room;
+		this.#known = known;
+		this.#ids = ids;
+		this.#probabilities = probabilities;
+	}
+}
