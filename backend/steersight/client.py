@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ from .protocol.messages import (
     Finished,
     Frame,
     Hello,
+    Lens,
+    LensOptions,
     MetricInfo,
     ModelInfo,
     Rows,
@@ -84,11 +86,20 @@ class Run:
         """Ids of the reply so far."""
         self.pieces: list[str] = []
         """Text of each reply token, special ones included."""
+        self.logprobs: list[float | None] = []
+        """Per reply token; minus this is its surprisal in nats."""
+        self.ranks: list[int | None] = []
+        """Per reply token: its place in the model's final distribution, 1 for the likeliest."""
+        self.guesses: dict[int, dict[int, list[tuple[str, float]]]] = {}
+        """Position -> layer -> (text, probability) of the likeliest tokens for the position after, by the raw
+        logit lens; empty without `lens`."""
         self.revs: dict[int, int] = {}
         """Position -> revision that computed its row."""
         self.finished: Finished | None = None
         self._client = client
         self._rows: dict[int, NDArray[np.float32]] = {}
+        self._entropy: dict[int, float] = {}
+        self._names: dict[int, str] = {}
         self._applied: list[Applied] = []
         self._rev = 0
         self._changed = asyncio.Condition()
@@ -114,6 +125,17 @@ class Run:
         for position, row in self._rows.items():
             if position < total:
                 out[position] = row
+        return out
+
+    def entropy(self) -> NDArray[np.float32]:
+        """[prompt + reply tokens] nats: entropy of the distribution from which the token after each position
+        was drawn; NaN where not known."""
+        import numpy as np
+
+        out = np.full(len(self.prompt.ids) + len(self.ids), np.nan, dtype=np.float32)
+        for position, nats in self._entropy.items():
+            if position < len(out):
+                out[position] = nats
         return out
 
     async def steer(self, strengths: Mapping[str, float]) -> int:
@@ -171,8 +193,12 @@ class Run:
                     skip = len(self.ids) - known
                     self.ids += frame.ids[skip:]
                     self.pieces += frame.texts[skip:]
+                    self.logprobs += frame.logprobs[skip:]
+                    self.ranks += frame.ranks[skip:]
                 case Rows():
                     self._take_rows(frame)
+                case Lens():
+                    self._take_lens(frame)
                 case Applied():
                     self._applied.append(frame)
                 case Finished():
@@ -190,6 +216,22 @@ class Run:
         for offset, rev in enumerate(frame.revs):
             self._rows[frame.start + offset] = values[offset]
             self.revs[frame.start + offset] = rev
+        if frame.entropy is not None:
+            nats = np.frombuffer(frame.entropy, dtype="<f2").tolist()
+            self._entropy.update(enumerate(nats, start=frame.start))
+
+    def _take_lens(self, frame: Lens) -> None:
+        import numpy as np
+
+        self._names.update(zip(frame.new_ids, frame.new_texts, strict=True))
+        shape = (frame.count, len(frame.layers), frame.top)
+        ids = np.frombuffer(frame.ids, dtype="<i4").reshape(shape).tolist()
+        shares = np.frombuffer(frame.probabilities, dtype="<f2").reshape(shape).tolist()
+        for row in range(frame.count):
+            self.guesses[frame.start + row] = {
+                layer: [(self._names[token], share) for token, share in zip(*pair, strict=True)]
+                for layer, *pair in zip(frame.layers, ids[row], shares[row], strict=True)
+            }
 
     async def _fail(self, failure: SteersightError) -> None:
         async with self._changed:
@@ -233,6 +275,13 @@ class Client:
         if self.engine is None or self.engine.state != "ready":
             raise SteersightError("engine_failed", self.engine.stage if self.engine else "No engine.")
 
+    async def until(self, known: Callable[[], bool]) -> None:
+        """Wait until what the server said of itself satisfies `known`, such as a metric that has failed."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._failure is not None or known())
+        if self._failure is not None:
+            raise self._failure
+
     async def start(
         self,
         messages: Sequence[Mapping[str, str]],
@@ -240,9 +289,14 @@ class Client:
         sampling: Sampling | None = None,
         strengths: Mapping[str, float] | None = None,
         metrics: list[str] | None = None,
+        lens: LensOptions | None = None,
+        entropy: bool = False,
         prompt_rows: bool = True,
     ) -> Run:
-        """Start a run and wait until the server has admitted it. Raises SteersightError when it refuses."""
+        """Start a run and wait until the server has admitted it. Raises SteersightError when it refuses.
+
+        `metrics` None means the default ones; see `messages.Start` for the rest.
+        """
         name = f"c{next(self._names)}"
         waiting: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
         self._starting[name] = waiting
@@ -252,6 +306,8 @@ class Client:
             sampling=sampling or Sampling(),
             strengths=dict(strengths or {}),
             metrics=metrics,
+            lens=lens,
+            entropy=entropy,
             prompt_rows=prompt_rows,
         )
         try:
@@ -277,6 +333,7 @@ class Client:
                 self.metrics = {metric.id: metric for metric in frame.metrics}
                 await self._know(frame.engine, frame.model, frame.vectors)
             case Engine():
+                self.metrics = {metric.id: metric for metric in frame.metrics}
                 status = EngineStatus(state=frame.state, stage=frame.stage, progress=frame.progress)
                 await self._know(status, frame.model, frame.vectors)
             case Started():

@@ -25,6 +25,10 @@ from steersight.vectors.store import SteeringVector, save_vector
 from .reference import Reference
 
 HIDDEN = 576
+OWN_METRICS = (
+    *(str(path) for path in sorted((REPOSITORY / "backend/examples/metrics").glob("*.py"))),
+    str(Path(__file__).with_name("failing_metric.py")),
+)
 TEST_VECTORS = {"north": [12], "east": [8, 20]}
 
 
@@ -67,7 +71,7 @@ async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> As
         Settings(
             host="127.0.0.1", port=0, model=model_dir, data_dir=data, ui=data / "no-page", dtype="auto",
             max_model_len=2048, max_runs=32, tensor_parallel=1, kv_cache_gib=1, gpu_memory=0.9,
-            metrics=(), layout="", executor="auto", name="test",
+            metrics=OWN_METRICS, layout="", executor="auto", name="test",
         )
     )  # fmt: skip
     config = uvicorn.Config(

@@ -73,6 +73,7 @@ def run_jobs(
         cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=500, check=False,
         env=os.environ | (environment or {}),
     )  # fmt: skip
+    (folder / "engine.log").write_text(done.stdout + done.stderr)
     report = listed.with_suffix(".failures.json")
     assert report.is_file(), f"The engine's process ended with {done.returncode}:\n{done.stderr[-3000:]}"
     failures: dict[str, str] = json.loads(report.read_text())

@@ -28,7 +28,16 @@ async def test_welcome_names_model_metrics_and_vectors(server: Server) -> None:
         welcome = wire.frames[0]
     assert welcome.engine.state == "ready"
     assert (welcome.model.layers, welcome.model.hidden_size) == (30, 576)
-    assert [metric.id for metric in welcome.metrics] == ["residual_norm", "update_norm", "cosine_below"]
+    defaults = [metric.id for metric in welcome.metrics if metric.default]
+    assert defaults == ["residual_norm", "update_norm", "cosine_below"]
+    named = {metric.id for metric in welcome.metrics}
+    assert {
+        "lens_kl",
+        "attention_share",
+        "projection:north",
+        "projection_before:east",
+        "probe_question",
+    } <= named
     assert {"north", "east"} <= {vector.id for vector in welcome.vectors}
 
 

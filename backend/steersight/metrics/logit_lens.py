@@ -55,20 +55,21 @@ def read(logits: torch.Tensor, written: torch.Tensor, top: int) -> LensReading:
 
     layers, runs, _ = logits.shape
     final = logits[-1].float()
-    final_z, final_entropy = _softmax(final)
+    final_z, _ = _softmax(final)
     p = torch.exp(final - final_z[:, None])
     z: list[torch.Tensor] = []
     entropy: list[torch.Tensor] = []
-    cross: list[torch.Tensor] = []
+    apart: list[torch.Tensor] = []
     values: list[torch.Tensor] = []
     ids: list[torch.Tensor] = []
     for layer in range(layers):
-        for some, weights in zip(_pieces(logits[layer]), _pieces(p), strict=True):
+        for some, last, weights in zip(_pieces(logits[layer]), _pieces(final), _pieces(p), strict=True):
             rows = some.float()
             log_z, nats = _softmax(rows)
             z.append(log_z)
             entropy.append(nats)
-            cross.append(log_z - (rows * weights).sum(dim=-1))
+            # sum p (z_final - z) and not two sums: where the two are close, so are their logits.
+            apart.append(log_z + (last - rows).mul_(weights).sum(dim=-1))
             best, where = _top(rows, top)
             values.append(best - log_z[:, None])
             ids.append(where)
@@ -77,7 +78,7 @@ def read(logits: torch.Tensor, written: torch.Tensor, top: int) -> LensReading:
     return LensReading(
         entropy=torch.cat(entropy).view(shape),
         probability=(chosen - torch.cat(z).view(shape)).exp(),
-        kl=(torch.cat(cross).view(shape) - final_entropy).clamp_min(0.0),
+        kl=(torch.cat(apart).view(shape) - final_z).clamp_min(0.0),
         top_ids=torch.cat(ids).view(*shape, top).int(),
         top_probabilities=torch.cat(values).view(*shape, top).exp(),
     )
