@@ -209,6 +209,137 @@ describe("the page", () => {
 		});
 	});
 
+	describe("what is watched", () => {
+		const parts = metricInfo({
+			id: "mlp_norm",
+			label: "MLP's part",
+			family: "parts",
+			cost: "keeps attention's output",
+		});
+		const lens = metricInfo({
+			id: "lens_kl",
+			label: "Logit lens: KL",
+			family: "logit_lens",
+			cost: "a product",
+		});
+		const broken = metricInfo({ id: "cosine", label: "Cosine", error: "ValueError: odd" });
+		const metrics = [metricInfo({ label: "Residual norm" }), broken, parts, lens];
+		const starts = () => sent.filter((frame) => frame.type === "start");
+
+		async function ask() {
+			await type("prompt-input", "Hello?");
+			await click("send");
+		}
+		async function pick(id: string, value: string) {
+			const field = find<HTMLSelectElement>(id)!;
+			await act(async () => {
+				field.value = value;
+				field.dispatchEvent(new Event("change", { bubbles: true }));
+			});
+		}
+		/** The engine says which metrics it has. */
+		const know = (known = metrics) =>
+			say({
+				type: "engine",
+				state: "ready",
+				stage: "",
+				progress: 1,
+				model: null,
+				metrics: known,
+				vectors: [],
+			});
+
+		test("is chosen by family, says what it costs, is kept and sent", async () => {
+			await ready();
+			await know();
+			await click("watch");
+			expect(find("watch")!.getAttribute("aria-expanded")).toBe("true");
+			const panel = find("watch-panel")!;
+			const names = [...panel.querySelectorAll("label")].map((label) => label.textContent);
+			expect(names).toEqual(["Residual stream", "Parts: attention and MLP", "Logit lens", "Entropy"]);
+			expect(panel.textContent).toContain("keeps attention's output");
+			expect(find<HTMLInputElement>("watch-residual")!.checked).toBe(true);
+			expect(find<HTMLInputElement>("watch-entropy")!.checked).toBe(true);
+			expect(find<HTMLSelectElement>("watch-stride")!.disabled).toBe(true);
+			await click("watch-parts");
+			await click("watch-logit_lens");
+			await pick("watch-stride", "2");
+			await click("watch-entropy");
+			await ask();
+			expect(starts()[0]).toMatchObject({
+				metrics: ["norm", "mlp_norm"],
+				lens: { stride: 2, top: 5 },
+				entropy: false,
+			});
+			expect(JSON.parse(localStorage.getItem("steersight.settings.v1")!).watch).toMatchObject({
+				families: { parts: true, logit_lens: true },
+				stride: 2,
+				entropy: false,
+			});
+		});
+
+		test("Escape puts Watch away and does not stop the reply", async () => {
+			await ready();
+			await know();
+			await ask();
+			await say(startedFrame(["p"]));
+			await click("watch");
+			await act(async () => {
+				const press = new KeyboardEvent("keydown", { key: "Escape", bubbles: true, cancelable: true });
+				find("watch-residual")!.dispatchEvent(press);
+			});
+			expect(find("watch-panel")).toBeNull();
+			expect(document.activeElement).toBe(find("watch"));
+			expect(sent.some((frame) => frame.type === "stop")).toBe(false);
+		});
+
+		test("the picker groups metrics; one that failed is off and says why when it is shown", async () => {
+			await ready();
+			await know(metrics.map((metric) => ({ ...metric, error: null })));
+			const groups = () =>
+				[...find("metric-picker")!.querySelectorAll("optgroup")].map(
+					(group) =>
+						`${group.label}: ${[...group.querySelectorAll("option")].map((one) => one.textContent).join(", ")}`,
+				);
+			expect(groups()).toEqual([
+				"Residual stream: Residual norm, Cosine",
+				"Parts: MLP's part",
+				"Logit lens: Logit lens: KL",
+			]);
+			await pick("metric-picker", "cosine");
+			expect(find("metric-error")).toBeNull();
+			await know();
+			expect(groups()[0]).toBe("Residual stream: Residual norm, Cosine (failed)");
+			const option = find("metric-picker")!.querySelector<HTMLOptionElement>("[value=cosine]")!;
+			expect(option.disabled).toBe(true);
+			expect(find("metric-error")!.textContent).toBe(
+				"Cosine failed on the server and is switched off: ValueError: odd",
+			);
+			await pick("metric-picker", "norm");
+			expect(find("metric-error")).toBeNull();
+		});
+
+		test("a metric that the reply lacks can be had with the next one", async () => {
+			await ready();
+			await know();
+			await pick("metric-picker", "mlp_norm");
+			expect(find("heatmap-unwatched")).toBeNull();
+			await ask();
+			expect(find("heatmap-unwatched")).toBeNull();
+			await say(startedFrame(["p"], starts()[0]!.id), rowsFrame(0, 1));
+			expect(find("heatmap-unwatched")!.textContent).toContain(
+				"This reply was not watched with MLP's part. It will be with the next one: switch on Parts under Watch.",
+			);
+			await click("watch-next");
+			expect(find("watch-next")).toBeNull();
+			expect(find("heatmap-unwatched")!.textContent).toBe(
+				"This reply was not watched with MLP's part. The next one will be.",
+			);
+			await pick("metric-picker", "norm");
+			expect(find("heatmap-unwatched")).toBeNull();
+		});
+	});
+
 	test("a lost connection says so", async () => {
 		await ready();
 		await act(async () => server.onClose(1006, ""));

@@ -39,7 +39,12 @@ export function App({ session }: { session: Session }) {
 			)}
 			<main className="panels">
 				<Chat session={session} settings={settings} onSettings={change} />
-				<Heatmap session={session} dark={dark} />
+				<Heatmap
+					session={session}
+					dark={dark}
+					watch={settings.watch}
+					onWatch={(watch) => change({ ...settings, watch })}
+				/>
 				<SteeringPanel session={session} />
 			</main>
 		</div>

@@ -1,19 +1,28 @@
 // The heatmap panel: toolbar, legend, the two canvases with their view, tooltip, keys, and the sentence that
 // a screen reader hears when keys move the cursor.
-import { type KeyboardEvent, type PointerEvent, useEffect, useMemo, useRef, useState } from "react";
+import { type KeyboardEvent, type PointerEvent, useEffect, useRef, useState } from "react";
 import type { MetricInfo } from "../protocol/types.gen";
 import type { Session } from "../session/session";
-import { LatestIcon, MinusIcon, PlusIcon } from "../ui/icons";
+import { byFamily, FAMILY_WORDS, type Watch } from "../session/watch";
+import { EyeIcon, LatestIcon, MinusIcon, PlusIcon } from "../ui/icons";
 import { useSignal } from "../ui/useSignal";
 import { COLUMN_WIDTHS } from "./geometry";
 import { Legend } from "./Legend";
 import type { Range } from "./scale";
 import { CursorSentence, Tooltip } from "./Tooltip";
 import { HeatmapView } from "./view";
+import { WatchPanel, withFamily } from "./WatchPanel";
 
 const FIRST_WIDTH = COLUMN_WIDTHS.indexOf(13);
 
-export function Heatmap({ session, dark }: { session: Session; dark: boolean }) {
+interface HeatmapProps {
+	session: Session;
+	dark: boolean;
+	watch: Watch;
+	onWatch(watch: Watch): void;
+}
+
+export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 	useSignal(session.changed);
 	const run = session.shown;
 	const { metrics, model } = session.server;
@@ -22,6 +31,8 @@ export function Heatmap({ session, dark }: { session: Session; dark: boolean }) 
 	const [following, setFollowing] = useState(true);
 	const [drawn, setDrawn] = useState<{ range: Range; table: Uint8ClampedArray } | null>(null);
 	const [view, setView] = useState<HeatmapView | null>(null);
+	const [watching, setWatching] = useState(false);
+	const watchButton = useRef<HTMLButtonElement>(null);
 	const host = useRef<HTMLDivElement>(null);
 	const scroller = useRef<HTMLDivElement>(null);
 	const track = useRef<HTMLDivElement>(null);
@@ -88,6 +99,18 @@ export function Heatmap({ session, dark }: { session: Session; dark: boolean }) 
 				<h2>Layers by tokens</h2>
 				<MetricPicker metrics={metrics} metric={metric} onPick={(id) => session.pickMetric(id)} />
 				<span className="spring" />
+				<button
+					type="button"
+					className="quiet"
+					data-testid="watch"
+					title="What the next reply is watched with"
+					aria-expanded={watching}
+					aria-controls="watch-panel"
+					ref={watchButton}
+					onClick={() => setWatching(!watching)}
+				>
+					<EyeIcon /> Watch
+				</button>
 				<fieldset className="zoom">
 					<legend className="sr-only">Width of the columns</legend>
 					<button
@@ -112,6 +135,17 @@ export function Heatmap({ session, dark }: { session: Session; dark: boolean }) 
 					</button>
 				</fieldset>
 			</header>
+			{watching && (
+				<WatchPanel
+					metrics={metrics}
+					watch={watch}
+					onChange={onWatch}
+					onClose={() => {
+						setWatching(false);
+						watchButton.current?.focus();
+					}}
+				/>
+			)}
 			<div className="heatmap" ref={host} data-testid="heatmap">
 				<div
 					className="heatmap-scroller"
@@ -150,8 +184,24 @@ export function Heatmap({ session, dark }: { session: Session; dark: boolean }) 
 						written.
 					</p>
 				)}
+				{run !== null && metric !== null && !run.watches(metric.id) && (
+					<Unwatched
+						metric={metric}
+						watch={watch}
+						onWatch={(next) => {
+							onWatch(next);
+							// The button goes; the keyboard stays near where the choice can be taken back.
+							watchButton.current?.focus();
+						}}
+					/>
+				)}
 			</div>
 			<footer className="heatmap-foot">
+				{metric?.error != null && (
+					<p className="metric-error" role="status" data-testid="metric-error">
+						{metric.label} failed on the server and is switched off: {metric.error}
+					</p>
+				)}
 				{metric !== null && <Legend session={session} metric={metric} drawn={drawn} dark={dark} />}
 			</footer>
 			<CursorSentence session={session} metric={metric} />
@@ -161,9 +211,8 @@ export function Heatmap({ session, dark }: { session: Session; dark: boolean }) 
 
 function MetricPicker(props: { metrics: MetricInfo[]; metric: MetricInfo | null; onPick(id: string): void }) {
 	const { metrics, metric, onPick } = props;
-	const title = useMemo(() => metric?.description ?? "", [metric]);
 	return (
-		<label className="metric-picker" title={title}>
+		<label className="metric-picker" title={metric?.description ?? ""}>
 			<span className="sr-only">Metric</span>
 			<select
 				data-testid="metric-picker"
@@ -172,13 +221,45 @@ function MetricPicker(props: { metrics: MetricInfo[]; metric: MetricInfo | null;
 				onChange={(event) => onPick(event.target.value)}
 			>
 				{metrics.length === 0 && <option value="">No metrics yet</option>}
-				{metrics.map((one) => (
-					<option key={one.id} value={one.id}>
-						{one.label}
-					</option>
+				{byFamily(metrics).map(({ family, metrics: members }) => (
+					<optgroup key={family} label={FAMILY_WORDS[family].short}>
+						{members.map((one) => (
+							<option key={one.id} value={one.id} disabled={one.error !== null}>
+								{one.error === null ? one.label : `${one.label} (failed)`}
+							</option>
+						))}
+					</optgroup>
 				))}
 			</select>
 		</label>
+	);
+}
+
+/** Why the map is empty for this metric, and how the next reply will have it. */
+function Unwatched(props: { metric: MetricInfo; watch: Watch; onWatch(watch: Watch): void }) {
+	const { metric, watch, onWatch } = props;
+	const family = FAMILY_WORDS[metric.family].short;
+	const off = metric.error === null && !watch.families[metric.family];
+	return (
+		<div className="heatmap-empty">
+			<div className="heatmap-note" data-testid="heatmap-unwatched">
+				<p role="status">
+					This reply was not watched with {metric.label}.
+					{off && ` It will be with the next one: switch on ${family} under Watch.`}
+					{!off && metric.error === null && " The next one will be."}
+				</p>
+				{off && (
+					<button
+						type="button"
+						className="primary"
+						data-testid="watch-next"
+						onClick={() => onWatch(withFamily(watch, metric.family, true))}
+					>
+						Switch on {family}
+					</button>
+				)}
+			</div>
+		</div>
 	);
 }
 

@@ -55,6 +55,11 @@ export function Legend({ session, metric, drawn, dark }: LegendProps) {
 			<span className="legend-missing">
 				<span className="legend-hatch" /> no value
 			</span>
+			{metric.family === "logit_lens" && (
+				<span className="legend-missing">
+					<span className="legend-ground" /> not computed
+				</span>
+			)}
 		</div>
 	);
 }

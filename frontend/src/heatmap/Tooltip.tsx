@@ -1,14 +1,22 @@
 // What the pointed cell is, in words: beside the pointer for the eye, and as a sentence for a screen reader
 // when keys moved the cursor (a pointer moves too much to be read aloud).
+import { useLayoutEffect, useRef } from "react";
 import type { MetricInfo } from "../protocol/types.gen";
 import type { Cursor } from "../session/cursor";
 import type { Session } from "../session/session";
+import type { Guess } from "../store/guesses";
 import { NO_ROW } from "../store/rows";
 import type { RunState } from "../store/run";
 import { useSignal } from "../ui/useSignal";
 import { readable } from "./draw";
-import { formatValue, toDisplay } from "./scale";
+import { beside } from "./geometry";
+import { formatShare, formatValue, toDisplay } from "./scale";
 import type { HeatmapView } from "./view";
+
+/** Least room between the tooltip and the window's edges. */
+const EDGE = 4;
+/** So many guesses are read aloud; the tooltip shows all. */
+const SPOKEN = 3;
 
 interface Props {
 	session: Session;
@@ -20,20 +28,37 @@ export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }
 	useSignal(view.moved);
 	const { cursor } = session.cursor;
 	const run = session.shown;
+	const box = useRef<HTMLDivElement>(null);
+	// How large it is, is known only once it is there; before the browser paints it has its place.
+	useLayoutEffect(() => {
+		const element = box.current;
+		const anchor = cursor === null ? null : view.locate(cursor);
+		if (element === null || anchor === null) return;
+		const map = element.offsetParent?.getBoundingClientRect() ?? new DOMRect();
+		const { clientWidth, clientHeight } = document.documentElement;
+		const { left, top } = beside(anchor, element.getBoundingClientRect(), {
+			left: EDGE - map.left,
+			top: EDGE - map.top,
+			right: clientWidth - EDGE - map.left,
+			bottom: clientHeight - EDGE - map.top,
+		});
+		element.style.left = `${left}px`;
+		element.style.top = `${top}px`;
+	});
 	if (cursor === null || run === null || cursor.run !== run.id) return null;
-	const place = view.locate(cursor);
 	const token = run.tokenText(cursor.position);
-	if (place === null || token === undefined) return null;
+	if (view.locate(cursor) === null || token === undefined) return null;
 	const rev = run.rows.rev(cursor.position);
-	const sides = [place.x > 260 ? "tooltip-before" : "", place.low ? "tooltip-above" : ""];
-	const left = place.x > 260 ? place.x - 8 : place.x + place.width + 8;
+	const drawn = drawnText(run, cursor.position);
+	const guesses = cursor.layer === null ? null : run.guesses.at(cursor.position, cursor.layer);
 	return (
-		<div
-			className={["tooltip", ...sides].join(" ")}
-			data-testid="heatmap-tooltip"
-			style={{ left, top: Math.max(20, place.y - 8) }}
-		>
-			<div className="tooltip-token">{readable(token) || "(part of a character)"}</div>
+		<div className="tooltip" data-testid="heatmap-tooltip" ref={box}>
+			<div className="tooltip-token">{shownToken(token)}</div>
+			{drawn !== "" && (
+				<p className="tooltip-drawn" data-testid="tooltip-drawn">
+					{drawn}
+				</p>
+			)}
 			<dl>
 				<dt>token</dt>
 				<dd>
@@ -51,8 +76,44 @@ export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }
 				<dt>revision</dt>
 				<dd>{rev === NO_ROW ? "none yet" : rev}</dd>
 			</dl>
+			{guesses !== null && <Guesses guesses={guesses} written={run.tokenId(cursor.position + 1)} />}
 		</div>
 	);
+}
+
+function Guesses({ guesses, written }: { guesses: Guess[]; written: number | undefined }) {
+	return (
+		<div className="tooltip-guesses" data-testid="tooltip-guesses">
+			<p>raw logit lens: next token</p>
+			<ol>
+				{guesses.map(({ id, text, probability }) => (
+					<li key={id} className={id === written ? "written" : undefined}>
+						<span className="guess">{shownToken(text)}</span>
+						{id === written && <span className="unit">written</span>}
+						<span className="share">{formatShare(probability)}</span>
+					</li>
+				))}
+			</ol>
+		</div>
+	);
+}
+
+function shownToken(text: string): string {
+	return readable(text) || "(part of a character)";
+}
+
+/** How likely a token of the reply was when it was drawn, as far as that is known; "" in the prompt. */
+export function drawnText(run: RunState, position: number): string {
+	const [surprisal, rank, entropy] = [
+		run.surprisal(position),
+		run.rank(position),
+		run.entropyBefore(position),
+	];
+	const words: string[] = [];
+	if (surprisal !== null) words.push(`surprisal ${formatValue(surprisal)} nats`);
+	if (rank !== null) words.push(`rank ${rank.toLocaleString("en")}`);
+	if (entropy !== null) words.push(`drawn at entropy ${formatValue(entropy)} nats`);
+	return words.join(", ");
 }
 
 export function CursorSentence({ session, metric }: Props) {
@@ -70,17 +131,30 @@ export function CursorSentence({ session, metric }: Props) {
 export function cursorSentence(run: RunState, metric: MetricInfo | null, cursor: Cursor): string {
 	const token = JSON.stringify(run.tokenText(cursor.position) ?? "");
 	const part = cursor.position < run.promptLength ? "prompt" : "reply";
-	const where = `Token ${cursor.position} of the ${part}, ${token}`;
+	const drawn = drawnText(run, cursor.position);
+	const where = `Token ${cursor.position} of the ${part}, ${token}${drawn === "" ? "" : `, ${drawn}`}`;
 	const rev = run.rows.rev(cursor.position);
 	if (rev === NO_ROW) return `${where}: no row yet.`;
 	if (cursor.layer === null) return `${where}, revision ${rev}.`;
-	return `${where}, layer ${cursor.layer}: ${metric?.label ?? "value"} ${valueText(run, metric, cursor)}, revision ${rev}.`;
+	const value = `${metric?.label ?? "value"} ${valueText(run, metric, cursor)}`;
+	return `${where}, layer ${cursor.layer}: ${value}, revision ${rev}.${guessSentence(run, cursor)}`;
+}
+
+function guessSentence(run: RunState, cursor: Cursor): string {
+	const guesses = cursor.layer === null ? null : run.guesses.at(cursor.position, cursor.layer);
+	if (guesses === null) return "";
+	const words = guesses
+		.slice(0, SPOKEN)
+		.map(({ text, probability }) => `${JSON.stringify(text)} ${formatShare(probability)}`);
+	return ` Raw logit lens, next token: ${words.join(", ")}.`;
 }
 
 function valueText(run: RunState, metric: MetricInfo | null, cursor: Cursor): string {
 	if (metric === null || cursor.layer === null) return "no value";
 	const sent = run.rows.value(metric.id, cursor.position, cursor.layer);
-	if (sent === undefined) return "no value yet";
+	if (sent === undefined && !run.rows.has(cursor.position)) return "no value yet";
+	// A run that is not watched with the metric, or a layer or position that the logit lens skips.
+	if (sent === undefined || Number.isNaN(sent)) return "not computed here";
 	const shown = formatValue(toDisplay(metric, sent));
 	return metric.unit === "" ? shown : `${shown} ${metric.unit}`;
 }

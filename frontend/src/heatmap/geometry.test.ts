@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { chance } from "../testing";
 import {
+	beside,
 	COLUMN_WIDTHS,
 	cellAt,
 	columnX,
@@ -105,5 +106,34 @@ describe("geometry", () => {
 			const g = layout(sizes[0]!, layers, 9);
 			expect(layerStep(g, 14) * g.cellHeight).toBeGreaterThanOrEqual(14);
 		}
+	});
+});
+
+describe("a box beside a cell", () => {
+	const bounds = { left: -100, top: -50, right: 300, bottom: 250 };
+	const box = { width: 120, height: 80 };
+	const cell = (x: number, y: number) => ({ x, y, width: 10, height: 6 });
+	test("stands to the right, and to the left where there is no room", () => {
+		expect(beside(cell(50, 40), box, bounds)).toEqual({ left: 68, top: 32 });
+		expect(beside(cell(200, 40), box, bounds)).toEqual({ left: 72, top: 32 });
+	});
+	test("stands above or below in a window that is narrow", () => {
+		const narrow = { ...bounds, left: 0, right: 150 };
+		expect(beside(cell(70, 60), box, narrow)).toEqual({ left: 30, top: -28 });
+		expect(beside(cell(70, 20), box, narrow)).toEqual({ left: 30, top: 34 });
+	});
+	test("is inside the window wherever the cell is, from its start on when it is larger", () => {
+		for (let x = -100; x < 300; x += 7) {
+			for (let y = -50; y < 250; y += 7) {
+				for (const width of [60, 180, 260, 390]) {
+					const { left, top } = beside(cell(x, y), { width, height: 200 }, bounds);
+					expect(left).toBeGreaterThanOrEqual(bounds.left);
+					expect(top).toBeGreaterThanOrEqual(bounds.top);
+					expect(left + width).toBeLessThanOrEqual(bounds.right);
+					expect(top + 200).toBeLessThanOrEqual(bounds.bottom);
+				}
+			}
+		}
+		expect(beside(cell(0, 0), { width: 900, height: 900 }, bounds)).toEqual({ left: -100, top: -50 });
 	});
 });

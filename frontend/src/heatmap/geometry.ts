@@ -112,3 +112,35 @@ export function layerStep(g: Geometry, labelHeight: number): number {
 	for (const step of [1, 2, 5, 10, 20, 50, 100]) if (step * g.cellHeight >= labelHeight) return step;
 	return g.layers;
 }
+
+/** A cell as something beside it is placed by it, in CSS pixels. */
+export interface Anchor {
+	x: number;
+	y: number;
+	width: number;
+	height: number;
+}
+
+const GAP = 8;
+
+/**
+ * Top left corner of a box beside a cell: to its right, else to its left, else above or below it; always
+ * inside `bounds`, which are given in the same coordinates as the anchor.
+ */
+export function beside(
+	anchor: Anchor,
+	box: { width: number; height: number },
+	bounds: { left: number; top: number; right: number; bottom: number },
+): { left: number; top: number } {
+	// The start wins where the box is larger than its bounds: a text is read from there.
+	const within = (value: number, from: number, to: number) => Math.max(from, Math.min(value, to));
+	const [mostLeft, mostTop] = [bounds.right - box.width, bounds.bottom - box.height];
+	const top = within(anchor.y - GAP, bounds.top, mostTop);
+	const right = anchor.x + anchor.width + GAP;
+	if (right <= mostLeft) return { left: right, top };
+	const before = anchor.x - GAP - box.width;
+	if (before >= bounds.left) return { left: before, top };
+	const above = anchor.y - GAP - box.height;
+	const free = above >= bounds.top ? above : anchor.y + anchor.height + GAP;
+	return { left: within(right, bounds.left, mostLeft), top: within(free, bounds.top, mostTop) };
+}

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { connectionWords } from "../session/StatusBar";
 import { RunState } from "../store/run";
-import { manualBatch, metricInfo, rowsFrame, startedFrame } from "../testing";
+import { lensFrame, manualBatch, metricInfo, rowsFrame, startedFrame, tokensFrame } from "../testing";
 import { moved } from "./Heatmap";
 import { cursorSentence } from "./Tooltip";
 
@@ -30,6 +30,23 @@ test("the cursor is told as a sentence", () => {
 	);
 	expect(cursorSentence(run, metric, { run: "c1", position: 1, layer: 1, by })).toBe(
 		'Token 1 of the prompt, " b": no row yet.',
+	);
+});
+
+test("of a reply token is told how it was drawn, and what the logit lens guessed after it", () => {
+	const run = new RunState("c1", 0, new Set(), {}, manualBatch());
+	run.take(startedFrame(["a", " b"]), 0);
+	run.take({ ...tokensFrame(2, ["c"]), logprobs: [-0.25], ranks: [1] }, 0);
+	run.take(rowsFrame(0, 3, { value: (p) => (p === 2 ? Number.NaN : 3), entropy: () => 1.5 }), 0);
+	run.take(lensFrame(2, 1, { texts: { 210: "d" } }), 0);
+	const metric = metricInfo({ label: "Logit lens" });
+	expect(cursorSentence(run, metric, { run: "c1", position: 2, layer: 1, by: "keys" })).toBe(
+		'Token 2 of the reply, "c", surprisal 0.25 nats, rank 1, drawn at entropy 1.5 nats, layer 1: ' +
+			'Logit lens not computed here, revision 0. Raw logit lens, next token: "d" 50.0 %, "" 25.0 %.',
+	);
+	const other = metricInfo({ id: "other", label: "Other" });
+	expect(cursorSentence(run, other, { run: "c1", position: 1, layer: 0, by: "keys" })).toBe(
+		'Token 1 of the prompt, " b", layer 0: Other not computed here, revision 0.',
 	);
 });
 

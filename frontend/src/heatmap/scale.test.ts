@@ -1,7 +1,17 @@
 import { describe, expect, test } from "vitest";
 import { RowStore } from "../store/rows";
 import { chance, metricInfo, rowsFrame } from "../testing";
-import { fixedEnds, formatValue, grown, legendRange, percentiles, place, ScaleFit, toDisplay } from "./scale";
+import {
+	fixedEnds,
+	formatShare,
+	formatValue,
+	grown,
+	legendRange,
+	percentiles,
+	place,
+	ScaleFit,
+	toDisplay,
+} from "./scale";
 
 describe("fitting", () => {
 	test("position 0 has no say", () => {
@@ -131,6 +141,16 @@ describe("display", () => {
 			"not a number",
 			"too large",
 			"too small",
+		]);
+	});
+	test("probabilities are told in per cent", () => {
+		expect([1, 0.5, 0.0123, 0.0004, 0, Number.NaN].map(formatShare)).toEqual([
+			"100.0 %",
+			"50.0 %",
+			"1.2 %",
+			"< 0.1 %",
+			"0.0 %",
+			"not known",
 		]);
 	});
 });

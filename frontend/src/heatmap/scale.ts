@@ -142,3 +142,9 @@ export function formatValue(value: number): string {
 	if (size < 0.0005) return value.toExponential(1);
 	return Number(value.toPrecision(3)).toString();
 }
+
+/** A probability in per cent. */
+export function formatShare(probability: number): string {
+	if (!Number.isFinite(probability)) return "not known";
+	return probability > 0 && probability < 0.001 ? "< 0.1 %" : `${(100 * probability).toFixed(1)} %`;
+}

@@ -9,6 +9,7 @@ import { Backing, type Tile } from "./backing";
 import { DIVERGING, SEQUENTIAL } from "./colour";
 import { drawStatic, type Ink } from "./draw";
 import {
+	type Anchor,
 	type Cell,
 	cellAt,
 	columnX,
@@ -122,16 +123,16 @@ export class HeatmapView {
 		return cellAt(g, this.#scroll(g), run.length, x * g.ratio, y * g.ratio);
 	}
 
-	/** Where a cursor's cell is, in CSS pixels from the top left of the canvas, and whether it is in the lower half; null out of view. */
-	locate(cursor: Cursor): { x: number; y: number; width: number; low: boolean } | null {
+	/** Where a cursor's cell is, in CSS pixels from the top left of the canvas; null out of view. */
+	locate(cursor: Cursor): Anchor | null {
 		const g = this.#geometry;
 		const run = this.#subject.run;
 		if (g === null || run === null) return null;
 		const x = columnX(g, this.#scroll(g), cursor.position);
 		if (x + g.cellWidth <= g.left || x >= g.width) return null;
 		const y = layerY(g, cursor.layer ?? g.layers - 1);
-		const low = y - g.top > g.plotHeight / 2;
-		return { x: x / g.ratio, y: y / g.ratio, width: g.cellWidth / g.ratio, low };
+		const [width, height] = [g.cellWidth / g.ratio, g.cellHeight / g.ratio];
+		return { x: x / g.ratio, y: y / g.ratio, width, height };
 	}
 
 	/** Whole columns that fit in the view: the step of a page key. */
@@ -207,7 +208,8 @@ export class HeatmapView {
 	/** Bring the backing up to date: new rows only, unless the scale or the colours changed. */
 	#paint(): void {
 		const { run, metric, dark } = this.#subject;
-		if (run === null || metric === null || run.rows.layers === 0) {
+		// A metric that this run was not watched with has nothing to fit a scale to, and nothing to draw.
+		if (run === null || metric === null || run.rows.values(metric.id) === undefined) {
 			this.#backing = null;
 			this.#painted = 0;
 			if (this.#range !== null) this.events.onRange(null, SEQUENTIAL);

@@ -76,6 +76,12 @@ export const InfoIcon = () => (
 		<path d="M8 7.5v3.5M8 5v.01" />
 	</Icon>
 );
+export const EyeIcon = () => (
+	<Icon>
+		<path d="M1.5 8S4 3.5 8 3.5 14.5 8 14.5 8 12 12.5 8 12.5 1.5 8 1.5 8Z" />
+		<circle cx="8" cy="8" r="2" />
+	</Icon>
+);
 export const LatestIcon = () => (
 	<Icon>
 		<path d="M2.5 8h8M7 4.5 10.5 8 7 11.5M13.5 3.5v9" />

@@ -1,0 +1,81 @@
+// @vitest-environment happy-dom
+import { act } from "react";
+import { createRoot, type Root } from "react-dom/client";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { CursorStore } from "../session/cursor";
+import type { Session } from "../session/session";
+import { RunState } from "../store/run";
+import { FrameBatch, Signal } from "../store/signal";
+import { lensFrame, manualBatch, metricInfo, rowsFrame, startedFrame, tokensFrame } from "../testing";
+import { Tooltip } from "./Tooltip";
+import type { HeatmapView } from "./view";
+
+let root: Root;
+let host: HTMLElement;
+let run: RunState;
+let cursor: CursorStore;
+
+beforeEach(async () => {
+	vi.stubGlobal("IS_REACT_ACT_ENVIRONMENT", true);
+	const batch = new FrameBatch((callback) => callback());
+	run = new RunState("c1", 0, new Set(), {}, manualBatch());
+	run.take(startedFrame(["a", " b"]), 0);
+	run.take({ ...tokensFrame(2, ["c", " d"], [60, 71]), logprobs: [-0.5, -2], ranks: [1, 1234] }, 0);
+	run.take(
+		rowsFrame(0, 3, { layers: 3, value: (_, __, l) => (l === 0 ? Number.NaN : 4), entropy: () => 1 }),
+		0,
+	);
+	run.take(lensFrame(2, 1, { layers: [0, 2], top: 2, id: (_, l, i) => 70 + l + i, texts: { 71: " d" } }), 0);
+	cursor = new CursorStore(batch);
+	const session = { cursor, shown: run } as unknown as Session;
+	const view = {
+		moved: new Signal(batch),
+		locate: () => ({ x: 9, y: 9, width: 5, height: 5 }),
+	} as unknown as HeatmapView;
+	host = document.createElement("div");
+	document.body.append(host);
+	root = createRoot(host);
+	await act(async () => root.render(<Tooltip session={session} metric={metricInfo()} view={view} />));
+});
+
+afterEach(async () => {
+	await act(async () => root.unmount());
+	host.remove();
+	vi.unstubAllGlobals();
+});
+
+const point = (position: number, layer: number | null) =>
+	act(async () => cursor.set({ run: "c1", position, layer, by: "pointer" }));
+const find = (id: string) => host.querySelector<HTMLElement>(`[data-testid="${id}"]`);
+const fields = () => [...host.querySelectorAll("dt")].map((name) => name.textContent);
+
+test("a reply token says how it was drawn, a prompt token does not", async () => {
+	await point(3, 1);
+	expect(find("tooltip-drawn")!.textContent).toBe("surprisal 2 nats, rank 1,234, drawn at entropy 1 nats");
+	expect(fields()).toEqual(["token", "layer", "Norm", "revision"]);
+	await point(1, 1);
+	expect(find("tooltip-drawn")).toBeNull();
+});
+
+test("what was not computed is called so, and is not a number that is none", async () => {
+	await point(2, 0);
+	expect(find("heatmap-tooltip")!.textContent).toContain("not computed here");
+	await point(2, 1);
+	expect(find("heatmap-tooltip")!.textContent).not.toContain("not computed here");
+});
+
+test("the logit lens names its guesses and marks the token that was written", async () => {
+	await point(2, 0);
+	expect(find("tooltip-guesses")!.querySelector("p")!.textContent).toBe("raw logit lens: next token");
+	const rows = () => [...find("tooltip-guesses")!.querySelectorAll("li")];
+	expect(rows().map((row) => [row.className, row.textContent])).toEqual([
+		["", "(part of a character)50.0 %"],
+		["written", "\u00b7dwritten25.0 %"],
+	]);
+	await point(2, 2);
+	expect(rows().some((row) => row.className === "written")).toBe(false);
+	await point(2, 1);
+	expect(find("tooltip-guesses")).toBeNull();
+	await point(2, null);
+	expect(find("tooltip-guesses")).toBeNull();
+});
