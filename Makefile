@@ -22,7 +22,7 @@ export STEERSIGHT_MODEL_DIR := $(BUNDLED)
 export STEERSIGHT_DATA_DIR  := $(DATA_DIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-frontend e2e docker-test stranger-test picture types vectors bench doctor lock clean
+.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-frontend e2e docker-test stranger-test picture types vectors bench bench-lens doctor lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,7 @@ check-backend: $(DEV_STAMP)
 	@$(BIN)/python -m steersight.protocol.schema .venv/wire.schema.json
 	@cmp .venv/wire.schema.json frontend/src/protocol/wire.schema.json || \
 	  { echo 'The wire schema has drifted from the models. Run `make types` and commit the result.'; exit 1; }
+	@$(BIN)/python backend/scripts/metrics_doc.py --check
 
 check-frontend: $(UI_STAMP)
 	$(SAY) 'Front end: types, lint, unit tests'
@@ -80,12 +81,16 @@ stranger-test: ## The README's commands in a bare Debian container with Python, 
 types: $(DEV_STAMP) $(UI_STAMP) ## Regenerate the wire schema and the TypeScript types
 	$(BIN)/python -m steersight.protocol.schema frontend/src/protocol/wire.schema.json
 	cd frontend && npm run --silent gen
+	$(BIN)/python backend/scripts/metrics_doc.py
 
 vectors: $(RUN_STAMP) model ## Build a steering vector: RECIPE=FILE.json, into VECTORS
 	$(BIN)/python -m steersight.vectors.build --model $(MODEL) --recipe $(RECIPE) --out $(VECTORS)
 
 bench: $(RUN_STAMP) ## Measure the running server
 	$(BIN)/python backend/bench/serving.py --url ws://$(HOST):$(PORT)/ws $(BENCH)
+
+bench-lens: $(RUN_STAMP) model ## Measure what the lens costs, against plain vLLM; without BENCH, write docs/performance.md
+	$(BIN)/python backend/bench/lens.py --model $(MODEL) $(or $(BENCH),--write docs/performance.md)
 
 doctor: $(RUN_STAMP) ## Check this machine, and say what to do
 	$(BIN)/steersight doctor --port $(PORT) --data-dir $(DATA_DIR)

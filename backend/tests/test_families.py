@@ -150,6 +150,8 @@ def test_every_number_and_a_steered_reply_equal_transformers(
         push = [(at, v, strengths[n]) for n in strengths for at, v in vectors[n].items()]
         reading = reference.read(ids, push, vectors)
         start = len(PROMPTS[index])
+        mean = reading.entropy.mean()
+        assert 0.1 < mean < 0.98 * np.log(reading.logits.shape[-1]), f"entropy {mean}: a test of nothing"
         for at in range(start, len(ids)):
             tie = reading.margin[at - 1] < 1e-3
             assert reading.best[at - 1] == ids[at] or tie, f"token {at} differs with {strengths}"

@@ -2,8 +2,8 @@
 
 NNsight 0.8.1 puts its interventions into vLLM's GPU worker by re-classing the model runner once the worker
 has built it. The classes here do the same one step further: a runner that carries a lens, and, on a machine
-without CUDA, a worker that starts vLLM's CPU worker in the place of the GPU one. The lens hangs on NNsight's
-own interleaver, so ordinary NNsight traces go on working beside it.
+without CUDA, a worker that starts vLLM's CPU worker in the place of the GPU one. The lens hangs on
+the decoder layers, beside NNsight's own handoff, so ordinary NNsight traces go on working.
 
 vLLM imports this module by name in the worker process.
 """
