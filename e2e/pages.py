@@ -68,6 +68,9 @@ class SteersightPage:
         self.map_area = page.get_by_role("application")
         self.tooltip = at("heatmap-tooltip")
         self.spoken = at("heatmap-sentence")
+        self.drawn = at("tooltip-drawn")
+        self.unwatched = at("heatmap-unwatched")
+        self.watch_next_button = at("watch-next")
         self.reset_all = at("reset-all")
 
     # -------------------------------------------------------------- arriving
@@ -207,6 +210,22 @@ class SteersightPage:
         """Show another metric in the map."""
         self.metric_picker.select_option(metric)
         expect(self.map).to_have_attribute("data-metric", metric)
+
+    def watch(self, *families: str, stride: str | None = None, stay: bool = False) -> None:
+        """Have the next reply watched with more families of metrics; leave the panel open with `stay`."""
+        self.page.get_by_test_id("watch").click()
+        for family in families:
+            self.page.get_by_test_id(f"watch-{family}").check()
+        if stride is not None:
+            self.page.get_by_test_id("watch-stride").select_option(stride)
+        if not stay:
+            self.page.get_by_test_id("watch").click()
+            expect(self.page.get_by_test_id("watch-panel")).to_be_hidden()
+
+    def guesses(self) -> list[tuple[str, str]]:
+        """What the logit lens names at the pointed cell: ("written" or "", text), the likeliest first."""
+        items = self.page.get_by_test_id("tooltip-guesses").locator("li").all()
+        return [(item.get_attribute("class") or "", item.locator(".guess").inner_text()) for item in items]
 
     def point_at_map(self, across: float = 0.5, up: float = 0.5) -> Cell:
         """Hold the pointer over the map, in shares of its width and height, and read the tooltip."""

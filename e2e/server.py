@@ -78,7 +78,9 @@ class OwnServer(Server):
         command = [str(Path(sys.executable).parent / "steersight"), "serve", "--port", str(self._port)]
         if folder := os.environ.get("STEERSIGHT_MODEL_DIR"):
             command += ["--model", folder]
-        own = ":".join(str(path) for path in sorted((ROOT / "backend/examples/metrics").glob("*.py")))
+        files = [*sorted((ROOT / "backend/examples/metrics").glob("*.py"))]
+        files.append(ROOT / "backend/tests/failing_metric.py")
+        own = os.pathsep.join(map(str, files))
         began = time.monotonic()
         self._process = subprocess.Popen(
             command, stdout=self._log, stderr=subprocess.STDOUT, env=os.environ | {"STEERSIGHT_METRICS": own}

@@ -49,17 +49,32 @@ class Wire:
 
     def layers(self) -> int:
         """Layers of the served model, as the server says."""
-        frames = [frame for frame in self.received if isinstance(frame, Welcome | Engine) and frame.model]
-        model = frames[-1].model
+        model = self._news().model
         assert model is not None
         layers: int = model.layers
         return layers
 
+    def _news(self) -> Welcome | Engine:
+        """What the server last said of itself."""
+        return [frame for frame in self.received if isinstance(frame, Welcome | Engine)][-1]
+
+    def vector_layers(self, vector: str) -> list[int]:
+        """The layers at which a vector acts."""
+        (layers,) = [info.layers for info in self._news().vectors if info.id == vector]
+        return list(layers)
+
+    def token_after(self, position: int) -> str:
+        """The token of the newest reply that was written after a position, as the page shows it."""
+        started = self.last_started()
+        frames = [frame for frame in self.received if isinstance(frame, Tokens) and frame.run == started.run]
+        texts = [text for frame in frames for text in frame.texts]
+        text: str = texts[position + 1 - len(started.prompt.ids)]
+        return text.replace("\n", "\u23ce").replace("\t", "\u21e5").replace(" ", "\u00b7")
+
     def values(self, metric: str) -> dict[int, NDArray[np.float32]]:
         """Position -> the metric's value per layer, in its own unit, of the newest run."""
         run = self.last_started().run
-        (welcome,) = [frame for frame in self.received if isinstance(frame, Welcome)][-1:]
-        transforms = {info.id: info.transform for info in welcome.metrics}
+        transforms = {info.id: info.transform for info in self._news().metrics}
         found: dict[int, NDArray[np.float32]] = {}
         for frame in self.received:
             if isinstance(frame, Rows) and frame.run == run:

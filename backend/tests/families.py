@@ -79,8 +79,8 @@ def make_checkpoint(config: PreTrainedConfig, folder: Path, seed: int = 1) -> No
             if weight.dim() == 1:
                 weight.add_(0.1 * noise)  # biases, and norms around 1 (or around 0 for Gemma's)
             elif "embed" in name or "wte" in name:
-                # A tied unembedding of that size would repeat the input with certainty, and a lens of certainties
-                # proves nothing.
+                # A tied unembedding of that size would repeat the input with certainty, and a lens of
+                # certainties proves nothing.
                 weight.copy_(noise * (0.15 if config.tie_word_embeddings else 1.0))
             else:
                 weight.copy_(noise * (0.7 / weight.shape[-1] ** 0.5))
