@@ -229,6 +229,7 @@ class SteersightPage:
 
     def point_at_map(self, across: float = 0.5, up: float = 0.5) -> Cell:
         """Hold the pointer over the map, in shares of its width and height, and read the tooltip."""
+        self.map.scroll_into_view_if_needed()
         box = self.map.bounding_box()
         assert box is not None
         self.page.mouse.move(box["x"] + across * box["width"], box["y"] + (1 - up) * box["height"])
@@ -237,6 +238,15 @@ class SteersightPage:
         (metric,) = set(fields) - {"token", "layer", "revision"}
         value, unit = _number(fields[metric])
         return Cell(int(fields["token"].split()[0]), int(fields["layer"]), value, unit)
+
+    def point_at_last_layer(self, across: float) -> Cell:
+        """Hold the pointer over the top row of cells, which stands under a band of 18 pixels."""
+        self.map.scroll_into_view_if_needed()
+        box = self.map.bounding_box()
+        assert box is not None
+        cell = self.point_at_map(across, 1 - 22 / box["height"])
+        assert cell.layer == self.wire.layers() - 1
+        return cell
 
     def walk_map(self, *keys: str) -> Cell:
         """Move the map's cursor with keys and read what is spoken of the cell."""

@@ -29,8 +29,7 @@ def test_the_logit_lens_names_what_each_layer_would_write(app: SteersightPage) -
 
     # Across the reply at the last layer: greedy, so the likeliest token is the one that was written.
     for across in (0.7, 0.8, 0.9):
-        cell = app.point_at_map(across, 0.985)
-        assert cell.layer == app.wire.layers() - 1
+        cell = app.point_at_last_layer(across)
         assert app.guesses()[0] == ("written", app.wire.token_after(cell.position))
     early = app.point_at_map(0.9, 0.5)
     assert len(app.guesses()) == 5
@@ -38,7 +37,7 @@ def test_the_logit_lens_names_what_each_layer_would_write(app: SteersightPage) -
 
     app.pick_metric("lens_probability")
     app.wait_for_whole_map()
-    cell = app.point_at_map(0.8, 0.985)
+    cell = app.point_at_last_layer(0.8)
     assert cell.value == pytest.approx(
         app.wire.values("lens_probability")[cell.position][cell.layer], abs=0.006
     )
@@ -114,7 +113,7 @@ def test_the_choice_is_readable(visit: Visit, pytestconfig: pytest.Config, schem
     visitor.answer_to()
     visitor.pick_metric("lens_entropy")
     visitor.wait_for_whole_map()
-    visitor.point_at_map(0.8, 0.985)
+    visitor.point_at_last_layer(0.8)
 
     folder = Path(pytestconfig.getoption("--output")) / "looks"
     folder.mkdir(parents=True, exist_ok=True)
