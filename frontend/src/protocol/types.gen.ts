@@ -262,7 +262,8 @@ export interface Rows {
 	entropy: Uint8Array | null;
 }
 /**
- * The likeliest next tokens by the raw logit lens: a layer's stream through final norm and unembedding.
+ * The likeliest next tokens by the raw logit lens: a layer's stream through final norm and
+ * unembedding.
  */
 export interface Lens {
 	type: "lens";
