@@ -62,7 +62,8 @@ def create_app(settings: Settings) -> Starlette:
             model=settings.model, data_dir=settings.data_dir, dtype=settings.dtype,
             max_model_len=settings.max_model_len, max_runs=settings.max_runs,
             tensor_parallel=settings.tensor_parallel, kv_cache_gib=settings.kv_cache_gib,
-            gpu_memory=settings.gpu_memory, executor=settings.executor, metrics=settings.metrics,
+            gpu_memory=settings.gpu_memory, executor=settings.executor,
+            mode=settings.engine_mode, metrics=settings.metrics,
             layout=settings.layout,
         )
     )  # fmt: skip

@@ -30,6 +30,7 @@ class Settings:
     kv_cache_gib: int
     gpu_memory: float
     executor: str
+    engine_mode: str
     metrics: tuple[str, ...]
     layout: str
     name: str
@@ -71,6 +72,13 @@ def executor(text: str) -> str:
         raise argparse.ArgumentTypeError(
             "Ray is not installed here. Install it in the server's environment with `pip install ray`."
         )
+    return text
+
+
+def engine_mode(text: str) -> str:
+    """How the engine runs its forward passes."""
+    if text not in ("auto", "eager", "graphs"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, eager and graphs.")
     return text
 
 
@@ -162,6 +170,12 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     flag("gpu-memory", "0.9", "Share of each GPU's memory to use.", number(float, 0, 1, more_than_low=True))
     flag("executor", "auto", "How vLLM runs its ranks: auto, mp or ray (several machines).", executor)
     flag(
+        "engine-mode",
+        "auto",
+        "eager, or graphs (decode in CUDA graphs); auto is graphs on CUDA and eager on a CPU.",
+        engine_mode,
+    )
+    flag(
         "metrics",
         "",
         f"Python files with metrics of your own, separated by {os.pathsep!r}; they run in the server.",
@@ -194,6 +208,7 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         host=arguments.host, port=arguments.port, model=model, data_dir=data_dir, ui=Path(arguments.ui),
         dtype=arguments.dtype, max_model_len=arguments.max_model_len, max_runs=arguments.max_runs,
         tensor_parallel=arguments.tensor_parallel, kv_cache_gib=arguments.kv_cache_gib,
-        gpu_memory=arguments.gpu_memory, executor=arguments.executor, metrics=arguments.metrics,
+        gpu_memory=arguments.gpu_memory, executor=arguments.executor,
+        engine_mode=arguments.engine_mode, metrics=arguments.metrics,
         layout=arguments.layout, name=arguments.name,
     )  # fmt: skip

@@ -71,7 +71,7 @@ async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> As
         Settings(
             host="127.0.0.1", port=0, model=model_dir, data_dir=data, ui=data / "no-page", dtype="auto",
             max_model_len=2048, max_runs=32, tensor_parallel=1, kv_cache_gib=1, gpu_memory=0.9,
-            metrics=OWN_METRICS, layout="", executor="auto", name="test",
+            engine_mode="auto", metrics=OWN_METRICS, layout="", executor="auto", name="test",
         )
     )  # fmt: skip
     config = uvicorn.Config(

@@ -44,6 +44,7 @@ def serve(job: dict[str, Any]) -> None:
         additional_config={
             "steersight": {
                 "channel": address, "layout": job.get("layout", ""), "metrics": job.get("files", []),
+                "graphs": job.get("graphs", False),
                 "vectors": [(name, name) for name in job.get("vector_names", [])],
             }
         },

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ..metrics import LENS_METRICS, Registry, View
 from ..metrics import logit_lens as lens_math
 from ..vectors.operators import norm_relative_add
+from .captured import NUMBERS, Captured
 from .channel import RowSender, StepRows, TopTokens
 from .layout import Layout, part
 
@@ -106,6 +107,8 @@ class VectorBank:
     """Directions by layer, on the model's device."""
 
     names: dict[int, list[str]] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    """All vectors, in the order of a captured step's strengths."""
     directions: dict[int, torch.Tensor] = field(default_factory=dict)
     """Layer -> [vectors, hidden_size] fp32, unit length."""
     everywhere: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -124,6 +127,7 @@ class VectorBank:
             for layer, direction in own.items():
                 by_layer.setdefault(layer, []).append((name, direction))
         return cls(
+            order=list(vectors),
             names={layer: [name for name, _ in items] for layer, items in by_layer.items()},
             directions={
                 layer: torch.stack([direction.float() for _, direction in items]).to(device)
@@ -222,6 +226,7 @@ class Lens:
         max_tokens: int,
         max_runs: int,
         dtype: torch.dtype,
+        captured: Captured | None = None,
     ) -> None:
         import torch
 
@@ -231,6 +236,8 @@ class Lens:
         self.sender = sender  # None on every tensor-parallel rank but the first: all see the same stream
         self.registry = registry
         self.dtype = dtype
+        self.captured = captured
+        """What runs inside CUDA graphs; None where the engine runs eagerly."""
         self.runs: dict[str, RunState] = {}  # by vLLM's request id
         self.failed: dict[str, str] = {}
         """Metrics that have raised, and what; they are not computed again."""
@@ -245,6 +252,12 @@ class Lens:
         )
         self._buffer = torch.empty(floats, dtype=torch.float32, device=device)
         self._hidden_size = hidden_size
+
+    def take_bank(self, bank: VectorBank) -> None:
+        """Steer with these vectors from the next step on."""
+        self.bank = bank
+        if self.captured is not None:
+            self.captured.take_directions(bank.order, bank.names, bank.directions)
 
     # ------------------------------------------------------------ runs
 
@@ -297,6 +310,14 @@ class Lens:
         """Plan the step from (request id, first position, tokens) in batch order."""
         self._plan = self._make_plan(spans) if any(request in self.runs for request, _, _ in spans) else None
         self._step = None
+        if self.captured is not None and all(count == 1 for _, _, count in spans):
+            self.captured.upload([self._strengths(request, start) for request, start, _ in spans])
+
+    def _strengths(self, request_id: str, position: int) -> list[float]:
+        """One row of a captured step's table, as short as it can be."""
+        state = self.runs.get(request_id)
+        strengths = state.revision_at(position).strengths if state is not None and position > 0 else {}
+        return [strengths.get(name, 0.0) for name in self.bank.order] if strengths else []
 
     def _make_plan(self, spans: list[tuple[str, int, int]]) -> Plan:
         import torch
@@ -355,6 +376,9 @@ class Lens:
 
     def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The embeddings, on their way into the first layer."""
+        if self._recording():
+            self.captured.enter(self.layout.entering(args, kwargs))  # type: ignore[union-attr]
+            return
         plan = self._plan
         if plan is None or not plan.keep:
             return
@@ -382,14 +406,28 @@ class Lens:
         )
         self._keep(self.layout.entering(args, kwargs), None, self._step.slots[0])
 
-    def attention(self, output: Any) -> None:
+    def _recording(self) -> bool:
+        """Whether what runs now is being recorded into a CUDA graph."""
+        if self.captured is None:
+            return False
+        import torch
+
+        return torch.cuda.is_current_stream_capturing()
+
+    def attention(self, index: int, output: Any) -> None:
         """What attention adds in the layer that is running."""
+        if self._recording():
+            self.captured.attention(index, part(output))  # type: ignore[union-attr]
+            return
         step = self._step
         if step is not None and step.attention is not None:
             self._keep(part(output), None, step.attention[step.held])
 
     def layer(self, index: int, output: Any) -> None:
         """One decoder layer's output: steer in place, then keep the stream."""
+        if self._recording():
+            self.captured.layer(index, *self.layout.leaving(output))  # type: ignore[union-attr]
+            return
         plan, step = self._plan, self._step
         if plan is None:
             return
@@ -447,17 +485,7 @@ class Lens:
             attention=None if step.parts is None else step.parts[:held],
             direction=self.bank.direction,
         )
-        for column, name in enumerate(plan.metrics):
-            compute = self.registry[name].compute
-            if compute is None or name in self.failed:
-                continue
-            try:
-                step.values[:, column, first : first + held] = compute(view).T
-            except Exception as error:
-                if self.registry[name].family != "own":
-                    raise
-                logger.exception("The metric %s is switched off", name)
-                self.failed[name] = f"{type(error).__name__}: {error}"
+        self._compute(plan, view, step.values[:, :, first : first + held])
         if step.head_rows is not None:
             step.picked.extend(
                 step.slots[layer - first + 1].index_select(0, step.head_rows)
@@ -468,8 +496,62 @@ class Lens:
         if step.first < self.layout.count:
             step.slots[0].copy_(step.slots[held])
 
+    def _compute(self, plan: Plan, view: View, values: torch.Tensor, done: tuple[str, ...] = ()) -> None:
+        """All metrics of the step but those `done`, into `values` [tokens, metrics, layers of the view]."""
+        for column, name in enumerate(plan.metrics):
+            compute = self.registry[name].compute
+            if compute is None or name in done or name in self.failed:
+                continue
+            try:
+                values[:, column] = compute(view).T
+            except Exception as error:
+                if self.registry[name].family != "own":
+                    raise
+                logger.exception("The metric %s is switched off", name)
+                self.failed[name] = f"{type(error).__name__}: {error}"
+
+    def _replayed(self, plan: Plan, captured: Captured) -> _Step:
+        """A step that a graph has run: no hook was called, and all is in the static buffers."""
+        import torch
+
+        heads = plan.lens_heads
+        keep = None if len(plan.keep) == plan.tokens else torch.tensor(plan.keep).to(self.device)
+
+        def kept(buffer: torch.Tensor) -> torch.Tensor:
+            return buffer[:, : plan.tokens] if keep is None else buffer.index_select(1, keep)
+
+        values = torch.full(
+            (len(plan.keep), len(plan.metrics), self.layout.count), torch.nan, device=self.device
+        )
+        numbers = kept(captured.numbers)
+        for column, name in enumerate(plan.metrics):
+            if name in NUMBERS:
+                values[:, column] = numbers[:, :, NUMBERS.index(name)].T
+        streams = kept(captured.streams)
+        if set(plan.metrics) - set(NUMBERS):
+            unsteered = kept(captured.unsteered)
+            view = View(
+                first=0,
+                streams=streams,
+                runs=[(run, start, len(revs)) for run, start, revs in plan.blocks],
+                unsteered={layer: unsteered[layer] for layer in self.bank.names},
+                attention=None if captured.parts is None else kept(captured.parts),
+                direction=self.bank.direction,
+            )
+            self._compute(plan, view, values, NUMBERS)
+        head_rows = torch.tensor([head.row for head in heads]).to(self.device) if heads else None
+        return _Step(
+            keep=keep, streams=streams, slots=(), attention=None, parts=None, values=values,
+            head_rows=head_rows,
+            picked=[] if head_rows is None else [
+                streams[layer + 1].index_select(0, head_rows) for layer in plan.lens_layers
+            ],
+        )  # fmt: skip
+
     def forwarded(self) -> None:
         """The forward pass is over. Rows that need nothing of the sampler go now and so lead their tokens."""
+        if self.captured is not None and self._plan is not None and self._step is None and self._plan.keep:
+            self._step = self._replayed(self._plan, self.captured)
         if self._plan is not None and not self._plan.heads:
             self._send(self._plan, self._step, None)
 

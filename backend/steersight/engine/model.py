@@ -18,8 +18,8 @@ from .worker import CONFIG_KEY
 class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
     """NNsight's async engine with the lens in its workers, on CUDA and on CPU."""
 
-    _WORKER_CLS = "steersight.engine.worker." + (
-        "LensCPUWorker" if current_platform.is_cpu() else "LensGPUWorker"
+    _WORKER_CLS = "steersight.engine." + (
+        "worker_cpu.LensCPUWorker" if current_platform.is_cpu() else "worker.LensGPUWorker"
     )
 
     def _load_meta(self, repo_id: str, **kwargs: Any) -> Any:
@@ -34,6 +34,26 @@ class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
                 return super()._load_meta(repo_id, **kwargs)
         return super()._load_meta(repo_id, **kwargs)
 
+    def _load_async(self, repo_id: str, **kwargs: Any) -> Any:
+        if not _graphs(kwargs):
+            return super()._load_async(repo_id, **kwargs)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        return AsyncLLM.from_engine_args(
+            AsyncEngineArgs(model=repo_id, worker_cls=self._WORKER_CLS, **_captured(kwargs))
+        )
+
+    def _load_sync(self, repo_id: str, **kwargs: Any) -> Any:
+        if not _graphs(kwargs):
+            return super()._load_sync(repo_id, **kwargs)
+        from nnsight.modeling.vllm.engines.engine import NNsightLLMEngine
+        from vllm import LLM
+
+        engine = LLM(repo_id, worker_cls=self._WORKER_CLS, **_captured(kwargs))
+        engine.llm_engine.__class__ = NNsightLLMEngine
+        return engine
+
     def _attach_mediators(self, params: list[Any], **kwargs: Any) -> Any:
         # NNsight 0.8.1 assigns extra_args here and so drops what the caller put there: keep ours and merge.
         options = [(param.extra_args or {}).get(CONFIG_KEY) for param in params]
@@ -42,3 +62,20 @@ class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
             if option is not None:
                 param.extra_args = {**(param.extra_args or {}), CONFIG_KEY: option}
         return attached
+
+
+def _graphs(kwargs: dict[str, Any]) -> bool:
+    return bool(kwargs["additional_config"][CONFIG_KEY].get("graphs"))
+
+
+def _captured(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The engine's settings with decoding in full CUDA graphs.
+
+    NNsight 0.8.1 runs eagerly unless it has taps, and with them breaks each graph at every layer. The lens
+    needs no breaks: what it does is recorded. Prefill runs eagerly, where the hooks are called. Without
+    vLLM's compiler (mode 0), because it would trace through the hooks.
+    """
+    runs = kwargs["max_num_seqs"]
+    sizes = sorted({size for size in (1, 2, 4, *range(8, runs, 8)) if size <= runs} | {runs})
+    compilation = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": sizes}
+    return {**kwargs, "enforce_eager": False, "compilation_config": compilation}

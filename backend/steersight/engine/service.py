@@ -53,6 +53,8 @@ class EngineOptions:
     """Python files with metrics of one's own."""
     layout: str = ""
     """Where the decoder layers are, for a model that Steersight does not know; see engine/layout.py."""
+    mode: str = "auto"
+    """`graphs` decodes in CUDA graphs, `eager` does not; `auto` is graphs on CUDA."""
     executor: str = "auto"
     """vLLM's way to run its ranks: `mp` (processes), `ray` (other machines too), `auto` (vLLM chooses)."""
 
@@ -269,6 +271,7 @@ class EngineService:
                     "layout": options.layout,
                     "metrics": list(options.metrics),
                     "vectors": named,
+                    "graphs": options.mode != "eager" and not current_platform.is_cpu(),
                 }
             },
         )

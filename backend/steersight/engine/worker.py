@@ -1,8 +1,7 @@
-"""Steersight's side of the vLLM worker process, on CPU and on CUDA.
+"""Steersight's side of the vLLM worker process; `worker_cpu.py` has what is special about a CPU.
 
 NNsight 0.8.1 puts its interventions into vLLM's GPU worker by re-classing the model runner once the worker
-has built it. The classes here do the same one step further: a runner that carries a lens, and, on a machine
-without CUDA, a worker that starts vLLM's CPU worker in the place of the GPU one. The lens hangs on
+has built it. The classes here do the same one step further: a runner that carries a lens. The lens hangs on
 the decoder layers, beside NNsight's own handoff, so ordinary NNsight traces go on working.
 
 vLLM imports this module by name in the worker process.
@@ -16,13 +15,13 @@ import torch
 from nnsight.intervention.source import Controller
 from nnsight.modeling.vllm.model_runners.GPUModelRunner import NNsightGPUModelRunner
 from nnsight.modeling.vllm.workers.GPUWorker import NNsightGPUWorker
+from vllm.config import CUDAGraphMode
 from vllm.distributed.parallel_state import get_pp_group, get_tensor_model_parallel_rank
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
-from vllm.v1.worker.cpu_model_runner import CPUModelRunner
-from vllm.v1.worker.cpu_worker import CPUWorker
 
 from ..metrics import Registry
 from ..metrics.own import load_own
+from .captured import Captured
 from .channel import RowSender, Stage
 from .layout import Layout, Proof, find_layout
 from .lens import Lens, VectorBank
@@ -49,16 +48,24 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
         super().load_model(*args, **kwargs)
         model = self.get_model()
         layers = self.model_config.get_num_layers(self.parallel_config)
+        layout = find_layout(model, layers, options["layout"])
+        hidden_size = self.model_config.get_hidden_size()
+        compilation = self.vllm_config.compilation_config
+        captured = None
+        if options.get("graphs"):
+            sizes = compilation.cudagraph_capture_sizes
+            captured = Captured(layout, max(sizes), hidden_size, self.device)
         self.lens = Lens(
-            find_layout(model, layers, options["layout"]),
+            layout,
             VectorBank(),
             self.device,
             sender,
             registry=Registry(options["vectors"], load_own(options["metrics"])),
-            hidden_size=self.model_config.get_hidden_size(),
+            hidden_size=hidden_size,
             max_tokens=self.scheduler_config.max_num_batched_tokens,
             max_runs=self.scheduler_config.max_num_seqs,
             dtype=self.model_config.dtype,
+            captured=captured,
         )
         _prove(self.lens.layout, model, self)
         _attach(self.lens)
@@ -143,8 +150,10 @@ def _attach(lens: Lens) -> None:
         lens.enter(args, kwargs)
 
     layers[0].register_forward_pre_hook(enter, with_kwargs=True)
-    for module in lens.layout.attention or []:
-        module.register_forward_hook(lambda _module, _args, output: lens.attention(output))
+    for index, module in enumerate(lens.layout.attention or []):
+        module.register_forward_hook(
+            lambda _module, _args, output, index=index: lens.attention(index, output)
+        )
     for index, layer in enumerate(layers):
         layer.register_forward_hook(lambda _module, _args, output, index=index: lens.layer(index, output))
 
@@ -154,16 +163,12 @@ def _prove(layout: Layout, model: torch.nn.Module, runner: Any) -> None:
     kernels = [module for module in model.modules() if isinstance(module, AttentionLayerBase)]
     proof = Proof(layout, model, kernels)
     try:
-        runner._dummy_run(8, skip_eplb=True)
+        runner._dummy_run(8, cudagraph_runtime_mode=CUDAGraphMode.NONE, skip_eplb=True)
     finally:
         proof.conclude()
 
 
-class CPULensRunner(LensRunner, CPUModelRunner):  # type: ignore[misc]
-    """The same over vLLM's CPU runner."""
-
-
-class _LensMethods:
+class LensMethods:
     """What the server calls on every worker through `collective_rpc`."""
 
     model_runner: LensRunner
@@ -185,7 +190,7 @@ class _LensMethods:
             vector, _, layer = name.rpartition("/")
             vectors.setdefault(vector, {})[int(layer)] = direction
         lens = self.model_runner.lens
-        lens.bank = VectorBank.build(vectors, lens.layout.count, lens.device)
+        lens.take_bank(VectorBank.build(vectors, lens.layout.count, lens.device))
         return len(tensors)
 
     def steersight_load(self) -> dict[str, int]:
@@ -199,18 +204,9 @@ class _LensMethods:
         }
 
 
-class LensGPUWorker(_LensMethods, NNsightGPUWorker):  # type: ignore[misc]
+class LensGPUWorker(LensMethods, NNsightGPUWorker):  # type: ignore[misc]
     """vLLM's GPU worker with a lens."""
 
     def init_device(self) -> None:
         super().init_device()
         self.model_runner.__class__ = LensRunner
-
-
-class LensCPUWorker(_LensMethods, NNsightGPUWorker, CPUWorker):  # type: ignore[misc]
-    """vLLM's CPU worker with a lens. NNsight 0.8.1 ships a GPU worker only."""
-
-    def init_device(self) -> None:
-        # Not NNsight's own init_device: it refuses every runner but the GPU one.
-        CPUWorker.init_device(self)
-        self.model_runner.__class__ = CPULensRunner
