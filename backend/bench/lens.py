@@ -78,7 +78,8 @@ def build(settings: dict[str, Any]) -> tuple[Any, Any]:
     shared = {
         "dtype": settings["dtype"], "max_model_len": 1024, "max_num_seqs": max(settings["runs"]),
         "enable_prefix_caching": False, "load_format": settings["load_format"],
-        # Two engines share the GPU. They start in turn: vLLM counts what another allocates meanwhile as its own.
+        # Two engines share the GPU. They start in turn, because vLLM counts what another one allocates
+        # meanwhile as its own.
         **({} if current_platform.is_cpu() else {"gpu_memory_utilization": settings["gpu_memory"]}),
     }  # fmt: skip
     if settings["engine"] == "plain":
