@@ -28,7 +28,8 @@ def test_reductions(layers: int, runs: int, vocabulary: int, spread: float, top:
     found = logit_lens.read(logits, written, top)
     logp = torch.log_softmax(logits.double(), dim=-1)
     p = logp.exp()
-    close = {"rtol": 1e-4, "atol": 1e-4}
+    # log Z is as large as the logits, and fp32 rounds it accordingly.
+    close = {"rtol": 1e-4, "atol": 1e-5 + 8e-6 * float(logits.abs().max())}
     assert torch.allclose(found.entropy.double(), -(p * logp).sum(-1), **close)
     assert torch.allclose(found.kl.double(), (p[-1] * (logp[-1] - logp)).sum(-1), **close)
     chosen = p.gather(-1, written.view(1, -1, 1).expand(layers, -1, 1))[..., 0]
