@@ -29,7 +29,7 @@ RUNNERS = {
     "make stranger-test": ["docker/stranger.sh", "docker/stranger-steps.sh"],
     ".ci/run": [".ci/run"],
 }
-BLOCK = re.compile(r"(?:^<!-- (?P<tag>.+?) -->\n)?^```sh\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"(?:^<!-- (?P<tag>[^\n]+?) -->\n)?^```sh\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND_SECONDS = 400
 
 
