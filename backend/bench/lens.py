@@ -1,7 +1,7 @@
 """What the lens costs the engine: each metric family against plain vLLM, side by side in one run.
 
-    python backend/bench/lens.py [--model FOLDER] [--runs 1 4 8 16] [--tokens 32] [--rounds 5] [--write
-    docs/performance.md]
+    python backend/bench/lens.py [--model FOLDER] [--runs 1 4 8 16] [--tokens 32] [--rounds 5]
+        [--write docs/performance.md]
 
 Two engines live side by side in two processes, plain vLLM and Steersight's; a variant is a batch of runs that
 decode in step. In each round every variant takes its turn and is divided by the plain one of that round, so

@@ -35,11 +35,10 @@ class Captured:
         def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(*shape, dtype=torch.float32, device=device)
 
-        self.rows = rows
         self.streams = zeros(layers + 1, rows, hidden_size)
-        """What entered the first layer, then the stream after each layer and its steering."""
+        """[layers + 1, rows, hidden_size]: what entered the first layer, then the stream after each one."""
         self.unsteered = zeros(layers, rows, hidden_size)
-        """The stream after each layer, before its steering."""
+        """[layers, rows, hidden_size]: the stream after each layer, before its steering."""
         self.parts = zeros(layers, rows, hidden_size) if layout.attention else None
         self.numbers = zeros(layers, rows, len(NUMBERS))
         self.directions = zeros(layers, MAX_VECTORS, hidden_size)
@@ -74,13 +73,16 @@ class Captured:
                 self.directions[layer, order.index(name)] = directions[layer][index]
 
     def enter(self, hidden: torch.Tensor) -> None:
+        """Record: keep what enters the first layer, [rows, hidden_size]."""
         self.streams[0, : len(hidden)].copy_(hidden)
 
     def attention(self, index: int, added: torch.Tensor) -> None:
+        """Record: keep what attention adds in a layer, [rows, hidden_size]."""
         if self.parts is not None:
             self.parts[index, : len(added)].copy_(added)
 
     def layer(self, index: int, hidden: torch.Tensor, residual: torch.Tensor | None) -> None:
+        """Record: steer, keep and reduce a layer's output, [rows, hidden_size] each."""
         count = len(hidden)
         self._fused(
             hidden, residual, self.streams[index, :count], self.directions[index], self.strengths[:count],
@@ -105,8 +107,9 @@ def fused_reference(
         residual: the same shape, or None; the stream is the sum of the two.
         below: [rows, hidden_size] fp32, what entered the layer.
         directions: [vectors, hidden_size] fp32, unit length or zero.
-        strengths: [rows, vectors] fp32; the push is norm-relative and capped, as in
-        `operators.norm_relative_add`. unsteered, stream: [rows, hidden_size] fp32, written.
+        strengths: [rows, vectors] fp32; the push is norm-relative and capped as `norm_relative_add` does it.
+        unsteered: [rows, hidden_size] fp32, written: the stream before steering.
+        stream: [rows, hidden_size] fp32, written: the stream after it.
         numbers: [rows, 3] fp32, written: `NUMBERS`.
     """
     before = hidden.float() + (residual.float() if residual is not None else 0.0)

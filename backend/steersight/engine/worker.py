@@ -37,7 +37,7 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         options = self.vllm_config.additional_config[CONFIG_KEY]
         if get_pp_group().world_size > 1:
-            raise NotImplementedError(
+            raise ValueError(
                 "Steersight's lens sees one process's layers, so pipeline parallelism would hide the rest. "
                 "Use tensor parallelism instead."
             )
@@ -110,13 +110,11 @@ class Handoff:
     """NNsight's handoff at every module, taken off in steps that no NNsight block takes part in.
 
     NNsight 0.8.1 replaces each module's `forward` by a controller for good. Where nobody waits it only passes
-    the call on, but some 300 times in a step, which a small model feels (1 to 3 % of its tokens/s on two
-    cores).
+    the call on, but some 300 times in a step, which a small model feels.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
-        # A module that had a `forward` of its own before NNsight came keeps its controller, which now holds
-        # it.
+        # A module that had a `forward` of its own before NNsight came keeps the controller that now holds it.
         self._controllers = [
             (vars(module), controller)
             for module in model.modules()

@@ -76,7 +76,7 @@ def metric(
                 id=id if name is None else f"{id}.{name}",
                 label=label if name is None else f"{label}: {said}",
                 description=description, unit=unit, transform=transform, scale=scale or Scale("sequential"),
-                family="own", cost=cost, compute=shared.reader(id, name),
+                family="own", cost=cost, compute=shared.reader(name),
             )
             for name, said in named
         ]  # fmt: skip
@@ -93,7 +93,7 @@ class _Once:
         self._view: View | None = None
         self._result: Any = None
 
-    def reader(self, name: str, field: str | None) -> Callable[[View], torch.Tensor]:
+    def reader(self, field: str | None) -> Callable[[View], torch.Tensor]:
         def compute(view: View) -> torch.Tensor:
             if self._view is not view:
                 self._view, self._result = view, self._function(view.after, view)
