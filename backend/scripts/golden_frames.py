@@ -35,6 +35,10 @@ VECTORS = [
         layers=[20],
         range=[-0.3, 0.3],
         suggested=0.15,
+        kind="direction",
+        operator="add",
+        operators=["add", "add_absolute", "ablate", "clamp"],
+        own=False,
     ),
     m.VectorInfo(
         id="french",
@@ -43,6 +47,10 @@ VECTORS = [
         layers=[18, 19, 20],
         range=[-0.25, 0.25],
         suggested=0.125,
+        kind="feature",
+        operator="feature_set",
+        operators=["add", "add_absolute", "ablate", "clamp", "feature_set", "feature_scale"],
+        own=True,
     ),
 ]
 METRICS = [

@@ -147,6 +147,8 @@ class EngineService:
     model: ModelFacts | None = None
     tokenizer: Any = None
     vectors: dict[str, SteeringVector] = field(default_factory=dict)
+    own_vectors: set[str] = field(default_factory=set)
+    """Ids of those in the data folder, which may be deleted; the others are bundled."""
     registry: Registry = field(default_factory=Registry)
     """Metrics that runs may ask for."""
     failed_metrics: dict[str, str] = field(default_factory=dict)
@@ -228,7 +230,7 @@ class EngineService:
         chosen = VectorStore(options.data_dir).select(options.model, facts.hidden_size, facts.layers)
         for problem in chosen.problems:
             logger.warning("%s", problem)
-        self.vectors = chosen.vectors
+        self.vectors, self.own_vectors = chosen.vectors, chosen.own
         from ..metrics.own import load_own
 
         named = [(vector.id, vector.label) for vector in chosen.vectors.values()]

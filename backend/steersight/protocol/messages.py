@@ -22,7 +22,7 @@ MAX_FRAME_BYTES = 256 * 1024
 MAX_MESSAGES = 256
 MAX_NAME = 64
 MAX_VECTORS = 32
-MAX_STRENGTH = 10.0
+MAX_STRENGTH = 1000.0
 MAX_STOP_STRINGS = 8
 MAX_TOP = 20
 
@@ -30,6 +30,7 @@ Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-
 MetricId = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9_.:-]+$")]
 Strength = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)]
 Strengths = Annotated[dict[Identifier, Strength], Field(max_length=MAX_VECTORS)]
+Operator = Literal["add", "add_absolute", "ablate", "clamp", "feature_set", "feature_scale"]
 Revision = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -103,6 +104,30 @@ class LensOptions(Frame):
     """How many of the likeliest tokens to name per layer."""
 
 
+class VectorSetting(Frame):
+    """How one vector acts in a run; its strength stands beside it in `strengths`."""
+
+    operator: Operator | None = None
+    """What it does to the stream, `docs/steering.md`; null is the vector's own."""
+    lo: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """`clamp`: the smallest projection it leaves, in the unit of the projection metric; null is no bound."""
+    hi: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """`clamp`: the largest."""
+    scope: Literal["both", "prompt", "reply"] = "both"
+    """Which forward passes it acts in. The pass that reads the prompt's last token writes the reply's first
+    and counts to the reply."""
+    first: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Of the reply's tokens only the first so many are written under it; null is all."""
+    layers: (
+        Annotated[list[Annotated[int, Field(ge=0, le=10_000)]], Field(min_length=2, max_length=2)] | None
+    ) = None
+    """[first, last] layer at which it acts, both included; null is the vector's own layers. At a layer that the
+    vector has no direction for, it acts with that of its nearest one."""
+
+
+Settings = Annotated[dict[Identifier, VectorSetting], Field(max_length=MAX_VECTORS)]
+
+
 class Start(Frame):
     """Start a run. `id` is the client's own name for it, used to match `started` or `error` to this frame."""
 
@@ -112,6 +137,10 @@ class Start(Frame):
     sampling: Sampling = Sampling()
     strengths: Strengths = {}
     """Revision 0 of the run: in force from the first forward pass on."""
+    settings: Settings = {}
+    """How vectors of `strengths` act; one that is not named acts as its maker meant it."""
+    write_on: bool = False
+    """The last message is the beginning of the reply, and the run goes on from its end."""
     metrics: Annotated[list[MetricId], Field(max_length=64)] | None = None
     """Metric ids to send rows of; null means the default ones; an empty list means no rows. Those of the
     family `logit_lens` come with `lens` and need not be named."""
@@ -131,6 +160,7 @@ class Steer(Frame):
     rev: Annotated[int, Field(ge=1, le=2**31 - 1)]
     """The client's number of this state; it must be larger than every number the run has had."""
     strengths: Strengths
+    settings: Settings = {}
 
 
 class Stop(Frame):
@@ -196,7 +226,7 @@ class MetricInfo(Frame):
     transform: Literal["linear", "log2"]
     """What the server did before the cast to fp16. `log2`: value = 2 ** sent."""
     scale: ColorScale
-    family: Literal["residual", "parts", "projection", "logit_lens", "own"]
+    family: Literal["residual", "parts", "projection", "steering", "logit_lens", "own"]
     cost: str
     """What computing it means for the engine."""
     default: bool
@@ -216,6 +246,14 @@ class VectorInfo(Frame):
     """[lo, hi]: the strengths a slider should offer; outside them text usually degenerates."""
     suggested: float
     """A strength at which the effect is plain to see."""
+    kind: Literal["direction", "feature"]
+    """A feature of a sparse autoencoder can be read as well as written."""
+    operator: Operator
+    """What it does unless a setting says otherwise; `range` and `suggested` are meant for this one."""
+    operators: list[Operator]
+    """All that it can do."""
+    own: bool
+    """Whether it is this server's own, so that it can be deleted; bundled ones cannot."""
 
 
 class Limits(Frame):

@@ -12,6 +12,13 @@ The file. Tensors `layer.<i>` of shape [hidden_size], one per decoder layer at w
     range        [lo, hi], strengths worth offering; lo < hi
     suggested    a strength in that range with a plain effect
     provenance   object, free: how it was made
+    operator     optional: what it does unless a run says otherwise, one of `OPERATORS`; else `add`
+    site         optional: `attention` for a direction in what attention adds; else the stream itself
+    kind         optional: `feature` for a feature of a sparse autoencoder; else `direction`
+    reader       optional, features only: {scale_to, gain, bias, gate_bias, threshold} of `FeatureReader`, whose
+                 weight is a tensor `encoder` of shape [hidden_size]
+
+The length of a tensor `layer.<i>` counts for the operators that are absolute; relative ones take its direction.
 
 Invariant: a `SteeringVector` that exists is usable: finite, unit length, at most one direction per layer.
 A file that is not is refused with a sentence and never stops the others from loading. Nothing is unpickled:
@@ -30,12 +37,14 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
+OPERATORS = ("add", "add_absolute", "ablate", "clamp", "feature_set", "feature_scale")
+READER_FIELDS = ("scale_to", "gain", "bias", "gate_bias", "threshold")
 METADATA_KEY = "steersight"
 SUFFIX = ".safetensors"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -59,6 +68,28 @@ def model_name(model: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
+class FeatureReader:
+    """How strongly a feature of a sparse autoencoder fires, read off one token's stream x [hidden_size].
+
+        u = weight . x * (scale_to / ||x|| where scale_to is not 0, else 1)
+        f = max(gain * u + bias, 0) where u + gate_bias > threshold, else 0
+
+    ReLU: gain 1, gate_bias = bias, threshold 0. JumpReLU (Rajamanoharan et al. 2024b): the same with its threshold.
+    Gated (Rajamanoharan et al. 2024a): gain e^r, the magnitude's and the gate's own biases, threshold 0. A decoder
+    bias that is taken from the input first is folded into the two biases.
+    """
+
+    weight: torch.Tensor
+    """[hidden_size] fp32, the feature's row of the encoder"""
+    bias: float
+    gate_bias: float
+    gain: float = 1.0
+    threshold: float = 0.0
+    scale_to: float = 0.0
+    """Length that inputs are scaled to before encoding (Llama Scope); 0 is none."""
+
+
+@dataclass(frozen=True, eq=False)
 class SteeringVector:
     """A named direction in the residual stream, at one or several layers."""
 
@@ -74,6 +105,22 @@ class SteeringVector:
     model: str
     hidden_size: int
     provenance: dict[str, Any] = field(default_factory=dict)
+    operator: str = "add"
+    """What it does unless a run says otherwise; `range` and `suggested` are meant for this one."""
+    kind: Literal["direction", "feature"] = "direction"
+    site: Literal["residual", "attention"] = "residual"
+    """`attention`: it is added to what attention adds, before the layer goes on with that."""
+    reader: FeatureReader | None = None
+    """Reads a feature's activation; None where that cannot be read from its own weights alone (top-k)."""
+    lengths: torch.Tensor = field(init=False)
+    """[len(layers)] fp32: the lengths the directions were given with."""
+
+    @property
+    def operators(self) -> list[str]:
+        """What it can do, the most usual first."""
+        if self.site == "attention":
+            return ["add_absolute"]
+        return [*OPERATORS[:4], *(OPERATORS[4:] if self.reader is not None else ())]
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without the served model; raises VectorError."""
@@ -110,6 +157,16 @@ class SteeringVector:
                 raise VectorError(f"The direction of layer {layer} contains NaN or infinity.")
             if not bool(direction.any()):
                 raise VectorError(f"The direction of layer {layer} is zero, so it points nowhere.")
+        if self.reader is not None and (
+            tuple(self.reader.weight.shape) != (self.hidden_size,)
+            or not bool(self.reader.weight.isfinite().all())
+        ):
+            raise VectorError(f"The encoder is not {self.hidden_size} finite numbers.")
+        if self.operator not in self.operators:
+            raise VectorError(
+                f"The operator {self.operator!r} is none that it can do: {', '.join(self.operators)}."
+            )
+        object.__setattr__(self, "lengths", self.directions.double().norm(dim=-1).float())
         object.__setattr__(self, "directions", unit_rows(self.directions))
 
 
@@ -129,6 +186,7 @@ def load_vector(path: Path) -> SteeringVector:
         raise VectorError(f"It is not a safetensors file ({error}).") from error
     except OSError as error:
         raise VectorError(f"It cannot be read ({error.strerror or error}).") from error
+    encoder = tensors.pop("encoder", None)
     layers, directions = _directions(tensors, header["hidden_size"])
     return SteeringVector(
         id=header["id"],
@@ -141,7 +199,24 @@ def load_vector(path: Path) -> SteeringVector:
         model=header["model"],
         hidden_size=header["hidden_size"],
         provenance=header["provenance"],
+        operator=header.get("operator", "add"),
+        kind=header.get("kind", "direction"),
+        site=header.get("site", "residual"),
+        reader=_reader(encoder, header.get("reader")),
     )
+
+
+def _reader(encoder: torch.Tensor | None, numbers: Any) -> FeatureReader | None:
+    if encoder is None and numbers is None:
+        return None
+    if encoder is None or not isinstance(numbers, dict) or set(numbers) != set(READER_FIELDS):
+        raise VectorError(
+            "To read a feature, it needs a tensor 'encoder' and a metadata field 'reader' with "
+            f"{', '.join(READER_FIELDS)}."
+        )
+    if not all(_is_number(number) and math.isfinite(number) for number in numbers.values()):
+        raise VectorError("Its metadata field 'reader' holds something else than finite numbers.")
+    return FeatureReader(weight=encoder.float(), **{name: float(number) for name, number in numbers.items()})
 
 
 def _header(metadata: dict[str, str]) -> dict[str, Any]:
@@ -164,6 +239,11 @@ def _header(metadata: dict[str, str]) -> dict[str, Any]:
         raise VectorError("Its metadata field 'range' is missing or not two numbers.")
     if not _is_number(header.get("suggested")):
         raise VectorError("Its metadata field 'suggested' is missing or not a number.")
+    for name, allowed in (
+        ("operator", OPERATORS), ("kind", ("direction", "feature")), ("site", ("residual", "attention"))
+    ):  # fmt: skip
+        if name in header and header[name] not in allowed:
+            raise VectorError(f"Its metadata field {name!r} is none of {', '.join(allowed)}.")
     if not isinstance(header.get("provenance"), dict):
         raise VectorError("Its metadata field 'provenance' is missing or not an object.")
     return header
@@ -210,10 +290,15 @@ def save_vector(vector: SteeringVector, path: Path) -> None:
         "suggested": vector.suggested,
         "provenance": vector.provenance,
     }
+    plain = {"operator": "add", "kind": "direction", "site": "residual"}
+    header |= {name: getattr(vector, name) for name, usual in plain.items() if getattr(vector, name) != usual}
     tensors = {
-        f"layer.{layer}": direction.clone()
-        for layer, direction in zip(vector.layers, vector.directions, strict=True)
+        f"layer.{layer}": direction * length
+        for layer, direction, length in zip(vector.layers, vector.directions, vector.lengths, strict=True)
     }
+    if vector.reader is not None:
+        header["reader"] = {name: getattr(vector.reader, name) for name in READER_FIELDS}
+        tensors["encoder"] = vector.reader.weight.clone()
     # One metadata entry only: safetensors writes several in no particular order.
     content = save(tensors, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,6 +321,8 @@ class Selection:
     """By id, bundled ones first, then by file name."""
     problems: list[str]
     """One sentence per file that is not used, naming it."""
+    own: set[str] = field(default_factory=set)
+    """Ids of those that are not bundled."""
 
 
 class VectorStore:
@@ -260,6 +347,7 @@ class VectorStore:
         """
         name = model_name(model)
         chosen: dict[str, SteeringVector] = {}
+        own: set[str] = set()
         problems: list[str] = []
         for path in [*self._bundled_files(name), *_files(self.own)]:
             try:
@@ -273,7 +361,9 @@ class VectorStore:
                 problems.append(f"Vector file {path.name} is not used. {error}")
             else:
                 chosen[vector.id] = vector
-        return Selection(chosen, problems)
+                if path.parent == self.own:
+                    own.add(vector.id)
+        return Selection(chosen, problems, own)
 
     def _bundled_files(self, name: str) -> Sequence[Path]:
         # A name such as `..` must not lead out of the folder.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import cast
 from urllib.parse import urlsplit
 
 from starlette.websockets import WebSocket
@@ -21,6 +22,7 @@ from ..protocol.messages import (
     Limits,
     MetricInfo,
     ModelInfo,
+    Operator,
     VectorInfo,
     Welcome,
 )
@@ -59,7 +61,9 @@ def vector_infos(engine: EngineService) -> list[VectorInfo]:
     return [
         VectorInfo(
             id=vector.id, label=vector.label, description=vector.description, layers=vector.layers,
-            range=list(vector.range), suggested=vector.suggested,
+            range=list(vector.range), suggested=vector.suggested, kind=vector.kind,
+            operator=cast(Operator, vector.operator), operators=cast("list[Operator]", vector.operators),
+            own=vector.id in engine.own_vectors,
         )
         for vector in engine.vectors.values()
     ]  # fmt: skip

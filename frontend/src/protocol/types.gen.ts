@@ -49,6 +49,10 @@ export interface Start {
 	strengths?: {
 		[k: string]: number;
 	};
+	settings?: {
+		[k: string]: VectorSetting;
+	};
+	write_on?: boolean;
 	metrics?: string[] | null;
 	lens?: LensOptions | null;
 	entropy?: boolean;
@@ -75,6 +79,17 @@ export interface Sampling {
 	repetition_penalty?: number;
 }
 /**
+ * How one vector acts in a run; its strength stands beside it in `strengths`.
+ */
+export interface VectorSetting {
+	operator?: ("add" | "add_absolute" | "ablate" | "clamp" | "feature_set" | "feature_scale") | null;
+	lo?: number | null;
+	hi?: number | null;
+	scope?: "both" | "prompt" | "reply";
+	first?: number | null;
+	layers?: [number, number] | null;
+}
+/**
  * What the logit lens shows of a run.
  */
 export interface LensOptions {
@@ -90,6 +105,9 @@ export interface Steer {
 	rev: number;
 	strengths: {
 		[k: string]: number;
+	};
+	settings?: {
+		[k: string]: VectorSetting;
 	};
 }
 /**
@@ -151,7 +169,7 @@ export interface MetricInfo {
 	unit: string;
 	transform: "linear" | "log2";
 	scale: ColorScale;
-	family: "residual" | "parts" | "projection" | "logit_lens" | "own";
+	family: "residual" | "parts" | "projection" | "steering" | "logit_lens" | "own";
 	cost: string;
 	default: boolean;
 	error: string | null;
@@ -179,6 +197,10 @@ export interface VectorInfo {
 	 */
 	range: [number, number];
 	suggested: number;
+	kind: "direction" | "feature";
+	operator: "add" | "add_absolute" | "ablate" | "clamp" | "feature_set" | "feature_scale";
+	operators: ("add" | "add_absolute" | "ablate" | "clamp" | "feature_set" | "feature_scale")[];
+	own: boolean;
 }
 /**
  * What this server accepts.
