@@ -90,7 +90,18 @@ async function type(id: string, value: string) {
 
 async function ready() {
 	await act(async () => server.onOpen());
-	const vector = { id: "joy", label: "Joy", description: "", layers: [3], range: [-1, 1], suggested: 0.5 };
+	const vector = {
+		id: "joy",
+		label: "Joy",
+		description: "",
+		layers: [3],
+		range: [-1, 1],
+		suggested: 0.5,
+		kind: "direction" as const,
+		operator: "add" as const,
+		operators: ["add" as const],
+		own: false,
+	};
 	const model = {
 		id: "tiny",
 		layers: 2,

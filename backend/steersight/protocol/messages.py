@@ -30,6 +30,7 @@ Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-
 MetricId = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9_.:-]+$")]
 Strength = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)]
 Strengths = Annotated[dict[Identifier, Strength], Field(max_length=MAX_VECTORS)]
+LayerRange = Annotated[list[Annotated[int, Field(ge=0, le=10_000)]], Field(min_length=2, max_length=2)]
 Operator = Literal["add", "add_absolute", "ablate", "clamp", "feature_set", "feature_scale"]
 Revision = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=0)]
@@ -118,11 +119,9 @@ class VectorSetting(Frame):
     and counts to the reply."""
     first: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Of the reply's tokens only the first so many are written under it; null is all."""
-    layers: (
-        Annotated[list[Annotated[int, Field(ge=0, le=10_000)]], Field(min_length=2, max_length=2)] | None
-    ) = None
-    """[first, last] layer at which it acts, both included; null is the vector's own layers. At a layer that the
-    vector has no direction for, it acts with that of its nearest one."""
+    layers: LayerRange | None = None
+    """[first, last] layer at which it acts, both included; null is the vector's own layers. At a layer that
+    the vector has no direction for, it acts with that of its nearest one."""
 
 
 Settings = Annotated[dict[Identifier, VectorSetting], Field(max_length=MAX_VECTORS)]

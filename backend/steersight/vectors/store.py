@@ -15,10 +15,10 @@ The file. Tensors `layer.<i>` of shape [hidden_size], one per decoder layer at w
     operator     optional: what it does unless a run says otherwise, one of `OPERATORS`; else `add`
     site         optional: `attention` for a direction in what attention adds; else the stream itself
     kind         optional: `feature` for a feature of a sparse autoencoder; else `direction`
-    reader       optional, features only: {scale_to, gain, bias, gate_bias, threshold} of `FeatureReader`, whose
-                 weight is a tensor `encoder` of shape [hidden_size]
+    reader       optional, features only: {scale_to, gain, bias, gate_bias, threshold} of `FeatureReader`,
+                 whose weight is a tensor `encoder` of shape [hidden_size]
 
-The length of a tensor `layer.<i>` counts for the operators that are absolute; relative ones take its direction.
+The length of a tensor `layer.<i>` counts for operators that are absolute; relative ones take its direction.
 
 Invariant: a `SteeringVector` that exists is usable: finite, unit length, at most one direction per layer.
 A file that is not is refused with a sentence and never stops the others from loading. Nothing is unpickled:
@@ -74,9 +74,9 @@ class FeatureReader:
         u = weight . x * (scale_to / ||x|| where scale_to is not 0, else 1)
         f = max(gain * u + bias, 0) where u + gate_bias > threshold, else 0
 
-    ReLU: gain 1, gate_bias = bias, threshold 0. JumpReLU (Rajamanoharan et al. 2024b): the same with its threshold.
-    Gated (Rajamanoharan et al. 2024a): gain e^r, the magnitude's and the gate's own biases, threshold 0. A decoder
-    bias that is taken from the input first is folded into the two biases.
+    ReLU: gain 1, gate_bias = bias, threshold 0. JumpReLU (Rajamanoharan et al. 2024b): the same with its
+    threshold. Gated (Rajamanoharan et al. 2024a): gain e^r, the magnitude's and the gate's own biases,
+    threshold 0. A decoder bias that is taken from the input first is folded into the two biases.
     """
 
     weight: torch.Tensor
@@ -157,9 +157,9 @@ class SteeringVector:
                 raise VectorError(f"The direction of layer {layer} contains NaN or infinity.")
             if not bool(direction.any()):
                 raise VectorError(f"The direction of layer {layer} is zero, so it points nowhere.")
-        if self.reader is not None and (
-            tuple(self.reader.weight.shape) != (self.hidden_size,)
-            or not bool(self.reader.weight.isfinite().all())
+        encoder = None if self.reader is None else self.reader.weight
+        if encoder is not None and (
+            tuple(encoder.shape) != (self.hidden_size,) or not bool(encoder.isfinite().all())
         ):
             raise VectorError(f"The encoder is not {self.hidden_size} finite numbers.")
         if self.operator not in self.operators:

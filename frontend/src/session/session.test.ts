@@ -12,6 +12,10 @@ const vector: VectorInfo = {
 	layers: [3],
 	range: [-1, 1],
 	suggested: 0.5,
+	kind: "direction",
+	operator: "add",
+	operators: ["add", "ablate"],
+	own: false,
 };
 const metric = metricInfo();
 const model = {

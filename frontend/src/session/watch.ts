@@ -6,12 +6,20 @@ import type { MetricInfo, Start } from "../protocol/types.gen";
 export type Family = MetricInfo["family"];
 
 /** In the order in which people read them. */
-export const FAMILIES: readonly Family[] = ["residual", "parts", "projection", "logit_lens", "own"];
+export const FAMILIES: readonly Family[] = [
+	"residual",
+	"parts",
+	"projection",
+	"steering",
+	"logit_lens",
+	"own",
+];
 /** Short, as the picker groups by them, and in full, as under Watch. */
 export const FAMILY_WORDS: Record<Family, { short: string; full: string }> = {
 	residual: { short: "Residual stream", full: "Residual stream" },
 	parts: { short: "Parts", full: "Parts: attention and MLP" },
 	projection: { short: "Projection", full: "Projection on vectors" },
+	steering: { short: "Steering", full: "What steering added" },
 	logit_lens: { short: "Logit lens", full: "Logit lens" },
 	own: { short: "Own metrics", full: "Own metrics" },
 };
@@ -31,7 +39,14 @@ export interface Watch {
 
 export function defaultWatch(): Watch {
 	return {
-		families: { residual: true, parts: false, projection: false, logit_lens: false, own: true },
+		families: {
+			residual: true,
+			parts: false,
+			projection: false,
+			steering: false,
+			logit_lens: false,
+			own: true,
+		},
 		stride: 4,
 		entropy: true,
 	};
