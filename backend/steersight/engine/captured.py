@@ -55,10 +55,12 @@ class Captured:
         wanted = tuple(map(tuple, table))
         if wanted == self._uploaded:
             return
-        host = torch.zeros(max(len(wanted), len(self._uploaded)), MAX_VECTORS)
+        rows = max(len(wanted), len(self._uploaded))
+        # Pinned, and a new one each time: the step before may still be copying the last.
+        host = torch.zeros(rows, MAX_VECTORS, pin_memory=self.strengths.device.type == "cuda")
         for row, values in enumerate(wanted):
             host[row, : len(values)] = torch.tensor(values)
-        self.strengths[: len(host)].copy_(host)
+        self.strengths[:rows].copy_(host, non_blocking=True)
         self._uploaded = wanted
 
     def take_directions(

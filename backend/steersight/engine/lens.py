@@ -172,7 +172,10 @@ class Plan:
     revision."""
     keep: list[int] = field(default_factory=list)
     """Batch index of each row to send, in the order of `blocks`."""
-    steering: dict[int, Steering] = field(default_factory=dict)
+    steered: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    """(batch index, strengths) of the tokens to steer."""
+    steering: dict[int, Steering] | None = None
+    """The same by layer, once a layer has asked: a replayed graph never does."""
     metrics: list[str] = field(default_factory=list)
     """What any run of the step wants, in the order of the registry."""
     heads: list[Head] = field(default_factory=list)
@@ -320,10 +323,7 @@ class Lens:
         return [strengths.get(name, 0.0) for name in self.bank.order] if strengths else []
 
     def _make_plan(self, spans: list[tuple[str, int, int]]) -> Plan:
-        import torch
-
         plan = Plan(tokens=sum(count for _, _, count in spans))
-        active: list[tuple[int, dict[str, float]]] = []  # (batch index, strengths) of tokens to steer
         metrics: set[str] = set()
         offset = 0
         for request, (request_id, start, count) in enumerate(spans):
@@ -347,7 +347,7 @@ class Lens:
                 state.next_position = max(state.next_position, start + count)
                 # Position 0 is the attention sink: its norm is many times the others' and every later token
                 # attends to it, so a norm-relative push there would move the whole run.
-                active.extend(
+                plan.steered.extend(
                     (offset + i, revision.strengths)
                     for i, revision in enumerate(revisions)
                     if start + i > 0 and revision.strengths
@@ -361,18 +361,42 @@ class Lens:
                 for layer in lens_math.lens_layers(self.layout.count, head.wants.lens_stride)
             }
         )
+        return plan
+
+    def _upload(self, numbers: Any, dtype: torch.dtype) -> torch.Tensor:
+        """A small table on the device. From pinned memory, so that the step does not wait for the device."""
+        import torch
+
+        host = torch.tensor(numbers, dtype=dtype, pin_memory=self.device.type == "cuda")
+        return host.to(self.device, non_blocking=True)
+
+    def _indices(self, numbers: list[int]) -> torch.Tensor:
+        import torch
+
+        return self._upload(numbers, torch.int64)
+
+    def _steering(self, plan: Plan, layer: int) -> Steering | None:
+        """What to push at a layer, on the device from the first layer that is steered."""
+        if plan.steering is None:
+            plan.steering = self._tables(plan.steered)
+        return plan.steering.get(layer)
+
+    def _tables(self, steered: list[tuple[int, dict[str, float]]]) -> dict[int, Steering]:
+        import torch
+
+        tables = {}
         for layer, names in self.bank.names.items():
             table = [
                 (index, [strengths.get(name, 0.0) for name in names])
-                for index, strengths in active
+                for index, strengths in steered
                 if any(strengths.get(name) for name in names)
             ]
             if table:
-                plan.steering[layer] = Steering(
-                    rows=torch.tensor([index for index, _ in table], dtype=torch.int64).to(self.device),
-                    strengths=torch.tensor([row for _, row in table], dtype=torch.float32).to(self.device),
+                tables[layer] = Steering(
+                    rows=self._indices([index for index, _ in table]),
+                    strengths=self._upload([row for _, row in table], torch.float32),
                 )
-        return plan
+        return tables
 
     def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The embeddings, on their way into the first layer."""
@@ -382,8 +406,6 @@ class Lens:
         plan = self._plan
         if plan is None or not plan.keep:
             return
-        import torch
-
         observed = len(plan.keep)
         room = len(self._buffer) // (observed * self._hidden_size)
         slots = self._buffer[: room * observed * self._hidden_size].view(room, observed, self._hidden_size)
@@ -391,20 +413,30 @@ class Lens:
             self.registry[name].family == "parts" for name in plan.metrics
         )
         group = min(self.layout.count, (room - 1) // 2 if parts else room - 1)
-        heads = plan.lens_heads
         streams, kept = slots[: group + 1], slots[group + 1 : 2 * group + 1] if parts else None
         self._step = _Step(
-            keep=None if observed == plan.tokens else torch.tensor(plan.keep).to(self.device),
+            keep=self._kept(plan),
             streams=streams,
             slots=streams.unbind(),
             attention=None if kept is None else kept.unbind(),
             parts=kept,
-            values=torch.full(
-                (observed, len(plan.metrics), self.layout.count), torch.nan, device=self.device
-            ),
-            head_rows=torch.tensor([head.row for head in heads]).to(self.device) if heads else None,
+            values=self._blank(plan),
+            head_rows=self._head_rows(plan),
         )
         self._keep(self.layout.entering(args, kwargs), None, self._step.slots[0])
+
+    def _kept(self, plan: Plan) -> torch.Tensor | None:
+        return None if len(plan.keep) == plan.tokens else self._indices(plan.keep)
+
+    def _blank(self, plan: Plan) -> torch.Tensor:
+        import torch
+
+        shape = (len(plan.keep), len(plan.metrics), self.layout.count)
+        return torch.full(shape, torch.nan, device=self.device)
+
+    def _head_rows(self, plan: Plan) -> torch.Tensor | None:
+        heads = plan.lens_heads
+        return self._indices([head.row for head in heads]) if heads else None
 
     def _recording(self) -> bool:
         """Whether what runs now is being recorded into a CUDA graph."""
@@ -432,7 +464,7 @@ class Lens:
         if plan is None:
             return
         hidden, residual = self.layout.leaving(output)
-        steering = plan.steering.get(index)
+        steering = self._steering(plan, index) if plan.steered else None
         if step is None:
             if steering is not None:
                 self._push(hidden, residual, index, steering)
@@ -512,17 +544,12 @@ class Lens:
 
     def _replayed(self, plan: Plan, captured: Captured) -> _Step:
         """A step that a graph has run: no hook was called, and all is in the static buffers."""
-        import torch
-
-        heads = plan.lens_heads
-        keep = None if len(plan.keep) == plan.tokens else torch.tensor(plan.keep).to(self.device)
+        keep = self._kept(plan)
 
         def kept(buffer: torch.Tensor) -> torch.Tensor:
             return buffer[:, : plan.tokens] if keep is None else buffer.index_select(1, keep)
 
-        values = torch.full(
-            (len(plan.keep), len(plan.metrics), self.layout.count), torch.nan, device=self.device
-        )
+        values = self._blank(plan)
         numbers = kept(captured.numbers)
         for column, name in enumerate(plan.metrics):
             if name in NUMBERS:
@@ -539,7 +566,7 @@ class Lens:
                 direction=self.bank.direction,
             )
             self._compute(plan, view, values, NUMBERS)
-        head_rows = torch.tensor([head.row for head in heads]).to(self.device) if heads else None
+        head_rows = self._head_rows(plan)
         return _Step(
             keep=keep, streams=streams, slots=(), attention=None, parts=None, values=values,
             head_rows=head_rows,
@@ -563,9 +590,9 @@ class Lens:
         import torch
 
         wanted = [head for head in plan.heads if head.wants.entropy]
-        rows = torch.tensor([head.request for head in wanted]).to(self.device)
+        rows = self._indices([head.request for head in wanted])
         step.entropy = torch.full((len(step.values),), torch.nan, device=self.device)
-        at = torch.tensor([head.row for head in wanted]).to(self.device)
+        at = self._indices([head.row for head in wanted])
         step.entropy[at] = lens_math.entropy_of(logits.index_select(0, rows))
 
     def sampled(self, tokens: torch.Tensor) -> None:
@@ -586,12 +613,12 @@ class Lens:
         logits = self.layout.unembed(finished)  # every rank takes part, one gets the whole vocabulary
         if logits is None or self.sender is None:
             return None
-        requests = torch.tensor([head.request for head in heads]).to(self.device)
+        requests = self._indices([head.request for head in heads])
         most = max(head.wants.lens_top for head in heads)
         reading = lens_math.read(
             logits.view(*stream.shape[:2], -1), tokens.view(-1).index_select(0, requests).long(), most
         )
-        at = torch.tensor(plan.lens_layers).to(self.device)
+        at = self._indices(plan.lens_layers)
         for name, numbers in zip(
             LENS_METRICS, (reading.entropy, reading.probability, reading.kl), strict=True
         ):
