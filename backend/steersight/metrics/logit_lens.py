@@ -29,7 +29,7 @@ class LensReading:
     top_probabilities: torch.Tensor
 
 
-# Rows of logits reduced at a time. On a CPU few enough to stay in its cache, which is several times faster; on
+# Rows of logits reduced at a time. On a CPU few enough to stay in its cache, several times faster; on
 # a GPU as many as temporary tensors of some 200 MB hold, because each operation costs its launch.
 _CPU_ROWS = 8
 _GPU_ROWS = 384
