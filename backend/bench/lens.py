@@ -103,7 +103,8 @@ def build(settings: dict[str, Any]) -> tuple[Any, Any]:
     hidden, layers = settings["hidden"], settings["layers"]
     direction = torch.nn.functional.normalize(torch.ones(hidden), dim=0)
     model.vllm_entrypoint.collective_rpc(
-        "steersight_vectors", args=(save({f"bench/{layers // 2}": direction}),)
+        "steersight_vectors",
+        args=(save({f"bench/{layers // 2}": direction}), {"bench": {"label": "bench"}}),
     )
     return model.vllm_entrypoint, model
 
@@ -125,7 +126,8 @@ def decode(engine: Any, asked: dict[str, Any]) -> float:
             options = {
                 "run": str(run), "first_row": len(ids), "metrics": wants.get("metrics", []),
                 "entropy": wants.get("entropy", False), "lens_stride": wants.get("lens_stride", 0),
-                "lens_top": 5, "strengths": {"bench": 0.01} if wants.get("steer") else {},
+                "lens_top": 5,
+                "actions": [{"vector": "bench", "strength": 0.01}] if wants.get("steer") else [],
             }  # fmt: skip
             extra = {"steersight": options}
         params = SamplingParams(

@@ -47,6 +47,7 @@ from .protocol.messages import (
     Stop,
     Tokens,
     VectorInfo,
+    VectorSetting,
     Welcome,
 )
 
@@ -138,10 +139,14 @@ class Run:
                 out[position] = nats
         return out
 
-    async def steer(self, strengths: Mapping[str, float]) -> int:
-        """Replace all strengths; vectors that are not named go to 0. Returns the revision sent."""
+    async def steer(
+        self, strengths: Mapping[str, float], settings: Mapping[str, VectorSetting] | None = None
+    ) -> int:
+        """Replace all strengths and settings; what is not named goes to 0. Returns the revision sent."""
         self._rev += 1
-        await self._client.send(Steer(run=self.id, rev=self._rev, strengths=dict(strengths)))
+        await self._client.send(
+            Steer(run=self.id, rev=self._rev, strengths=dict(strengths), settings=dict(settings or {}))
+        )
         return self._rev
 
     async def applied(self, rev: int) -> int:
@@ -288,6 +293,8 @@ class Client:
         *,
         sampling: Sampling | None = None,
         strengths: Mapping[str, float] | None = None,
+        settings: Mapping[str, VectorSetting] | None = None,
+        write_on: bool = False,
         metrics: list[str] | None = None,
         lens: LensOptions | None = None,
         entropy: bool = False,
@@ -305,6 +312,8 @@ class Client:
             messages=[ChatMessage.model_validate(dict(message)) for message in messages],
             sampling=sampling or Sampling(),
             strengths=dict(strengths or {}),
+            settings=dict(settings or {}),
+            write_on=write_on,
             metrics=metrics,
             lens=lens,
             entropy=entropy,

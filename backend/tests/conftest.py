@@ -20,7 +20,7 @@ import uvicorn
 from steersight.app import create_app
 from steersight.config import REPOSITORY, Settings
 from steersight.engine.service import EngineService
-from steersight.vectors.store import SteeringVector, save_vector
+from steersight.vectors.store import FeatureReader, SteeringVector, save_vector
 
 from .reference import Reference
 
@@ -59,6 +59,20 @@ def write_test_vectors(folder: Path) -> None:
             id=name, label=name, description="A random direction.", layers=layers,
             directions=torch.randn(len(layers), HIDDEN, generator=generator),
             range=(-1.0, 1.0), suggested=0.3, model="any", hidden_size=HIDDEN,
+        )  # fmt: skip
+        save_vector(vector, folder / f"{name}.safetensors")
+    # Features of a sparse autoencoder that fire on some tokens: a plain one, and a gated one that scales its
+    # inputs.
+    readers: dict[str, dict[str, float]] = {
+        "fires": {"bias": 2.0, "gate_bias": 2.0, "threshold": 0.5},
+        "gated": {"bias": 0.3, "gate_bias": -0.1, "gain": 1.7, "scale_to": 24.0},
+    }
+    for name, numbers in readers.items():
+        encoder, decoder = torch.randn(2, HIDDEN, generator=generator) / HIDDEN**0.5
+        vector = SteeringVector(
+            id=name, label=name, description="A random feature.", layers=[14], directions=decoder[None] * 2.0,
+            range=(-10.0, 40.0), suggested=10.0, model="any", hidden_size=HIDDEN, operator="add_absolute",
+            kind="feature", reader=FeatureReader(encoder, **numbers),
         )  # fmt: skip
         save_vector(vector, folder / f"{name}.safetensors")
 

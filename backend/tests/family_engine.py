@@ -2,9 +2,9 @@
 
     python -m tests.family_engine JOBS.json
 
-A job is {model, out, vectors: file or null, strengths, prompts, tokens, metrics, lens_stride,
-tensor_parallel}. One process for all, because importing vLLM takes longer than loading such a model. The
-engine is the server's own worker and lens, driven without the server.
+A job is {model, out, vectors: file or null, vector_names, facts, actions, prompts, tokens, metrics,
+lens_stride, tensor_parallel}. One process for all, because importing vLLM takes longer than loading such a
+model. The engine is the server's own worker and lens, driven without the server.
 """
 
 from __future__ import annotations
@@ -52,11 +52,12 @@ def serve(job: dict[str, Any]) -> None:
     )  # fmt: skip
     engine = model.vllm_entrypoint
     if job.get("vectors"):
-        engine.collective_rpc("steersight_vectors", args=(Path(job["vectors"]).read_bytes(),))
+        facts = {name: {"label": name, **job.get("facts", {}).get(name, {})} for name in job["vector_names"]}
+        engine.collective_rpc("steersight_vectors", args=(Path(job["vectors"]).read_bytes(), facts))
     parameters = []
-    for index, strengths in enumerate(job["strengths"]):
+    for index, actions in enumerate(job["actions"]):
         options = {
-            "run": str(index), "strengths": strengths, "first_row": 0, "metrics": job["metrics"],
+            "run": str(index), "actions": actions, "first_row": 0, "metrics": job["metrics"],
             "entropy": True, "lens_stride": job["lens_stride"], "lens_top": 5,
         }  # fmt: skip
         parameters.append(

@@ -135,6 +135,7 @@ def _reading(
     metrics = {
         "residual_norm": table(lambda i: after[i].norm(dim=-1)),
         "update_norm": table(lambda i: u[i].norm(dim=-1)),
+        "steering_share": table(lambda i: (after[i] - unsteered[i]).norm(dim=-1) / unsteered[i].norm(dim=-1)),
         "cosine_below": table(lambda i: cosine(after[i], entering[i], dim=-1)),
         "attention_norm": table(lambda i: attention[i].norm(dim=-1)),
         "mlp_norm": table(lambda i: (u[i] - attention[i]).norm(dim=-1)),

@@ -5,66 +5,110 @@ The Triton kernel was held against the same plain form on an H100; docs/performa
 
 from __future__ import annotations
 
+import math
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steersight.engine.bank import VectorBank
 from steersight.engine.captured import MAX_VECTORS, NUMBERS, Captured, fused_reference
 from steersight.engine.layout import Layout
+from steersight.engine.lens import Lens
 from steersight.metrics import Registry, View
-from steersight.vectors.operators import norm_relative_add, unit_rows
+from steersight.vectors.action import Action
+from steersight.vectors.store import OPERATORS
 
-SIZE = 24
+SIZE, LAYERS = 24, 3
+READER = {"scale_to": 3.0, "gain": 1.5, "bias": 0.1, "gate_bias": 0.2, "threshold": 0.05}
 
 
 def rows(seed: int, count: int) -> torch.Tensor:
     return torch.randn(count, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
+def bank() -> VectorBank:
+    tensors = {
+        name: {layer: rows(seed + layer, 1)[0] * 2.0 for layer in layers}
+        for seed, (name, layers) in enumerate({"a": [1], "b": [0, 2], "f": [1], "g": [0]}.items(), start=10)
+    }
+    facts = {"f": {"reader": READER}, "g": {"reader": READER | {"scale_to": 0.0}}}
+    return VectorBank.build(
+        tensors, LAYERS, torch.device("cpu"), facts, {name: rows(5, 1)[0] for name in facts}
+    )
+
+
+def layout() -> Layout:
+    layers = [torch.nn.Identity() for _ in range(LAYERS)]
+    return Layout(layers, "pair", attention=None, final=[], unembed=lambda stream: stream)
+
+
+actions = st.builds(
+    Action,
+    vector=st.sampled_from("abfg"), strength=st.floats(-3, 3, width=32).filter(bool),
+    operator=st.sampled_from(OPERATORS), lo=st.sampled_from([-math.inf, -0.1]),
+    hi=st.sampled_from([0.1, math.inf]),
+    layers=st.sampled_from([None, (0, 1), (2, 2)]),
+).filter(lambda action: not action.operator.startswith("feature") or action.vector in "fg")  # fmt: skip
+
+
 @given(
-    count=st.integers(1, 6), paired=st.booleans(), half=st.booleans(),
-    steers=st.lists(
-        st.tuples(st.integers(0, 5), st.integers(0, MAX_VECTORS - 1), st.floats(-6, 6, width=32)), max_size=6
-    ),
+    st.booleans(), st.booleans(), st.integers(0, LAYERS - 1),
+    st.lists(st.lists(actions, max_size=4, unique_by=lambda action: action.vector), min_size=1, max_size=5),
 )  # fmt: skip
 def test_the_plain_kernel_is_the_eager_lens(
-    count: int, paired: bool, half: bool, steers: list[tuple[int, int, float]]
+    paired: bool, half: bool, layer: int, acting: list[list[Action]]
 ) -> None:
-    dtype = torch.bfloat16 if half else torch.float32
-    hidden = rows(1, count).to(dtype)
+    count, dtype = len(acting), torch.bfloat16 if half else torch.float32
+    captured = Captured(layout(), rows=8, hidden_size=SIZE, device=torch.device("cpu"))
+    captured.take_bank(bank())
+    captured.upload(acting)
+    eager = Lens(
+        layout(), bank(), torch.device("cpu"), None, registry=Registry(), hidden_size=SIZE, max_tokens=8,
+        max_runs=8, dtype=dtype,
+    )  # fmt: skip
+    hidden, below = rows(1, count).to(dtype), rows(3, count)
     residual = rows(2, count).to(dtype) if paired else None
-    below, directions = rows(3, count), unit_rows(rows(4, MAX_VECTORS))
-    strengths = torch.zeros(count, MAX_VECTORS)
-    for row, vector, strength in steers:
-        strengths[row % count, vector] = strength
     before = hidden.float() + (0 if residual is None else residual.float())
-    delta = norm_relative_add(before, directions, strengths)
-    steered = (strengths != 0).any(dim=-1)
-    original = hidden.clone()
+    expected, original = hidden.clone(), hidden.clone()
+    steering = eager._tables(
+        [(range(row, row + 1), action) for row, mine in enumerate(acting) for action in mine]
+    ).get(layer)
+    if steering is not None:
+        eager._push(expected, residual, steering)
 
     unsteered, stream = torch.empty(count, SIZE), torch.empty(count, SIZE)
     numbers = torch.empty(count, len(NUMBERS))
-    fused_reference(hidden, residual, below, directions, strengths, unsteered, stream, numbers)
+    fused_reference(
+        hidden, residual, below, captured.slots, layer, captured.table[:count], unsteered, stream, numbers
+    )
 
-    assert torch.equal(hidden[~steered], original[~steered]), "a row without strengths was touched"
-    assert torch.allclose(hidden.float(), original.float() + delta, atol=0.1 if half else 1e-5)
+    free = [row for row in range(count) if steering is None or row not in steering.rows.tolist()]
+    assert torch.equal(hidden[free], original[free]), "a row without strengths was touched"
+    assert torch.allclose(hidden.float(), expected.float(), atol=0.1 if half else 2e-4, rtol=1e-4)
     assert torch.equal(unsteered, before)
     assert torch.equal(stream, hidden.float() + (0 if residual is None else residual.float()))
     view = View(0, torch.stack([below, stream]), [("r", 0, count)], unsteered={0: unsteered})
     for index, name in enumerate(NUMBERS):
         compute = Registry()[name].compute
         assert compute is not None
-        assert torch.allclose(numbers[:, index], compute(view)[0], atol=1e-4), name
+        assert torch.allclose(numbers[:, index], compute(view)[0], atol=1e-4, rtol=1e-4), name
 
 
-def test_strengths_of_a_step_replace_those_of_the_last() -> None:
-    layout = Layout([torch.nn.Identity()], "single", attention=None, final=[], unembed=lambda stream: stream)
-    captured = Captured(layout, rows=4, hidden_size=SIZE, device=torch.device("cpu"))
-    captured.upload([[0.5], [], [0.1, 0.2]])
-    assert captured.strengths[:3, :2].tolist() == [
-        [0.5, 0],
-        [0, 0],
-        [torch.tensor(0.1).item(), torch.tensor(0.2).item()],
-    ]
+def test_what_acts_in_a_step_replaces_what_acted_in_the_last() -> None:
+    captured = Captured(layout(), rows=4, hidden_size=SIZE, device=torch.device("cpu"))
+    captured.take_bank(bank())
+    captured.upload(
+        [[Action("b", 0.5)], [], [Action("b", 0.25), Action("f", 2.0, "feature_set", layers=(0, 1))]]
+    )
+    strengths = captured.table[..., 0]
+    assert [row.nonzero().flatten().tolist() for row in strengths] == [[0], [], [0, 1], []]
+    # Another vector comes: all keep the order of the bank, in which they compose.
+    captured.upload([[Action("a", 1.0)], [Action("b", 0.5)]])
+    assert captured.table[0, 0].tolist() == [1.0, 0.0, -math.inf, math.inf, -1.0, -1.0]
+    assert captured.table[1, 1, 0] == 0.5
+    assert not captured.table[2:].any()
+    assert torch.equal(captured.slots.own[:, :2].T, torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]))
     captured.upload([[]])
-    assert not captured.strengths.any()
+    assert not captured.table.any()
+    assert MAX_VECTORS >= 32

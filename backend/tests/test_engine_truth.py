@@ -11,6 +11,7 @@ import torch
 
 from steersight.engine.channel import RowBlock
 from steersight.engine.service import GenerateRequest
+from steersight.vectors.action import Action
 
 from .conftest import TEST_VECTORS, Server
 from .reference import Reading, Reference
@@ -51,9 +52,15 @@ class Collected:
         self._more.set()
 
     async def run(self, name: str, strengths: dict[str, float], tokens: int = 64) -> Collected:
+        actions = [Action(vector, strength) for vector, strength in strengths.items() if strength]
+        return await self.act(name, actions, tokens)
+
+    async def act(
+        self, name: str, actions: list[Action], tokens: int = 32, metrics: list[str] | None = None
+    ) -> Collected:
         request = GenerateRequest(
-            name, self.prompt, {"max_tokens": tokens, "temperature": 0.0}, strengths, True,
-            ["residual_norm", "update_norm", "cosine_below"],
+            name, self.prompt, {"max_tokens": tokens, "temperature": 0.0}, actions, True,
+            metrics or ["residual_norm", "update_norm", "cosine_below"],
         )  # fmt: skip
         async for step in self.server.engine.generate(request, self._take):
             self.reply += step.ids

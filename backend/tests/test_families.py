@@ -83,7 +83,8 @@ def run_jobs(
 def job(model: Path, out: Path, vectors: Path, **more: Any) -> dict[str, Any]:
     return {
         "model": str(model), "out": str(out), "vectors": str(vectors), "vector_names": ["v", "w"],
-        "strengths": STRENGTHS, "prompts": PROMPTS, "tokens": TOKENS, "metrics": METRICS, "lens_stride": 1,
+        "actions": [[{"vector": n, "strength": s} for n, s in each.items()] for each in STRENGTHS],
+        "prompts": PROMPTS, "tokens": TOKENS, "metrics": METRICS, "lens_stride": 1,
     } | more  # fmt: skip
 
 

@@ -7,10 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steersight.engine.bank import VectorBank
 from steersight.engine.channel import RowBlock, RowSender, StepRows, pack, unpack
 from steersight.engine.layout import Layout
-from steersight.engine.lens import Lens, Plan, VectorBank
+from steersight.engine.lens import Lens, Plan
 from steersight.metrics import Registry
+from steersight.vectors.action import Action
 
 HIDDEN = 8
 METRICS = ["residual_norm", "update_norm", "cosine_below"]
@@ -41,9 +43,14 @@ def make_lens(outbox: Outbox | None = None) -> Lens:
     )  # fmt: skip
 
 
+def acting(strengths: dict[str, float]) -> tuple[Action, ...]:
+    return tuple(Action(name, strength) for name, strength in strengths.items())
+
+
 def options(run: str, strengths: dict[str, float] | None = None, first_row: int = 0) -> dict[str, object]:
     return {
-        "run": run, "strengths": strengths or {}, "first_row": first_row, "metrics": METRICS,
+        "run": run, "actions": [action.to_map() for action in acting(strengths or {})], "metrics": METRICS,
+        "first_row": first_row,
         "entropy": False, "lens_stride": 0, "lens_top": 0,
     }  # fmt: skip
 
@@ -63,7 +70,7 @@ def test_a_recomputed_position_keeps_its_revision(pauses: list[int], back: int) 
     lens.add("r", options("run"))
     revs = [rev for _, _, rows in step(lens, ("r", 0, 3)).blocks for rev in rows]
     for rev, pause in enumerate(pauses, start=1):
-        assert lens.steer("run", rev, {"v": rev / 10}) == len(revs)
+        assert lens.steer("run", rev, acting({"v": rev / 10})) == len(revs)
         for _ in range(pause):
             revs += step(lens, ("r", len(revs), 1)).blocks[0][2]
     again = step(lens, ("r", 0, len(revs)))
@@ -82,7 +89,7 @@ def test_the_first_position_and_the_neighbour_are_never_steered() -> None:
     plan = step(lens, ("a", 0, 3), ("b", 0, 2))
     assert plan.steering is not None
     assert plan.steering[1].rows.tolist() == [1, 2]
-    assert plan.steering[1].strengths.tolist() == [[0.5], [0.5]]
+    assert plan.steering[1].table[..., 0].tolist() == [[0.5], [0.5]]
 
 
 def test_prompt_rows_can_be_left_out() -> None:
@@ -94,12 +101,12 @@ def test_prompt_rows_can_be_left_out() -> None:
 
 def test_a_steer_that_comes_before_its_run_is_not_lost() -> None:
     lens = make_lens()
-    assert lens.steer("a", 4, {"v": 0.1}) is None
+    assert lens.steer("a", 4, acting({"v": 0.1})) is None
     lens.add("r", options("a"))
     assert step(lens, ("r", 0, 2)).blocks == [("a", 0, [4, 4])]
     lens.remove("r")
     assert lens.runs == {}
-    assert lens.steer("a", 5, {}) is None
+    assert lens.steer("a", 5, ()) is None
 
 
 def test_numbers_and_steering_of_one_step() -> None:

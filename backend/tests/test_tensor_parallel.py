@@ -25,7 +25,7 @@ def test_two_ranks_give_the_rows_and_tokens_of_one(checkpoint: Path) -> None:
     two = job(checkpoint / "model", checkpoint / "two", vectors, tensor_parallel=2)
     assert run_jobs([one], checkpoint) == {}
     assert run_jobs([two], checkpoint, {"VLLM_CPU_OMP_THREADS_BIND": "0|1"}) == {}
-    for index in range(len(one["strengths"])):
+    for index in range(len(one["actions"])):
         with np.load(f"{one['out']}-{index}.npz") as alone, np.load(f"{two['out']}-{index}.npz") as together:
             assert set(alone) == set(together)
             for name in ("reply", "ranks", "metrics", "lens_layers", "lens_positions"):

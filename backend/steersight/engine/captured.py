@@ -2,7 +2,7 @@
 
 A replayed graph runs no Python, so nothing here may depend on what a step holds: all tensors are static,
 every captured size writes the same places, and what differs from step to step (who is steered, and how
-strongly) is read from `strengths`, which is filled before the step. One fused Triton kernel per layer steers,
+strongly) is read from `table`, which is filled before the step. One fused Triton kernel per layer steers,
 keeps the stream and reduces it to the three numbers of the residual family; everything else is computed from
 the kept streams after the step, only when a run has asked for it.
 
@@ -12,15 +12,23 @@ the kept streams after the step, only when a run has asked for it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from ..vectors.operators import LayerVectors, compose
+from ..vectors.store import READER_FIELDS
+
 if TYPE_CHECKING:
+    from ..vectors.action import Action
+    from .bank import VectorBank
     from .layout import Layout
 
 MAX_VECTORS = 32
-CAP = 1.0
+"""Different vectors that may be at work in one step."""
+FIELDS = ("strength", "operator", "lo", "hi", "first", "last")
+"""One vector on one row; first and last layer are -1 for the vector's own layers."""
 _TINY = 1e-30
 Fused = Callable[..., None]
 NUMBERS = ("residual_norm", "update_norm", "cosine_below")
@@ -41,38 +49,65 @@ class Captured:
         """[layers, rows, hidden_size]: the stream after each layer, before its steering."""
         self.parts = zeros(layers, rows, hidden_size) if layout.attention else None
         self.numbers = zeros(layers, rows, len(NUMBERS))
-        self.directions = zeros(layers, MAX_VECTORS, hidden_size)
-        self.strengths = zeros(rows, MAX_VECTORS)
+        self.slots = Slots(
+            directions=zeros(layers, MAX_VECTORS, hidden_size),
+            lengths=zeros(layers, MAX_VECTORS),
+            own=zeros(layers, MAX_VECTORS),
+            readers=zeros(MAX_VECTORS, hidden_size),
+            numbers=zeros(MAX_VECTORS, len(READER_FIELDS)),
+        )
+        self.table = zeros(rows, MAX_VECTORS, len(FIELDS))
         if device.type == "cuda":
             from .kernel import fused
         else:
             fused = fused_reference
         self._fused: Fused = fused
-        self._uploaded: tuple[tuple[float, ...], ...] = ()
+        self._bank: VectorBank | None = None
+        self._names: tuple[str, ...] = ()
+        self._uploaded: list[list[Action]] = []
 
-    def upload(self, table: list[list[float]]) -> None:
-        """Strengths of the next step: [requests][vectors]. One copy, and none where nothing has changed."""
-        wanted = tuple(map(tuple, table))
-        if wanted == self._uploaded:
+    def upload(self, rows: list[list[Action]]) -> None:
+        """What acts on each request of the next step. One copy, and none where nothing has changed."""
+        if rows == self._uploaded:
             return
-        rows = max(len(wanted), len(self._uploaded))
+        self._make_room({action.vector for actions in rows for action in actions})
+        count = max(len(rows), len(self._uploaded))
         # Pinned, and a new one each time: the step before may still be copying the last.
-        host = torch.zeros(rows, MAX_VECTORS, pin_memory=self.strengths.device.type == "cuda")
-        for row, values in enumerate(wanted):
-            host[row, : len(values)] = torch.tensor(values)
-        self.strengths[:rows].copy_(host, non_blocking=True)
-        self._uploaded = wanted
+        host = torch.zeros(count, *self.table.shape[1:], pin_memory=self.table.device.type == "cuda")
+        for row, actions in enumerate(rows):
+            for action in actions:
+                layers = action.layers or (-1, -1)
+                host[row, self._names.index(action.vector)] = torch.tensor(
+                    [action.strength, action.code, action.lo, action.hi, *layers]
+                )
+        self.table[:count].copy_(host, non_blocking=True)
+        self._uploaded = rows
 
-    def take_directions(
-        self, order: list[str], names: dict[int, list[str]], directions: dict[int, torch.Tensor]
-    ) -> None:
-        """Steer with these vectors: layer -> names and [vectors, hidden_size] directions at that layer."""
-        if len(order) > MAX_VECTORS:
-            raise ValueError(f"{len(order)} vectors are more than the {MAX_VECTORS} that CUDA graphs hold.")
-        self.directions.zero_()
-        for layer, mine in names.items():
-            for index, name in enumerate(mine):
-                self.directions[layer, order.index(name)] = directions[layer][index]
+    def take_bank(self, bank: VectorBank) -> None:
+        """Steer with these vectors from the next step on."""
+        self._bank, self._names, self._uploaded = bank, (), []
+        self.table.zero_()
+
+    def _make_room(self, wanted: set[str]) -> None:
+        """Put the vectors into slots that are not there yet, all in the bank's order."""
+        if wanted <= set(self._names):
+            return
+        if self._bank is None:
+            raise KeyError(f"The engine has no vectors, and was asked for {', '.join(sorted(wanted))}.")
+        if len(wanted) > MAX_VECTORS:
+            raise ValueError(f"{len(wanted)} vectors are at work at once; CUDA graphs hold {MAX_VECTORS}.")
+        self._names = self._bank.sorted(wanted)
+        self._uploaded = self._uploaded and [[] for _ in self._uploaded]
+        layers = len(self.slots.directions)
+        for slot, name in enumerate(self._names):
+            vector = self._bank.vectors[name]
+            self.slots.directions[:, slot] = self._bank.direction(name, 0, layers)
+            self.slots.lengths[:, slot] = vector.lengths[vector.nearest]
+            self.slots.own[:, slot] = torch.tensor(
+                [float(layer in vector.layers) for layer in range(layers)]
+            ).to(self.table.device)
+            self.slots.numbers[slot] = vector.numbers
+            self.slots.readers[slot] = 0.0 if vector.reader is None else vector.reader
 
     def enter(self, hidden: torch.Tensor) -> None:
         """Record: keep what enters the first layer, [rows, hidden_size]."""
@@ -87,17 +122,34 @@ class Captured:
         """Record: steer, keep and reduce a layer's output, [rows, hidden_size] each."""
         count = len(hidden)
         self._fused(
-            hidden, residual, self.streams[index, :count], self.directions[index], self.strengths[:count],
+            hidden, residual, self.streams[index, :count], self.slots, index, self.table[:count],
             self.unsteered[index, :count], self.streams[index + 1, :count], self.numbers[index, :count],
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Room for the vectors at work, at fixed addresses; fp32."""
+
+    directions: torch.Tensor
+    """[layers, vectors, hidden_size], unit length; at a layer that is not its own, a vector's nearest one"""
+    lengths: torch.Tensor
+    """[layers, vectors]"""
+    own: torch.Tensor
+    """[layers, vectors], 1 where the layer is the vector's own"""
+    readers: torch.Tensor
+    """[vectors, hidden_size]"""
+    numbers: torch.Tensor
+    """[vectors, 5], `READER_FIELDS`"""
 
 
 def fused_reference(
     hidden: torch.Tensor,
     residual: torch.Tensor | None,
     below: torch.Tensor,
-    directions: torch.Tensor,
-    strengths: torch.Tensor,
+    slots: Slots,
+    layer: int,
+    table: torch.Tensor,
     unsteered: torch.Tensor,
     stream: torch.Tensor,
     numbers: torch.Tensor,
@@ -108,18 +160,22 @@ def fused_reference(
         hidden: [rows, hidden_size], changed where a row has a strength that is not 0, else not touched.
         residual: the same shape, or None; the stream is the sum of the two.
         below: [rows, hidden_size] fp32, what entered the layer.
-        directions: [vectors, hidden_size] fp32, unit length or zero.
-        strengths: [rows, vectors] fp32; the push is norm-relative and capped as `norm_relative_add` does it.
+        slots: the vectors.
+        layer: index of the layer.
+        table: [rows, vectors, 6] fp32, `FIELDS`; see `operators.compose` for what they come to.
         unsteered: [rows, hidden_size] fp32, written: the stream before steering.
         stream: [rows, hidden_size] fp32, written: the stream after it.
         numbers: [rows, 3] fp32, written: `NUMBERS`.
     """
     before = hidden.float() + (residual.float() if residual is not None else 0.0)
     unsteered.copy_(before)
-    push = strengths @ directions
-    length = push.norm(dim=-1, keepdim=True)
-    delta = push * ((CAP / length.clamp_min(_TINY)).clamp(max=1.0) * before.norm(dim=-1, keepdim=True))
-    steered = (strengths != 0).any(dim=-1, keepdim=True)
+    first, last = table[..., 4], table[..., 5]
+    acts = torch.where(first < 0, slots.own[layer] != 0, (first <= layer) & (layer <= last))
+    acting = table[..., :4].clone()
+    acting[..., 0] *= acts
+    at = LayerVectors(slots.directions[layer], slots.lengths[layer], slots.readers, slots.numbers)
+    steered = (acting[..., 0] != 0).any(dim=-1, keepdim=True)
+    delta = compose(before, at, acting)
     hidden.copy_(torch.where(steered, hidden.float() + delta, hidden.float()))
     after = hidden.float() + (residual.float() if residual is not None else 0.0)
     stream.copy_(after)

@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import bisect
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..metrics import LENS_METRICS, Registry, View
 from ..metrics import logit_lens as lens_math
-from ..vectors.operators import norm_relative_add
+from ..vectors.action import Action
+from ..vectors.operators import FIELDS, LayerVectors, add_absolute, compose
+from .bank import VectorBank
 from .captured import NUMBERS, Captured
 from .channel import RowSender, StepRows, TopTokens
 from .layout import Layout, part
@@ -61,7 +63,8 @@ class Revision:
     """One state of a run's sliders."""
 
     rev: int
-    strengths: dict[str, float]
+    actions: tuple[Action, ...]
+    """Those of its sliders that are not at 0."""
 
 
 @dataclass
@@ -98,52 +101,15 @@ class Steering:
 
     rows: torch.Tensor
     """[steered] int64: indices of the tokens to change; the others are not touched at all."""
-    strengths: torch.Tensor
-    """[steered, vectors of this layer] fp32."""
+    table: torch.Tensor
+    """[steered, vectors, 4] fp32, `operators.FIELDS`"""
+    at: LayerVectors
+    sequential: tuple[int, ...]
+    """Vectors that are ablated or clamped by some token."""
 
 
-@dataclass
-class VectorBank:
-    """Directions by layer, on the model's device."""
-
-    names: dict[int, list[str]] = field(default_factory=dict)
-    order: list[str] = field(default_factory=list)
-    """All vectors, in the order of a captured step's strengths."""
-    directions: dict[int, torch.Tensor] = field(default_factory=dict)
-    """Layer -> [vectors, hidden_size] fp32, unit length."""
-    everywhere: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Vector -> [layers, hidden_size] fp32: at each layer its own direction, or that of its nearest layer,
-    the lower of two."""
-
-    @classmethod
-    def build(
-        cls, vectors: dict[str, dict[int, torch.Tensor]], layers: int, device: torch.device
-    ) -> VectorBank:
-        """From vector id -> layer -> [hidden_size] unit direction, for a model of so many layers."""
-        import torch
-
-        by_layer: dict[int, list[tuple[str, torch.Tensor]]] = {}
-        for name, own in vectors.items():
-            for layer, direction in own.items():
-                by_layer.setdefault(layer, []).append((name, direction))
-        return cls(
-            order=list(vectors),
-            names={layer: [name for name, _ in items] for layer, items in by_layer.items()},
-            directions={
-                layer: torch.stack([direction.float() for _, direction in items]).to(device)
-                for layer, items in by_layer.items()
-            },
-            everywhere={
-                name: torch.stack(
-                    [own[min(sorted(own), key=lambda at: abs(at - layer))].float() for layer in range(layers)]
-                ).to(device)
-                for name, own in vectors.items()
-            },
-        )
-
-    def direction(self, vector: str, first: int, count: int) -> torch.Tensor:
-        """[count, hidden_size] fp32 of layers `first` and up."""
-        return self.everywhere[vector][first : first + count]
+Steered = tuple[range, Action]
+"""Tokens of the batch, and what acts on all of them."""
 
 
 @dataclass
@@ -172,10 +138,11 @@ class Plan:
     revision."""
     keep: list[int] = field(default_factory=list)
     """Batch index of each row to send, in the order of `blocks`."""
-    steered: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    """(batch index, strengths) of the tokens to steer."""
+    steered: list[Steered] = field(default_factory=list)
     steering: dict[int, Steering] | None = None
     """The same by layer, once a layer has asked: a replayed graph never does."""
+    attention: dict[int, Steering] = field(default_factory=dict)
+    """What is added to attention's part, by layer."""
     metrics: list[str] = field(default_factory=list)
     """What any run of the step wants, in the order of the registry."""
     heads: list[Head] = field(default_factory=list)
@@ -260,7 +227,7 @@ class Lens:
         """Steer with these vectors from the next step on."""
         self.bank = bank
         if self.captured is not None:
-            self.captured.take_directions(bank.order, bank.names, bank.directions)
+            self.captured.take_bank(bank)
 
     # ------------------------------------------------------------ runs
 
@@ -279,7 +246,7 @@ class Lens:
                 lens_top=options["lens_top"],
             ),
             starts=[0],
-            revisions=[Revision(0, options["strengths"])],
+            revisions=[Revision(0, tuple(map(Action.from_map, options["actions"])))],
         )
         if run in self._waiting:
             state.steer(self._waiting.pop(run))
@@ -292,8 +259,8 @@ class Lens:
             self._by_run.pop(state.run, None)
             self._waiting.pop(state.run, None)
 
-    def steer(self, run: str, rev: int, strengths: dict[str, float]) -> int | None:
-        """New strengths for a run; called between two steps.
+    def steer(self, run: str, rev: int, actions: tuple[Action, ...]) -> int | None:
+        """New actions for a run; called between two steps.
 
         Returns: the first position that will be computed with them, or None when the run is not in the batch
         yet (they are then its first) or any more.
@@ -302,9 +269,9 @@ class Lens:
         if state is None:
             if len(self._waiting) >= MAX_WAITING_STEERS:
                 self._waiting.pop(next(iter(self._waiting)))
-            self._waiting[run] = Revision(rev, strengths)
+            self._waiting[run] = Revision(rev, actions)
             return None
-        state.steer(Revision(rev, strengths))
+        state.steer(Revision(rev, actions))
         return state.next_position
 
     # ------------------------------------------------------------ one step
@@ -314,13 +281,14 @@ class Lens:
         self._plan = self._make_plan(spans) if any(request in self.runs for request, _, _ in spans) else None
         self._step = None
         if self.captured is not None and all(count == 1 for _, _, count in spans):
-            self.captured.upload([self._strengths(request, start) for request, start, _ in spans])
+            self.captured.upload([self._acting(request, start) for request, start, _ in spans])
 
-    def _strengths(self, request_id: str, position: int) -> list[float]:
-        """One row of a captured step's table, as short as it can be."""
+    def _acting(self, request_id: str, position: int) -> list[Action]:
+        """What acts on one token of a captured step."""
         state = self.runs.get(request_id)
-        strengths = state.revision_at(position).strengths if state is not None and position > 0 else {}
-        return [strengths.get(name, 0.0) for name in self.bank.order] if strengths else []
+        if state is None:
+            return []
+        return [action for action in state.revision_at(position).actions if action.acts_at(position)]
 
     def _make_plan(self, spans: list[tuple[str, int, int]]) -> Plan:
         plan = Plan(tokens=sum(count for _, _, count in spans))
@@ -345,13 +313,7 @@ class Lens:
                                 Head(state.run, start + count - 1, request, len(plan.keep) - 1, state.wants)
                             )
                 state.next_position = max(state.next_position, start + count)
-                # Position 0 is the attention sink: its norm is many times the others' and every later token
-                # attends to it, so a norm-relative push there would move the whole run.
-                plan.steered.extend(
-                    (offset + i, revision.strengths)
-                    for i, revision in enumerate(revisions)
-                    if start + i > 0 and revision.strengths
-                )
+                plan.steered.extend(_pieces(offset, start, revisions))
             offset += count
         plan.metrics = self.registry.ordered(metrics - self.failed.keys())
         plan.lens_layers = sorted(
@@ -379,24 +341,46 @@ class Lens:
         """What to push at a layer, on the device from the first layer that is steered."""
         if plan.steering is None:
             plan.steering = self._tables(plan.steered)
+            plan.attention = self._tables(plan.steered, attention=True)
         return plan.steering.get(layer)
 
-    def _tables(self, steered: list[tuple[int, dict[str, float]]]) -> dict[int, Steering]:
+    def _tables(self, steered: list[Steered], attention: bool = False) -> dict[int, Steering]:
+        """By layer: `steered`, or what of it goes to attention's part."""
+        mine = [piece for piece in steered if self.bank.vectors[piece[1].vector].attention == attention]
+        tables: dict[int, Steering] = {}
+        made: dict[tuple[int, ...], Steering] = {}
+        for layer in range(self.layout.count) if mine else ():
+            acting = tuple(i for i, (_, action) in enumerate(mine) if self.bank.acts(action, layer))
+            if not acting:
+                continue
+            names = self.bank.sorted({mine[i][1].vector for i in acting})
+            at = self.bank.at(layer, names)
+            if acting not in made:
+                made[acting] = self._table([mine[i] for i in acting], names, at)
+            # The same tokens and vectors as at another layer: only the directions are this layer's.
+            tables[layer] = replace(made[acting], at=at)
+        return tables
+
+    def _table(self, pieces: list[Steered], names: tuple[str, ...], at: LayerVectors) -> Steering:
+        import numpy as np
         import torch
 
-        tables = {}
-        for layer, names in self.bank.names.items():
-            table = [
-                (index, [strengths.get(name, 0.0) for name in names])
-                for index, strengths in steered
-                if any(strengths.get(name) for name in names)
-            ]
-            if table:
-                tables[layer] = Steering(
-                    rows=self._indices([index for index, _ in table]),
-                    strengths=self._upload([row for _, row in table], torch.float32),
-                )
-        return tables
+        rows = sorted({index for where, _ in pieces for index in where})
+        place = {index: n for n, index in enumerate(rows)}
+        table = np.zeros((len(rows), len(names), len(FIELDS)), dtype=np.float32)
+        sequential = set()
+        for where, action in pieces:
+            column = names.index(action.vector)
+            first = place[where.start]
+            table[first : first + len(where), column] = (action.strength, action.code, action.lo, action.hi)
+            if action.operator in ("ablate", "clamp"):
+                sequential.add(column)
+        return Steering(
+            rows=self._indices(rows),
+            table=self._upload(table, torch.float32),
+            at=at,
+            sequential=tuple(sorted(sequential)),
+        )
 
     def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The embeddings, on their way into the first layer."""
@@ -451,7 +435,14 @@ class Lens:
         if self._recording():
             self.captured.attention(index, part(output))  # type: ignore[union-attr]
             return
-        step = self._step
+        plan, step = self._plan, self._step
+        if plan is not None and plan.steered:
+            self._steering(plan, index)
+            steering = plan.attention.get(index)
+            if steering is not None:
+                pushes = add_absolute.amount(steering.table[..., 0], steering.at.lengths)
+                added = part(output)
+                added.index_add_(0, steering.rows, (pushes @ steering.at.directions).to(added.dtype))
         if step is not None and step.attention is not None:
             self._keep(part(output), None, step.attention[step.held])
 
@@ -467,13 +458,13 @@ class Lens:
         steering = self._steering(plan, index) if plan.steered else None
         if step is None:
             if steering is not None:
-                self._push(hidden, residual, index, steering)
+                self._push(hidden, residual, steering)
             return
         slot = step.slots[step.held + 1]
         self._keep(hidden, residual, slot)
         if steering is not None:
             step.unsteered[index] = slot.clone()
-            self._push(hidden, residual, index, steering)
+            self._push(hidden, residual, steering)
             self._keep(hidden, residual, slot)
         step.held += 1
         if step.held == len(step.slots) - 1 or index == self.layout.count - 1:
@@ -497,13 +488,11 @@ class Lens:
         else:  # the sum of two half-precision tensors would be rounded to half precision first
             slot.copy_(hidden).add_(residual)
 
-    def _push(
-        self, hidden: torch.Tensor, residual: torch.Tensor | None, index: int, steering: Steering
-    ) -> None:
+    def _push(self, hidden: torch.Tensor, residual: torch.Tensor | None, steering: Steering) -> None:
         stream = hidden[steering.rows].float()
         if residual is not None:
             stream += residual[steering.rows]
-        delta = norm_relative_add(stream, self.bank.directions[index], steering.strengths)
+        delta = compose(stream, steering.at, steering.table, steering.sequential)
         hidden.index_add_(0, steering.rows, delta.to(hidden.dtype))
 
     def _reduce(self, plan: Plan, step: _Step) -> None:
@@ -561,7 +550,11 @@ class Lens:
                 first=0,
                 streams=streams,
                 runs=[(run, start, len(revs)) for run, start, revs in plan.blocks],
-                unsteered={layer: unsteered[layer] for layer in self.bank.names},
+                unsteered={
+                    layer: unsteered[layer]
+                    for layer in range(self.layout.count)
+                    if any(self.bank.acts(action, layer) for _, action in plan.steered)
+                },
                 attention=None if captured.parts is None else kept(captured.parts),
                 direction=self.bank.direction,
             )
@@ -649,3 +642,21 @@ class Lens:
                 failed=dict(self.failed),
             ).to_host()
         )
+
+
+def _pieces(offset: int, start: int, revisions: list[Revision]) -> list[Steered]:
+    """What acts on the tokens of one run, which begin at `offset` in the batch and at position `start`."""
+    found: list[Steered] = []
+    at = 0
+    while at < len(revisions):
+        revision = revisions[at]
+        until = at + 1
+        while until < len(revisions) and revisions[until] is revision:
+            until += 1
+        for action in revision.actions:
+            first = max(start + at, action.start, 1)
+            end = start + until if action.end is None else min(start + until, action.end)
+            if first < end:
+                found.append((range(offset + first - start, offset + end - start), action))
+        at = until
+    return found

@@ -20,10 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..metrics import Registry
+from ..vectors.store import READER_FIELDS
 from . import libnuma
+from .bank import ENCODER
 from .channel import Failed, RowBlock, RowReceiver, Stage
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..vectors.action import Action
     from ..vectors.store import SteeringVector
 
 logger = logging.getLogger(__name__)
@@ -89,7 +94,8 @@ class GenerateRequest:
     prompt_ids: list[int]
     sampling: dict[str, Any]
     """Keyword arguments of vLLM's SamplingParams."""
-    strengths: dict[str, float]
+    actions: list[Action]
+    """What steers it from the first pass on."""
     prompt_rows: bool
     metrics: list[str]
     entropy: bool = False
@@ -281,13 +287,16 @@ class EngineService:
     async def _send_vectors(self) -> None:
         from safetensors.torch import save
 
-        tensors = {
-            f"{vector.id}/{layer}": vector.directions[index].contiguous()
-            for vector in self.vectors.values()
-            for index, layer in enumerate(vector.layers)
-        }
-        if tensors:
-            await self._call("steersight_vectors", save(tensors))
+        tensors: dict[str, torch.Tensor] = {}
+        facts: dict[str, dict[str, Any]] = {}
+        for vector in self.vectors.values():
+            facts[vector.id] = {"label": vector.label, "site": vector.site}
+            for index, layer in enumerate(vector.layers):
+                tensors[f"{vector.id}/{layer}"] = vector.directions[index] * vector.lengths[index]
+            if vector.reader is not None:
+                tensors[f"{vector.id}/{ENCODER}"] = vector.reader.weight.contiguous()
+                facts[vector.id]["reader"] = {name: getattr(vector.reader, name) for name in READER_FIELDS}
+        await self._call("steersight_vectors", save(tensors), facts)
 
     async def shutdown(self) -> None:
         """Stop the engine process and the row channel."""
@@ -324,7 +333,7 @@ class EngineService:
 
         options = {
             "run": request.run,
-            "strengths": request.strengths,
+            "actions": [action.to_map() for action in request.actions],
             "first_row": 0 if request.prompt_rows else len(request.prompt_ids),
             "metrics": request.metrics,
             "entropy": request.entropy,
@@ -350,9 +359,9 @@ class EngineService:
             await stream.aclose()
             self._sinks.pop(request.run, None)
 
-    async def steer(self, run: str, rev: int, strengths: dict[str, float]) -> None:
-        """Put new strengths in force on all ranks between two steps; rows will say from where."""
-        await self._call("steersight_steer", run, rev, strengths)
+    async def steer(self, run: str, rev: int, actions: list[Action]) -> None:
+        """Put new actions in force on all ranks between two steps; rows will say from where."""
+        await self._call("steersight_steer", run, rev, [action.to_map() for action in actions])
 
     async def held(self) -> dict[str, int]:
         """How many requests vLLM, NNsight and the lens still hold, and how many steps' rows were dropped."""

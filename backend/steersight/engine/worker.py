@@ -21,10 +21,12 @@ from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
 from ..metrics import Registry
 from ..metrics.own import load_own
+from ..vectors.action import Action
+from .bank import ENCODER, VectorBank
 from .captured import Captured
 from .channel import RowSender, Stage
 from .layout import Layout, Proof, find_layout
-from .lens import Lens, VectorBank
+from .lens import Lens
 
 CONFIG_KEY = "steersight"
 
@@ -171,24 +173,30 @@ class LensMethods:
 
     model_runner: LensRunner
 
-    def steersight_steer(self, run: str, rev: int, strengths: dict[str, float]) -> int | None:
-        """Change a run's strengths between two steps; see Lens.steer."""
-        return self.model_runner.lens.steer(run, rev, strengths)
+    def steersight_steer(self, run: str, rev: int, actions: list[dict[str, Any]]) -> int | None:
+        """Change what acts on a run between two steps; see Lens.steer."""
+        return self.model_runner.lens.steer(run, rev, tuple(map(Action.from_map, actions)))
 
-    def steersight_vectors(self, payload: bytes) -> int:
-        """Replace the bank of directions by the tensors of one safetensors file.
+    def steersight_vectors(self, payload: bytes, facts: dict[str, dict[str, Any]]) -> int:
+        """Replace the bank of vectors by the tensors of one safetensors file.
 
-        Tensors are named `<vector id>/<layer>` and have shape [hidden_size]. Returns how many came.
+        Tensors are named `<vector id>/<layer>`, and `<vector id>/encoder` for the reader of a feature, of
+        shape [hidden_size] each. `facts` has the ids in the server's order, and of each its label and what
+        `VectorBank.build` takes. Returns how many vectors came.
         """
         from safetensors.torch import load
 
-        vectors: dict[str, dict[int, torch.Tensor]] = {}
-        tensors = load(payload)
-        for name, direction in tensors.items():
+        tensors: dict[str, dict[int, torch.Tensor]] = {name: {} for name in facts}
+        readers: dict[str, torch.Tensor] = {}
+        for name, tensor in load(payload).items():
             vector, _, layer = name.rpartition("/")
-            vectors.setdefault(vector, {})[int(layer)] = direction
+            if layer == ENCODER:
+                readers[vector] = tensor
+            else:
+                tensors[vector][int(layer)] = tensor
         lens = self.model_runner.lens
-        lens.take_bank(VectorBank.build(vectors, lens.layout.count, lens.device))
+        lens.take_bank(VectorBank.build(tensors, lens.layout.count, lens.device, facts, readers))
+        lens.registry = lens.registry.with_vectors([(name, fact["label"]) for name, fact in facts.items()])
         return len(tensors)
 
     def steersight_load(self) -> dict[str, int]:

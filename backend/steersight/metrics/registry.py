@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from . import parts, projection, residual
+from . import parts, projection, residual, steering
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .view import View
 
-Family = Literal["residual", "parts", "projection", "logit_lens", "own"]
+Family = Literal["residual", "parts", "projection", "steering", "logit_lens", "own"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,13 @@ BUILT_IN: tuple[Metric, ...] = (
         cost="keeps attention's output of every layer", compute=parts.attention_share,
     ),
     Metric(
+        id="steering_share",
+        label="What steering added",
+        description="Length of what steering added at the layer, as a share of the stream's before it.",
+        unit="", transform="linear", scale=Scale("sequential", lo=0.0), family="steering",
+        cost="a few operations for each steered layer", compute=steering.share,
+    ),
+    Metric(
         id="lens_entropy",
         label="Logit lens: entropy",
         description="Entropy of the raw logit lens: the stream through final norm and unembedding.",
@@ -151,11 +158,15 @@ class Registry:
 
     def __init__(self, vectors: Iterable[tuple[str, str]] = (), own: Iterable[Metric] = ()) -> None:
         """`vectors` are (id, label)."""
-        mine = tuple(own)
+        mine = self._own = tuple(own)
         pairs = tuple(metric for vector, label in vectors for metric in for_vector(vector, label))
         self._by_id = {metric.id: metric for metric in (*BUILT_IN, *pairs, *mine)}
         if len(self._by_id) != len(BUILT_IN) + len(pairs) + len(mine):
             raise ValueError("Two metrics have the same id. Rename the one of your own file.")
+
+    def with_vectors(self, vectors: Iterable[tuple[str, str]]) -> Registry:
+        """The same with other vectors."""
+        return Registry(vectors, self._own)
 
     def __contains__(self, name: str) -> bool:
         return name in self._by_id

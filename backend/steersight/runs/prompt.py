@@ -32,19 +32,28 @@ class TokenTexts:
         return f" {text}" if marked and not text.startswith(" ") else text
 
 
-def build_prompt(tokenizer: Any, messages: list[ChatMessage], limit: int) -> tuple[Prompt, TokenTexts]:
+def build_prompt(
+    tokenizer: Any, messages: list[ChatMessage], limit: int, *, write_on: bool = False
+) -> tuple[Prompt, TokenTexts]:
     """Apply the model's chat template.
 
     Args:
         tokenizer: a transformers fast tokenizer with a chat template.
         messages: the conversation, oldest first.
         limit: the most tokens the prompt may have.
+        write_on: the last message is the beginning of the reply.
 
     Raises: FrameError when the template refuses the conversation or the prompt is too long.
     """
     turns = [message.model_dump() for message in messages]
+    if write_on and not (messages[-1].role == "assistant" and messages[-1].content.strip()):
+        raise FrameError(
+            ErrorCode.INVALID,
+            "To write on, the last message must be the assistant's and hold the reply so far.",
+            field="messages",
+        )
     try:
-        ids = _template(tokenizer, turns, generation=True)
+        ids = _unfinished(tokenizer, turns) if write_on else _template(tokenizer, turns, generation=True)
     except Exception as error:  # jinja and transformers raise many types; all mean the same to the person
         raise FrameError(
             ErrorCode.INVALID,
@@ -66,6 +75,17 @@ def build_prompt(tokenizer: Any, messages: list[ChatMessage], limit: int) -> tup
 def _template(tokenizer: Any, turns: list[dict[str, str]], *, generation: bool) -> list[int]:
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _unfinished(tokenizer: Any, turns: list[dict[str, str]]) -> list[int]:
+    """The conversation with its last message open at the end.
+
+    Not transformers' `continue_final_message`: that cuts at the last place where the message's text occurs in
+    the rendered conversation with its white space stripped, so a reply that ends in a space loses it.
+    """
+    text = tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True)
+    ids: list[int] = tokenizer(text + turns[-1]["content"], add_special_tokens=False)["input_ids"]
     return ids
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..engine.channel import RowBlock, TopBlock
+    from ..vectors.action import Action
     from .prompt import TokenTexts
 
 # Rows lead tokens by a millisecond or so; what has not come after this was dropped on the way.
@@ -48,6 +49,7 @@ class Run:
         start: Start,
         prompt: Prompt,
         texts: TokenTexts,
+        actions: list[Action],
         metrics: list[str],
         registry: Registry,
         layers: int,
@@ -57,6 +59,8 @@ class Run:
         self.id = run_id
         self.log = RunLog(run_id, start.id, metrics, layers)
         self.rev = 0
+        self.actions = actions
+        """What steers it by its newest revision."""
         self.done = False
         self._start = start
         self._prompt = prompt
@@ -89,10 +93,16 @@ class Run:
             self._cancelled = True
             self._stream_task.cancel()
 
-    async def steer(self, rev: int, strengths: dict[str, float]) -> None:
-        """Hand new strengths to the engine. The caller has checked that `rev` is newer than `self.rev`."""
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        return len(self._prompt.ids)
+
+    async def steer(self, rev: int, actions: list[Action]) -> None:
+        """Hand the sliders' new state to the engine. The caller has checked that `rev` is newer."""
         self.rev = rev
-        await self._engine.steer(self.id, rev, _nonzero(strengths))
+        self.actions = actions
+        await self._engine.steer(self.id, rev, actions)
 
     async def _generate(self) -> None:
         reason: Literal["stop", "length", "cancelled", "error"] = "error"
@@ -121,7 +131,7 @@ class Run:
             run=self.id,
             prompt_ids=self._prompt.ids,
             sampling=sampling,
-            strengths=_nonzero(self._start.strengths),
+            actions=self.actions,
             prompt_rows=self._start.prompt_rows,
             metrics=self.log.metrics,
             entropy=self._start.entropy,
@@ -245,8 +255,3 @@ class Run:
             )
         )
         self._wake()
-
-
-def _nonzero(strengths: dict[str, float]) -> dict[str, float]:
-    """A strength of 0 is no steering at all, so it does not travel."""
-    return {name: float(value) for name, value in strengths.items() if value != 0}

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from ..engine.service import EngineService
 from ..metrics import LENS_METRICS
 from ..protocol.codec import FrameError
-from ..protocol.messages import ErrorCode, Start
+from ..protocol.messages import MAX_VECTORS, ErrorCode, Start, Steer
+from ..vectors.action import Action, decide_all
+from ..vectors.store import VectorError
 from .prompt import build_prompt
 from .run import Run
 
@@ -46,16 +48,18 @@ class RunTable:
                 id=start.id,
             )
         metrics = self._metrics(start)
-        self.check_vectors(start.strengths, id=start.id)
         try:
-            prompt, texts = build_prompt(self.engine.tokenizer, start.messages, model.max_model_len - 1)
+            prompt, texts = build_prompt(
+                self.engine.tokenizer, start.messages, model.max_model_len - 1, write_on=start.write_on
+            )
+            actions = self.actions(start, len(prompt.ids))
         except FrameError as error:
             error.id = start.id
             raise
         run = Run(
             run_id=secrets.token_hex(8), start=start, prompt=prompt, texts=texts, metrics=metrics,
-            registry=self.engine.registry,
-            layers=model.layers, engine=self.engine, wake=wake,
+            actions=actions, registry=self.engine.registry, layers=model.layers, engine=self.engine,
+            wake=wake,
         )  # fmt: skip
         self.live[run.id] = run
         task = run.begin()
@@ -92,24 +96,36 @@ class RunTable:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=END_SECONDS)
 
-    def check_vectors(
-        self,
-        strengths: dict[str, float],
-        *,
-        run: str | None = None,
-        id: str | None = None,  # noqa: A002
-    ) -> None:
-        """Refuse a vector the server does not have: steering with it would silently do nothing."""
-        for name in strengths:
-            if name not in self.engine.vectors:
-                known = ", ".join(self.engine.vectors) or "none"
-                raise FrameError(
-                    ErrorCode.UNKNOWN_VECTOR,
-                    f"There is no vector {name!r}; there are {known}.",
-                    field="strengths",
-                    run=run,
-                    id=id,
-                )
+    def actions(self, frame: Start | Steer, prompt_tokens: int) -> list[Action]:
+        """What a frame's sliders come to. Refuses what cannot be done: it would silently do nothing."""
+        vectors, model = self.engine.vectors, self.engine.model
+        for field in ("strengths", "settings"):
+            for name in getattr(frame, field):
+                if name not in vectors:
+                    known = ", ".join(vectors) or "none"
+                    raise FrameError(
+                        ErrorCode.UNKNOWN_VECTOR,
+                        f"There is no vector {name!r}; there are {known}.",
+                        field=field,
+                    )
+        settings = {name: setting.model_dump() for name, setting in frame.settings.items()}
+        try:
+            actions = decide_all(
+                frame.strengths, settings, vectors, prompt_tokens, model.layers if model else 0
+            )
+        except VectorError as error:
+            raise FrameError(ErrorCode.INVALID, str(error), field="settings") from None
+        at_work = {action.vector for action in actions}.union(
+            *({a.vector for a in run.actions} for run in self.live.values())
+        )
+        if len(at_work) > MAX_VECTORS:
+            raise FrameError(
+                ErrorCode.BUSY,
+                f"All runs together would use {len(at_work)} different vectors, and the engine steers with "
+                f"{MAX_VECTORS} at once. Wait for other runs, or set some sliders to 0.",
+                field="strengths",
+            )
+        return actions
 
     def _ended(self, run: Run, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -164,9 +164,13 @@ class Connection:
                 field="rev",
                 run=run.id,
             )
-        self._table.check_vectors(frame.strengths, run=run.id)
+        try:
+            actions = self._table.actions(frame, run.prompt_tokens)
+        except FrameError as error:
+            error.run = run.id
+            raise
         if not run.done:
-            await run.steer(frame.rev, frame.strengths)
+            await run.steer(frame.rev, actions)
 
     def _run(self, run_id: str) -> Run:
         entry = self._runs.get(run_id)

@@ -1,0 +1,107 @@
+"""What a run's sliders come to: one `Action` per vector that is not at 0, with everything decided.
+
+Actions are what the engine gets. They travel as plain maps, of which only vector and strength are needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .store import OPERATORS, SteeringVector, VectorError
+
+
+@dataclass(frozen=True)
+class Action:
+    """One vector at work in one run."""
+
+    vector: str
+    strength: float
+    operator: str = "add"
+    lo: float = -math.inf
+    hi: float = math.inf
+    start: int = 1
+    """First position it acts at. Position 0 is never steered: it is the attention sink, its norm is many
+    times the others' and every later token attends to it, so a push there would move the whole run."""
+    end: int | None = None
+    """First position it does not act at any more; None is never."""
+    layers: tuple[int, int] | None = None
+    """First and last layer; None is the vector's own layers."""
+
+    def acts_at(self, position: int) -> bool:
+        """Whether the pass that reads this position is steered by it."""
+        return max(1, self.start) <= position and (self.end is None or position < self.end)
+
+    def to_map(self) -> dict[str, Any]:
+        """For the way to the worker."""
+        return asdict(self)
+
+    @classmethod
+    def from_map(cls, found: Mapping[str, Any]) -> Action:
+        """The inverse of `to_map`."""
+        layers = found.get("layers")
+        return cls(**{**found, "layers": None if layers is None else (layers[0], layers[1])})
+
+    @property
+    def code(self) -> int:
+        """Its operator's place in `OPERATORS`."""
+        return OPERATORS.index(self.operator)
+
+
+def decide(
+    vector: SteeringVector, strength: float, setting: Mapping[str, Any], prompt_tokens: int, layers: int
+) -> Action:
+    """The action of one slider.
+
+    Args:
+        vector: the slider's vector.
+        strength: not 0.
+        setting: fields of the wire's `VectorSetting`; empty is the vector's own way.
+        prompt_tokens: length of the prompt.
+        layers: number of the model's layers.
+
+    Raises: VectorError with a sentence, where the vector cannot do what is asked.
+    """
+    operator = setting.get("operator") or vector.operator
+    if operator not in vector.operators:
+        raise VectorError(f"{vector.label} cannot do {operator!r}; it can do {', '.join(vector.operators)}.")
+    lo, hi = setting.get("lo"), setting.get("hi")
+    if operator == "clamp" and lo is None and hi is None:
+        raise VectorError(f"To clamp {vector.label}, give a smallest or a largest projection (lo, hi).")
+    if lo is not None and hi is not None and lo > hi:
+        raise VectorError(f"The smallest projection of {vector.label}, {lo:g}, is above its largest, {hi:g}.")
+    between = setting.get("layers")
+    if between is not None and not between[0] <= between[1] < layers:
+        raise VectorError(
+            f"{vector.label} cannot act at layers {between[0]} to {between[1]}: "
+            f"the model's are 0 to {layers - 1}."
+        )
+    if between is not None and vector.site == "attention":
+        raise VectorError(f"{vector.label} acts in the attention of its own layer only.")
+    # The pass that reads the prompt's last token writes the reply's first.
+    reply = max(1, prompt_tokens - 1)
+    scope, first = setting.get("scope", "both"), setting.get("first")
+    end = reply if scope == "prompt" else None if first is None else reply + first
+    return Action(
+        vector=vector.id, strength=float(strength), operator=operator,
+        lo=-math.inf if lo is None else lo, hi=math.inf if hi is None else hi,
+        start=reply if scope == "reply" else 1, end=end,
+        layers=None if between is None else (between[0], between[1]),
+    )  # fmt: skip
+
+
+def decide_all(
+    strengths: Mapping[str, float],
+    settings: Mapping[str, Mapping[str, Any]],
+    vectors: Mapping[str, SteeringVector],
+    prompt_tokens: int,
+    layers: int,
+) -> list[Action]:
+    """Actions of all sliders that are not at 0, in the server's order; raises VectorError."""
+    return [
+        decide(vector, strengths[name], settings.get(name, {}), prompt_tokens, layers)
+        for name, vector in vectors.items()
+        if strengths.get(name)
+    ]

@@ -1,0 +1,48 @@
+"""`feature_set` and `feature_scale`: a feature of a sparse autoencoder, encoded, modified and decoded.
+
+With the feature's activation f of the stream h and its row d of the decoder:
+
+    feature_set      f' = s           feature_scale    f' = (1 + s) f
+    h + (f' - f) d
+
+That is decode(modified) + (h - decode(encoded)): only one feature differs, so everything else, the
+reconstruction error too, stays as it is (Templeton et al. 2024; the encode, modify, decode of Llama Scope, He
+et al. 2024). `store.FeatureReader` says how f is read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def read(h: torch.Tensor, norm: torch.Tensor, weights: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Activations f.
+
+    Args:
+        h: [tokens, hidden_size] fp32.
+        norm: [tokens, 1], its lengths.
+        weights: [vectors, hidden_size], rows of the encoder.
+        numbers: [vectors, 5], `store.READER_FIELDS`.
+
+    Returns:
+        [tokens, vectors], 0 or more.
+    """
+    import torch
+
+    scale_to, gain, bias, gate_bias, threshold = numbers.unbind(dim=-1)
+    scale = torch.where(scale_to > 0, scale_to / norm.clamp_min(1e-30), 1.0)
+    raw = (h @ weights.T) * scale
+    return (raw * gain + bias).clamp_min(0.0) * (raw + gate_bias > threshold)
+
+
+def set_amount(strength: torch.Tensor, activation: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """How far along d^ until f is the strength; [tokens, vectors], lengths ||d|| [vectors]."""
+    return (strength - activation) * lengths
+
+
+def scale_amount(strength: torch.Tensor, activation: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """How far along d^ until f is 1 + strength times what it was."""
+    return strength * activation * lengths
