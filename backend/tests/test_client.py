@@ -107,6 +107,23 @@ async def test_chat_steers_the_reply_that_is_being_written(server: Server) -> No
     assert screen.text.rstrip().endswith("[cancelled]")
 
 
+async def test_chat_with_features_and_operators(server: Server) -> None:
+    screen = Screen()
+    async with connect(url(server)) as client:
+        await client.ready()
+        chat = Chat(client, screen.write)
+        for line in ("/features", "/steer fires", "/steer north 1 ablate", "/active",
+                     "/steer north 1 feature_set",
+                     "/steer north 1e9"):  # fmt: skip
+            await chat.command(line)
+        assert "fires: feature, layer 14, add_absolute, -10 to 40. A random feature." in screen.text
+        assert "\nfires 10, north 1 ablate.\n" in screen.text
+        assert "north cannot do 'feature_set'; it can do add, add_absolute, ablate, clamp." in screen.text
+        assert "between -1000 and 1000" in screen.text
+        await chat.command("/clear")
+        assert (chat.strengths, chat.settings) == ({}, {})
+
+
 async def test_the_command_itself_with_a_pipe(server: Server) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "steersight.cli", "chat", "--url", url(server),
