@@ -1,9 +1,10 @@
 """Control vectors as GGUF: what repeng exports and llama.cpp loads.
 
 Tensors `direction.N` of shape [hidden_size], architecture `controlvector`. Where they act, by both sources:
-repeng 0.4 and 0.5 wrap `model.layers[N]` and add coefficient * direction to its output; llama.cpp's build_cvec
-adds direction N to `l_out` of block N, counted from 0, and refuses N = 0. So N is our layer N. (llama.cpp's
-own generator writes what it read after block N as direction N + 1. What counts here is where it is added.)
+repeng (0.4, 0.5) wraps `model.layers[N]` and adds coefficient * direction to its output; llama.cpp's
+build_cvec adds direction N to `l_out` of block N, counted from 0, and refuses N = 0. So N is our layer N.
+(llama.cpp's own generator writes what it read after block N as direction N + 1. What counts here is where it
+is added.)
 Neither normalises: the coefficient times the vector as it is saved, our `add_absolute`.
 
 The reader of the package gguf (0.19) believes what a header says: a file of 49 bytes that claims a list of

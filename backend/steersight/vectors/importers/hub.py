@@ -21,6 +21,6 @@ def download(repository: str, file: str) -> Path:
         raise VectorError(f"The hub has no repository {repository!r}, or not for you.") from error
     except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
         raise VectorError(
-            f"{file} of {repository} cannot be had from the Hugging Face hub. Check the name and the connection, "
-            "or download the folder elsewhere and name it here."
+            f"{file} of {repository} cannot be had from the Hugging Face hub. Check the name and the "
+            "connection, or download the folder elsewhere and name it here."
         ) from error

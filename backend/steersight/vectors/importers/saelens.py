@@ -8,8 +8,8 @@ apply_b_dec_to_input is true, feature i reads (sae_lens/saes/*_sae.py)
     topk       relu(w.x + b) where it is among the k largest: not of this feature's weights alone, so unread
 
 and decodes f * d with d = W_dec[i]. normalize_activations: with expected_average_only_in the file holds
-weights for a scaled stream and not the scale, with layer_norm and constant_norm_rescale every token has a scale
-of its own; then features steer, but are not read.
+weights for a scaled stream and not the scale; with layer_norm and constant_norm_rescale every token has a
+scale of its own. Then features steer, but are not read.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 vllm-lens (`SteeringVector.model_dump`): {"activations": T, "layer_indices": [12], "scale": 1.0,
 "norm_match": false, "position_indices": null}, alone, in a list, or as the `apply_steering_vectors` of a
 request. T is {"data": base64, "dtype", "original_dtype", "shape", "compression": "zstd"}, or a list of lists
-of numbers. Row i is added after layer layer_indices[i], counted from 0: scale * v as it is, or, with norm_match,
-scale * ||h|| * v / ||v||.
+of numbers. Row i is added after layer layer_indices[i], counted from 0: scale * v as it is, or, with
+norm_match, scale * ||h|| * v / ||v||.
 
 By hand: {"layers": {"12": [numbers]}, "label": "...", "description": "..."}.
 """
