@@ -42,19 +42,19 @@ class Tensors:
         """A whole tensor, which must be of this shape."""
         self._expect(name, shape)
         tensor: torch.Tensor = self._file.get_tensor(name)
-        return tensor.float()
+        return _copy(tensor)
 
     def row(self, name: str, index: int, shape: list[int]) -> torch.Tensor:
         """Row `index` of a matrix of this shape: [shape[1]]."""
         self._expect(name, shape)
         tensor: torch.Tensor = self._file.get_slice(name)[index : index + 1]
-        return tensor[0].float()
+        return _copy(tensor[0])
 
     def column(self, name: str, index: int, shape: list[int]) -> torch.Tensor:
         """Column `index` of a matrix of this shape: [shape[0]]."""
         self._expect(name, shape)
         tensor: torch.Tensor = self._file.get_slice(name)[:, index : index + 1]
-        return tensor[:, 0].float()
+        return _copy(tensor[:, 0])
 
     def number(self, name: str, index: int, count: int) -> float:
         """One of `count` numbers."""
@@ -65,6 +65,13 @@ class Tensors:
         got = self.shape(name)
         if got != shape:
             raise VectorError(f"Its tensor {name!r} has shape {got}; expected {shape}.")
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """As fp32, and no longer a view of the mapped file, which may change or go."""
+    import torch
+
+    return tensor.to(torch.float32, copy=True)
 
 
 @contextmanager
