@@ -1,8 +1,8 @@
 """Features of sparse autoencoders, in folders in the layout of SAELens 6 and Llama Scope.
 
 The folders are made here by hand: SAELens itself needs transformer-lens, datasets and nltk. What its and
-Llama Scope's code computes stands below as whole matrices (sae_lens/saes/*_sae.py of 6.54; lm_saes/sae.py), and
-a single feature of ours must read and edit as the whole autoencoder does.
+Llama Scope's code computes stands below as whole matrices (sae_lens/saes/*_sae.py of 6.54; lm_saes/sae.py),
+and a single feature of ours must read and edit as the whole autoencoder does.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ class LlamaScope:
         if self._config.get("use_glu_encoder"):
             return "Its encoder has a second, gated part"
         kind = self._config.get("norm_activation", "dataset-wise")
-        if kind in ("token-wise", "batch-wise"):
-            return f"It was trained on a stream that was scaled {kind}"
+        if kind not in ("dataset-wise", "inference", "none"):
+            return f"It was trained on a stream that was scaled in a way of its own ({clip(str(kind), 40)})"
         return ""
 
     def feature(self, index: int) -> Feature:

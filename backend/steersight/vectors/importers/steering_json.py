@@ -165,7 +165,7 @@ def _tensor(value: dict[str, Any]) -> torch.Tensor:
             "read: layers and hidden size."
         )
     brain = value.get("original_dtype") == "torch.bfloat16"
-    if dtype not in _DTYPES or (dtype == "int16") != brain:
+    if not isinstance(dtype, str) or dtype not in _DTYPES or (dtype == "int16") != brain:
         raise VectorError("The dtype of its activations is none of float16, bfloat16, float32 and float64.")
     if not isinstance(text, str):
         raise VectorError("The data of its activations are not base64.")
