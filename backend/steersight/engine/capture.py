@@ -1,4 +1,4 @@
-"""Sums of the residual stream over the tokens of a run, for making vectors: only the sums leave the worker."""
+"""Sums of the residual stream over a run's tokens, for making vectors: only the sums leave the worker."""
 
 from __future__ import annotations
 

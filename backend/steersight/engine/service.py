@@ -457,8 +457,8 @@ class EngineService:
         if surprisal:
             sampling["prompt_logprobs"] = 0
         request = GenerateRequest(
-            run=run, prompt_ids=prompt_ids, sampling=sampling, actions=actions or [], prompt_rows=False, metrics=[],
-            capture=True, first_row=start,
+            run=run, prompt_ids=prompt_ids, sampling=sampling, actions=actions or [],
+            prompt_rows=False, metrics=[], capture=True, first_row=start,
         )  # fmt: skip
         reply: list[int] = []
         logprobs: list[float] = []

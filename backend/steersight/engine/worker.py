@@ -205,12 +205,11 @@ class LensMethods:
         return refused
 
     def steersight_captured(self, runs: list[str]) -> tuple[bytes, dict[str, int]]:
-        """Sums of captured runs, which are forgotten here: safetensors by run, and how many tokens each is of."""
+        """Sums of captured runs, forgotten here: safetensors by run, and how many tokens each has."""
         from safetensors.torch import save
 
-        sums = {
-            run: found for run in runs if (found := self.model_runner.lens.captures.fetch(run)) is not None
-        }
+        captures = self.model_runner.lens.captures
+        sums = {run: found for run in runs if (found := captures.fetch(run)) is not None}
         return save({run: found.total.cpu() for run, found in sums.items()}), {
             run: found.tokens for run, found in sums.items()
         }

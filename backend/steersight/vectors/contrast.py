@@ -1,8 +1,8 @@
 """A direction out of two kinds of examples, per layer, and how well it tells them apart. No engine is needed.
 
-The direction is the difference in means (Turner et al. 2023; Rimsky et al. 2023, "Steering Llama 2 via contrastive
-activation addition"; Marks & Tegmark 2023): at every layer the mean of the positive examples' streams minus that
-of the negative ones'. An example is itself a mean over its tokens.
+The direction is the difference in means (Rimsky et al. 2023, "Steering Llama 2 via contrastive activation
+addition"; Marks & Tegmark 2023): at every layer the mean of the positive examples' streams minus that of the
+negative ones'. An example is itself a mean over its tokens.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ def contrast(positive: torch.Tensor, negative: torch.Tensor) -> Contrast:
 def held_out(positive: torch.Tensor, negative: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How well the direction of all other examples tells an example's side, per layer.
 
-    Every example is projected on the difference in means of the examples but itself (and but its partner of the
-    same index on the other side, which often shares its topic), measured from the middle between the two means.
+    Every example is projected on the difference in means of the examples but itself (and but its partner of
+    the same index on the other side, which often shares its topic), from the middle between the two means.
 
     Args:
         positive, negative: [examples, layers, hidden_size] fp64.
 
     Returns:
-        AUC [layers], the share of (positive, negative) pairs in the right order, ties counting half; and the gap
-        [layers] between the two means of the projections in standard deviations (Cohen's d).
+        AUC [layers], the share of (positive, negative) pairs in the right order, ties counting half; and the
+        gap [layers] between the two means of the projections in standard deviations (Cohen's d).
     """
     import torch
 
@@ -90,9 +90,9 @@ def _without(examples: torch.Tensor, index: int) -> torch.Tensor:
 
 
 def propose_layer(found: Contrast) -> int:
-    """The layer to steer at: of those that separate held-out examples best, the one nearest to two thirds up.
+    """The layer to steer at: of those that separate held-out examples best, the one nearest to `GOOD`.
 
-    Best is an AUC within 0.02 of the highest. The lowest and the highest tenth of the layers are left out: below,
+    Best is an AUC within 0.02 of the highest. The lowest and highest tenth of the layers are left out: below,
     the direction is about words, and above, it writes words instead of steering.
     """
     layers = len(found.separation)

@@ -1,11 +1,11 @@
 """What a strength does to replies: effect against damage, and the range of strengths worth offering.
 
-Effect is read by the model without steering: it reads the steered reply again, and the mean of its stream along the
-direction is set on a line where 0 is the mean of the negative examples and 1 that of the positive ones. So the push
-itself does not count, only what it made the model write.
+Effect is read by the model without steering: it reads the steered reply again, and the mean of its stream
+along the direction is set on a line where 0 is the mean of the negative examples and 1 that of the positive
+ones. So the push itself does not count, only what it made the model write.
 
-Damage has two parts, both 0 for an unharmed reply: repeated words, and how much more surprising the reply is to the
-unsteered model than its own reply to the same prompt.
+Damage has two parts, both 0 for an unharmed reply: repeated words, and how much more surprising the reply is
+to the unsteered model than its own reply to the same prompt.
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ def points(samples: list[Sample]) -> list[Point]:
 def propose(found: list[Point]) -> tuple[tuple[float, float], float]:
     """Range and suggested strength.
 
-    Each end of the range is the last strength, going out from 0, before damage reaches 1; at least the smallest that
-    was tried. The suggested one is the positive strength in the range with the largest effect less its damage / 2.
+    Each end of the range is the last strength, going out from 0, before damage reaches 1; at least the
+    smallest that was tried. The suggested one is the positive strength in the range with the largest effect
+    less half its damage.
     """
 
     def end(side: list[Point]) -> float:
