@@ -17,8 +17,8 @@ def add_arguments(commands: Any) -> None:
     parser = commands.add_parser(
         "build",
         help="Have a running server make a vector.",
-        description="The file is JSON or YAML with `label`, `positive` and `negative` (instructions, or lists "
-        "of example texts) and, if you like, `topics`.",
+        description="The file is JSON or YAML with `label`, `positive` and `negative` (instructions, or "
+        "lists of example texts) and, if you like, `topics`.",
     )
     parser.add_argument("file", type=Path, help="What the vector is made of.")
     parser.add_argument("--url", default=DEFAULT_URL, help=f"The server; default is {DEFAULT_URL}.")
@@ -50,9 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     result = state["result"]
     lo, hi = result["range"]
-    print(
-        f"{result['vector']['id']}: layer {result['layer']}, {lo:g} to {hi:g}, suggested {result['suggested']:g}."
-    )
+    made = f"{result['vector']['id']}: layer {result['layer']}"
+    print(f"{made}, {lo:g} to {hi:g}, suggested {result['suggested']:g}.")
     for point in result["sweep"]:
         text = " ".join(point["sample"].split())
         print(
