@@ -154,7 +154,8 @@ async def test_example_texts_and_wishes_that_make_no_sense(server: Server) -> No
         assert (await finished(api, job))["state"] == "done"
         assert (await api.delete("/api/vectors/texts")).status_code == 204
         for wish, sentence in (
-            ({}, "`positive` is missing"),
+            ({}, "`label` must be a text"),
+            ({"label": "x"}, "`positive` is missing"),
             ({"label": "", "positive": "a", "negative": "b"}, "needs a name"),
             ({**WISH, "positive": 3}, "`positive` is missing, or neither"),
             ({**WISH, "more": 1}, "built from `label`"),
