@@ -1,0 +1,62 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { Steering } from "../steering/steering";
+import { manualBatch, vectorInfo } from "../testing";
+import { parseCommand, runCommand } from "./commands";
+
+const vectors = [
+	vectorInfo({
+		id: "shakespeare",
+		label: "Shakespeare",
+		range: [0, 12],
+		description: "Early modern English.",
+	}),
+	vectorInfo({ id: "joy", label: "Plain joy", range: [-0.3, 0.3] }),
+	vectorInfo({ id: "joyless", label: "Joyless", range: [-0.3, 0.3] }),
+];
+
+let steering: Steering;
+beforeEach(() => {
+	steering = new Steering(
+		() => true,
+		{ now: () => 0, setTimeout: () => 0, clearTimeout: () => {} },
+		manualBatch(),
+	);
+});
+const say = (text: string) => runCommand(parseCommand(text)!, vectors, steering);
+
+describe("commands in the message box", () => {
+	test("a steered demo from its list to its end", () => {
+		expect(say("/features").split("\n")[0]).toBe(
+			"shakespeare \u00b7 0 (0 to 12) \u00b7 Early modern English.",
+		);
+		expect(say("/vectors")).toBe(say("/features"));
+		expect(say("/active")).toBe("Nothing is steered.");
+		expect(say("/steer shakespeare 8")).toBe("Shakespeare is at 8.");
+		expect(steering.strengths()).toEqual({ shakespeare: 8 });
+		expect(say("/active")).toBe("shakespeare \u00b7 8 (0 to 12)");
+		expect(say(" /clear ")).toBe("All sliders are at 0.");
+		expect(steering.strengths()).toEqual({});
+	});
+
+	test("a vector goes by id, label or how one of them begins", () => {
+		expect(say("/steer Shake 1")).toBe("Shakespeare is at 1.");
+		expect(say("/steer plain JOY 0.1")).toBe("Plain joy is at 0.1.");
+		expect(say("/steer joy -0.1")).toBe("Plain joy is at -0.1.");
+		expect(say("/steer jo 0.1")).toBe("Which one: joy, joyless?");
+		expect(say("/steer pirate 1")).toBe("There is no vector pirate. /vectors lists them.");
+	});
+
+	test("a strength that is none changes nothing; one beyond the slider becomes its end", () => {
+		for (const text of ["/steer", "/steer joy", "/steer joy much", "/steer 3"]) {
+			expect(say(text)).toBe("Write /steer NAME STRENGTH, such as /steer joy 0.2.");
+		}
+		expect(steering.strengths()).toEqual({});
+		expect(say("/steer joy 8")).toBe("Plain joy is at 0.3, the end of its slider.");
+	});
+
+	test("other words are no command", () => {
+		for (const text of ["hello", "/etc/passwd", "/clearly", "/active volcanoes, which are there?", "", "/"]) {
+			expect(parseCommand(text)).toBeNull();
+		}
+	});
+});
