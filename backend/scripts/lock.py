@@ -10,6 +10,9 @@ from pathlib import Path
 LOCKS = Path(__file__).resolve().parent.parent / "locks"
 # Asked for by vLLM, needed by no text model; beside a CPU torch their wheels fail to import.
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
+# Projects whose vector files are imported: tests compare with their own code. Taken without what they ask
+# for, which is older than ours (NumPy 1, transformers 4) and which no test needs.
+ALONE = {"repeng": "0.4.0", "steering-vectors": "0.12.2"}
 
 
 def canonical(name: str) -> str:
@@ -57,7 +60,8 @@ def main() -> None:
     cuda = resolve(LOCKS / "cuda.in", like=run)
     write(LOCKS / "cpu.txt", run)
     write(LOCKS / "cuda.txt", cuda, exactly=frozenset({"torch"}))
-    write(LOCKS / "dev.txt", {name: version for name, version in dev.items() if name not in run})
+    dev = {name: version for name, version in dev.items() if name not in run} | ALONE
+    write(LOCKS / "dev.txt", {name: dev[name] for name in sorted(dev)})
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ FAMILIES = {
     "residual": "Residual stream",
     "parts": "Parts of the update",
     "projection": "Projection on a vector (two per vector)",
+    "steering": "Steering",
     "logit_lens": "Logit lens",
 }
 
@@ -41,6 +42,9 @@ def _end(value: float | None) -> str:
 def table() -> str:
     """All families, in the order of the registry."""
     metrics = [*BUILT_IN, *for_vector("joy", "joy")]
+    unnamed = {metric.family for metric in metrics} - FAMILIES.keys()
+    if unnamed:
+        raise SystemExit(f"FAMILIES of metrics_doc.py has no heading for {', '.join(sorted(unnamed))}.")
     lines = []
     for family, name in FAMILIES.items():
         lines += [

@@ -21,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from .api import vectors
 from .config import Settings
 from .engine.service import EngineOptions, EngineService
 from .runs.table import RunTable
@@ -103,9 +104,6 @@ def create_app(settings: Settings) -> Starlette:
         info = handshake.model_info(engine)
         return JSONResponse(None if info is None else info.model_dump())
 
-    async def vectors(_: Request) -> Response:
-        return JSONResponse([vector.model_dump() for vector in handshake.vector_infos(engine)])
-
     async def no_page(_: Request) -> Response:
         return PlainTextResponse(
             "The page has not been built. Run `make build`, or give its folder with --ui.\n", status_code=503
@@ -132,7 +130,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/api/model", model),
-            Route("/api/vectors", vectors),
+            *vectors.routes(engine, table, settings.data_dir / "vectors"),
             page,
         ],
         middleware=[Middleware(SecurityHeaders)],

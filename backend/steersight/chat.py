@@ -14,17 +14,19 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 from .client import Client, Run, SteersightError, connect
+from .protocol.messages import MAX_STRENGTH, VectorSetting
 
 HELP = """\
-/steer NAME STRENGTH  set a vector's strength, also while a reply is being written (0 switches it off)
-/vectors              the vectors there are, their layers and useful range
+/steer NAME STRENGTH  set a vector's strength, also while a reply is being written (0 switches it off);
+                      without a strength its suggested one; a third word is an operator, such as ablate
+/vectors, /features   the vectors and features there are, their layers, range and operators
 /active               the strengths now set
 /clear                set all strengths to 0
 /reset                forget the conversation
 /stop                 end the reply that is being written
 /help                 this list
 /quit                 leave (so does Ctrl-D)"""
-COMMANDS = ["/steer", "/vectors", "/active", "/clear", "/reset", "/stop", "/help", "/quit"]
+COMMANDS = ["/steer", "/vectors", "/features", "/active", "/clear", "/reset", "/stop", "/help", "/quit"]
 
 Write = Callable[[str], None]
 
@@ -39,6 +41,7 @@ class Chat:
     def __init__(self, client: Client, write: Write) -> None:
         self.client = client
         self.strengths: dict[str, float] = {}
+        self.settings: dict[str, VectorSetting] = {}
         self._write = write
         self._messages: list[dict[str, str]] = []
         self._run: Run | None = None
@@ -48,22 +51,24 @@ class Chat:
         """Carry out one `/command`; what is wrong with it is said in a sentence and changes nothing."""
         name, *rest = line.split()
         match name, rest:
-            case "/steer", [vector, strength]:
-                await self._steer(vector, strength)
+            case "/steer", [vector, *more] if len(more) <= 2:
+                await self._steer(vector, *more)
             case "/steer", _:
                 self._write("Write /steer NAME STRENGTH, for example /steer pirate 0.15.\n")
-            case "/vectors", []:
+            case "/vectors" | "/features", []:
                 for info in self.client.vectors.values():
                     layers = ", ".join(map(str, info.layers))
                     lo, hi = info.range
-                    self._write(f"{info.id}: layer {layers}, {lo:g} to {hi:g}. {info.description}\n")
+                    kind = "feature, " if info.kind == "feature" else ""
+                    how = f"{info.operator}, {lo:g} to {hi:g}"
+                    self._write(f"{info.id}: {kind}layer {layers}, {how}. {info.description}\n")
                 if not self.client.vectors:
                     self._write("The server has no vectors for this model.\n")
             case "/active", []:
-                text = ", ".join(f"{name} {value:g}" for name, value in self.strengths.items())
+                text = ", ".join(self._named(name) for name in self.strengths)
                 self._write(f"{text or 'No vector is active'}.\n")
             case "/clear", []:
-                self.strengths = {}
+                self.strengths, self.settings = {}, {}
                 self._write("All strengths are 0.\n")
                 await self._send_strengths("strength 0")
             case "/reset", []:
@@ -85,7 +90,9 @@ class Chat:
         """Send one message and stream the reply until it has ended."""
         messages = [*self._messages, {"role": "user", "content": text}]
         try:
-            self._run = await self.client.start(messages, strengths=self.strengths, metrics=[])
+            self._run = await self.client.start(
+                messages, strengths=self.strengths, settings=self.settings, metrics=[]
+            )
         except SteersightError as error:
             if error.code == "disconnected":
                 raise
@@ -108,33 +115,52 @@ class Chat:
         await self._run.stop()
         return True
 
-    async def _steer(self, vector: str, strength: str) -> None:
+    def _named(self, vector: str) -> str:
+        setting = self.settings.get(vector)
+        return f"{vector} {self.strengths[vector]:g}" + (f" {setting.operator}" if setting else "")
+
+    async def _steer(self, vector: str, strength: str = "", operator: str = "") -> None:
         if vector not in self.client.vectors:
             close = difflib.get_close_matches(vector, self.client.vectors, n=3, cutoff=0.4)
             known = ", ".join(close or self.client.vectors) or "none"
             self._write(f"There is no vector {vector!r}. Closest: {known}.\n")
             return
+        info = self.client.vectors[vector]
+        if operator and operator not in info.operators:
+            self._write(f"{vector} cannot do {operator!r}; it can do {', '.join(info.operators)}.\n")
+            return
+        if operator == "clamp":
+            self._write(
+                "A clamp needs bounds, which this chat has no words for. Use the page or the client.\n"
+            )
+            return
         try:
-            value = float(strength)
+            value = float(strength or info.suggested)
         except ValueError:
             self._write(f"{strength!r} is not a number; a strength is one such as 0.15 or -0.2.\n")
             return
-        if not -10 <= value <= 10:  # also refuses NaN
-            self._write("A strength lies between -10 and 10; useful ones are far smaller, see /vectors.\n")
+        if not -MAX_STRENGTH <= value <= MAX_STRENGTH:  # also refuses NaN
+            self._write(
+                f"A strength lies between {-MAX_STRENGTH:g} and {MAX_STRENGTH:g}; "
+                "useful ones are far smaller, see /vectors.\n"
+            )
             return
         self.strengths = {name: old for name, old in self.strengths.items() if name != vector}
+        self.settings = {name: old for name, old in self.settings.items() if name != vector}
         if value != 0:
             self.strengths[vector] = value
+            if operator:
+                self.settings[vector] = VectorSetting.model_validate({"operator": operator})
         if self._run is None:
             self._write(f"{vector} {value:g} from the next reply on.\n")
-        await self._send_strengths(f"{vector} {value:g}")
+        await self._send_strengths(self._named(vector) if value else f"{vector} 0")
 
     async def _send_strengths(self, what: str) -> None:
         """Steer the reply that is being written, and say when it is in force without holding up anything."""
         run = self._run
         if run is None:
             return
-        rev = await run.steer(self.strengths)
+        rev = await run.steer(self.strengths, self.settings)
 
         async def report() -> None:
             try:

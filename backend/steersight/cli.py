@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import __version__, config
+from .vectors.cli import add_arguments as add_vectors_arguments
+from .vectors.cli import main as vectors_main
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,7 +50,10 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     config.add_doctor_arguments(doctor)
+    add_vectors_arguments(commands)
     arguments = parser.parse_args(argv)
+    if arguments.command == "vectors":
+        return vectors_main(arguments)
     if arguments.command == "doctor":
         from .doctor import main as doctor_main
 

@@ -7,6 +7,7 @@ what a direction means.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ import pytest
 import pytest_asyncio
 import torch
 import uvicorn
+from safetensors.torch import save_file
 
 from steersight.app import create_app
+from steersight.cli import main as cli
 from steersight.config import REPOSITORY, Settings
 from steersight.engine.service import EngineService
 from steersight.vectors.store import FeatureReader, SteeringVector, save_vector
@@ -77,10 +80,54 @@ def write_test_vectors(folder: Path) -> None:
         save_vector(vector, folder / f"{name}.safetensors")
 
 
+def import_catalogue(folder: Path, model_dir: str, data: Path) -> None:
+    """A catalogue of features as nnsight-vllm-demos has one, brought with the command that people use."""
+    for layer, position, hook in ((14, "R", "hook_resid_post"), (9, "A", "hook_attn_out")):
+        sae = folder / f"Tiny-Base-L{layer}{position}-8x"
+        (sae / "checkpoints").mkdir(parents=True)
+        (sae / "hyperparams.json").write_text(
+            json.dumps(
+                {
+                    "hook_point_in": f"blocks.{layer}.{hook}", "hook_point_out": f"blocks.{layer}.{hook}",
+                    "d_model": HIDDEN, "d_sae": 64, "act_fn": "jumprelu", "jump_relu_threshold": 1.0,
+                    "norm_activation": "dataset-wise",
+                    "dataset_average_activation_norm": {"in": 17.0, "out": 17.0},
+                    "sparsity_include_decoder_norm": True, "apply_decoder_bias_to_pre_encoder": False,
+                }
+            )
+        )  # fmt: skip
+        save_file(demo_weights(layer), sae / "checkpoints" / "final.safetensors")
+    entries = {
+        "shakespeare": {
+            "layer": 14,
+            "position": "R",
+            "expansion": "8x",
+            "index": 41,
+            "description": "Old words",
+        },
+        "stage": {"layer": 9, "position": "A", "expansion": "8x", "index": 7, "description": "Theatre"},
+    }
+    catalogue = folder / "features.json"
+    catalogue.write_text(json.dumps(entries))
+    arguments = ["vectors", "import", str(folder), "--catalogue", str(catalogue)]
+    assert cli([*arguments, "--model", model_dir, "--data-dir", str(data)]) == 0
+
+
+def demo_weights(layer: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(layer)
+    return {
+        "encoder.weight": torch.randn(64, HIDDEN, generator=generator),
+        "encoder.bias": torch.randn(64, generator=generator),
+        "decoder.weight": torch.randn(HIDDEN, 64, generator=generator) * 0.1,
+        "decoder.bias": torch.randn(HIDDEN, generator=generator),
+    }
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
     data = tmp_path_factory.mktemp("data")
     write_test_vectors(data / "vectors")
+    import_catalogue(tmp_path_factory.mktemp("features"), model_dir, data)
     app = create_app(
         Settings(
             host="127.0.0.1", port=0, model=model_dir, data_dir=data, ui=data / "no-page", dtype="auto",

@@ -8,15 +8,18 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from steersight.chat import Chat, converse
 from steersight.client import SteersightError, connect
 from steersight.protocol.messages import Sampling
 
-from .conftest import Server
+from .conftest import Server, demo_weights
+from .reference import Reference
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 GREEDY = Sampling(max_tokens=40, temperature=0.0)
@@ -105,6 +108,73 @@ async def test_chat_steers_the_reply_that_is_being_written(server: Server) -> No
     assert re.search(r"\[north 0\.2 in force at token \d+\]", screen.text)
     assert "\nnorth 0.2.\n" in screen.text
     assert screen.text.rstrip().endswith("[cancelled]")
+
+
+async def test_chat_with_features_and_operators(server: Server) -> None:
+    screen = Screen()
+    async with connect(url(server)) as client:
+        await client.ready()
+        chat = Chat(client, screen.write)
+        for line in ("/features", "/steer fires", "/steer north 1 ablate", "/active",
+                     "/steer north 1 feature_set",
+                     "/steer north 1e9"):  # fmt: skip
+            await chat.command(line)
+        assert "fires: feature, layer 14, add_absolute, -10 to 40. A random feature." in screen.text
+        assert "\nfires 10, north 1 ablate.\n" in screen.text
+        assert "north cannot do 'feature_set'; it can do add, add_absolute, ablate, clamp." in screen.text
+        assert "between -1000 and 1000" in screen.text
+        await chat.command("/clear")
+        assert (chat.strengths, chat.settings) == ({}, {})
+
+
+async def test_the_demo_of_nnsight_vllm_demos(server: Server, reference: Reference) -> None:
+    """A catalogue of features, and its commands; what they do is what hooks in transformers do."""
+    screen = Screen()
+    columns = {layer: demo_weights(layer)["decoder.weight"][:, index] for layer, index in ((14, 41), (9, 7))}
+    async with connect(url(server)) as client:
+        await client.ready()
+        chat = Chat(client, screen.write)
+        for line in ("/features", "/steer shakespeare 8", "/steer stage -6", "/active"):
+            await chat.command(line)
+        assert "shakespeare: feature, layer 14, add_absolute, -15 to 15. Old words" in screen.text
+        assert "\nshakespeare 8, stage -6.\n" in screen.text
+        sampling = Sampling(max_tokens=32, temperature=0.0)
+        question = [{"role": "user", "content": "Tell me about Paris."}]
+        steered = await client.start(question, strengths=chat.strengths, sampling=sampling)
+        await steered.wait()
+        await chat.command("/clear")
+        plain = await client.start(question, strengths=chat.strengths, sampling=sampling)
+        await plain.wait()
+        await chat.command("/active")
+    assert screen.text.endswith("No vector is active.\n")
+
+    def push(layer: int, strength: float) -> Callable[..., Any]:
+        def run(_module: Any, _args: Any, output: Any) -> Any:
+            stream = output[0] if isinstance(output, tuple) else output
+            stream[:, 1:] += strength * columns[layer]
+            return output
+
+        return run
+
+    def best(ids: list[int]) -> list[int]:
+        tokens = torch.tensor([ids])
+        with torch.inference_mode():
+            logits = reference.model(tokens, attention_mask=torch.ones_like(tokens)).logits[0]
+        return logits.argmax(dim=-1).tolist()
+
+    count = len(plain.prompt.ids)
+    assert best(plain.prompt.ids + plain.ids)[count - 1 : -1] == plain.ids
+    layers = reference.model.model.layers
+    handles = [
+        layers[14].register_forward_hook(push(14, 8.0)),
+        layers[9].self_attn.register_forward_hook(push(9, -6.0)),
+    ]
+    try:
+        assert best(steered.prompt.ids + steered.ids)[count - 1 : -1] == steered.ids
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert steered.ids != plain.ids
 
 
 async def test_the_command_itself_with_a_pipe(server: Server) -> None:

@@ -12,8 +12,20 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from steersight.client import SteersightError
+from steersight.client import connect as dial_client
 from steersight.protocol import codec, messages
-from steersight.protocol.messages import Applied, Error, Finished, Pong, Steer, Stop, Tokens
+from steersight.protocol.messages import (
+    Applied,
+    Error,
+    Finished,
+    Pong,
+    Start,
+    Steer,
+    Stop,
+    Tokens,
+    VectorSetting,
+)
 
 from .conftest import Server
 from .reference import Reference
@@ -231,6 +243,46 @@ async def test_revisions_must_rise_and_vectors_must_exist(server: Server) -> Non
         assert (await wire.until(lambda f: isinstance(f, Error))).code == "unknown_vector"
         await wire.send(Stop(run=run))
         await wire.until(lambda f: isinstance(f, Finished))
+
+
+def is_error(frame: object) -> bool:
+    return isinstance(frame, Error)
+
+
+async def test_a_setting_that_cannot_be_is_refused_and_changes_nothing(server: Server) -> None:
+    hello = messages.ChatMessage(role="user", content="Hello")
+    feature = {"north": VectorSetting(operator="feature_set")}
+    async with dial(server.address) as wire:
+        await wire.send(Start(id="s", messages=[hello], strengths={"north": 1.0}, settings=feature))
+        error = await wire.until(is_error)
+        assert (error.code, error.field, error.id) == ("invalid", "settings", "s")
+        assert "north cannot do 'feature_set'" in error.message
+        await wire.send(Start(id="t", messages=[hello], sampling=greedy(60)))
+        run = (await wire.until(lambda f: isinstance(f, messages.Started))).run
+        beyond = {"north": VectorSetting(layers=[29, 30])}
+        await wire.send(Steer(run=run, rev=1, strengths={"north": 1.0}, settings=beyond))
+        error = await wire.until(is_error)
+        assert (error.code, error.run) == ("invalid", run)
+        assert "the model's are 0 to 29" in error.message
+        ablated = {"north": VectorSetting(operator="ablate")}
+        await wire.send(Steer(run=run, rev=2, strengths={"north": 1.0}, settings=ablated))
+        assert (await wire.until(lambda f: isinstance(f, Applied))).rev == 2
+
+
+async def test_a_reply_is_written_on_as_if_it_had_not_been_interrupted(server: Server) -> None:
+    question = {"role": "user", "content": "Write a short poem about the sea."}
+    async with dial_client(f"ws://{server.address}/ws") as client:
+        whole = await client.start([question], sampling=greedy(40), metrics=[])
+        await whole.wait()
+        half = await client.start([question], sampling=greedy(20), metrics=[])
+        await half.wait()
+        begun = [question, {"role": "assistant", "content": half.text}]
+        rest = await client.start(begun, write_on=True, sampling=greedy(20), metrics=[])
+        await rest.wait()
+        assert rest.prompt.ids == whole.prompt.ids + half.ids, "the reply so far was read as other tokens"
+        assert half.text + rest.text == whole.text
+        with pytest.raises(SteersightError, match="the last message must be the assistant's"):
+            await client.start([question], write_on=True)
 
 
 async def test_text_of_prompt_and_reply_is_whole(server: Server) -> None:

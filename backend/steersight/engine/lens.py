@@ -329,7 +329,9 @@ class Lens:
         """A small table on the device. From pinned memory, so that the step does not wait for the device."""
         import torch
 
-        host = torch.tensor(numbers, dtype=dtype, pin_memory=self.device.type == "cuda")
+        host = torch.as_tensor(numbers, dtype=dtype)
+        if self.device.type == "cuda":
+            host = host.pin_memory()
         return host.to(self.device, non_blocking=True)
 
     def _indices(self, numbers: list[int]) -> torch.Tensor:

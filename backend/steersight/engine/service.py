@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..metrics import Registry
-from ..vectors.store import READER_FIELDS
+from ..vectors.store import READER_FIELDS, VectorError
 from . import libnuma
 from .bank import ENCODER
 from .channel import Failed, RowBlock, RowReceiver, Stage
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from ..vectors.store import SteeringVector
 
 logger = logging.getLogger(__name__)
+
+
+ATTENTION_REFUSED = (
+    "It acts on what attention adds, which this engine cannot change: it decodes in CUDA graphs "
+    "(--engine-mode eager would do), or the model's attention is no part that is simply added."
+)
 
 
 class EngineNotReadyError(RuntimeError):
@@ -153,6 +159,8 @@ class EngineService:
     model: ModelFacts | None = None
     tokenizer: Any = None
     vectors: dict[str, SteeringVector] = field(default_factory=dict)
+    vector_files: dict[str, Path] = field(default_factory=dict)
+    """Where each was read."""
     own_vectors: set[str] = field(default_factory=set)
     """Ids of those in the data folder, which may be deleted; the others are bundled."""
     registry: Registry = field(default_factory=Registry)
@@ -163,6 +171,7 @@ class EngineService:
     """Told to end while it was loading: a thread of ours, and processes it starts, may still be at it."""
     _listeners: list[Callable[[], None]] = field(default_factory=list)
     _sinks: dict[str, Callable[[RowBlock], None]] = field(default_factory=dict)
+    _changing_vectors: asyncio.Lock = field(default_factory=asyncio.Lock)
     _nnsight: Any = None
     _reader: asyncio.Task[None] | None = None
     _receiver: RowReceiver | None = None
@@ -195,7 +204,9 @@ class EngineService:
 
         try:
             self._nnsight = await _in_daemon_thread(lambda: self._build(address, report))
-            await self._send_vectors()
+            for refused in await self._send_vectors(self.vectors):
+                logger.warning("The vector %s is not used. %s", refused, ATTENTION_REFUSED)
+                self.vectors.pop(refused)
         except asyncio.CancelledError:
             self.abandoned = self._nnsight is None
             raise
@@ -236,7 +247,7 @@ class EngineService:
         chosen = VectorStore(options.data_dir).select(options.model, facts.hidden_size, facts.layers)
         for problem in chosen.problems:
             logger.warning("%s", problem)
-        self.vectors, self.own_vectors = chosen.vectors, chosen.own
+        self.vectors, self.vector_files, self.own_vectors = chosen.vectors, chosen.files, chosen.own
         from ..metrics.own import load_own
 
         named = [(vector.id, vector.label) for vector in chosen.vectors.values()]
@@ -284,19 +295,49 @@ class EngineService:
             },
         )
 
-    async def _send_vectors(self) -> None:
+    async def add_vector(self, vector: SteeringVector, file: Path) -> None:
+        """Offer one vector more, from the next step on. `file` is where it is kept.
+
+        Raises: VectorError when this engine cannot use it; nothing has changed then.
+        """
+        async with self._changing_vectors:
+            if await self._send_vectors({**self.vectors, vector.id: vector}):
+                raise VectorError(ATTENTION_REFUSED)
+            self.vectors[vector.id] = vector
+            self.vector_files[vector.id] = file
+            self.own_vectors.add(vector.id)
+            self._offer()
+
+    async def remove_vector(self, name: str) -> None:
+        """Offer it no more. The caller has seen to it that no live run uses it."""
+        async with self._changing_vectors:
+            await self._send_vectors(
+                {other: vector for other, vector in self.vectors.items() if other != name}
+            )
+            for table in (self.vectors, self.vector_files):
+                table.pop(name)
+            self.own_vectors.discard(name)
+            self._offer()
+
+    def _offer(self) -> None:
+        self.registry = self.registry.with_vectors([(v.id, v.label) for v in self.vectors.values()])
+        self._set()
+
+    async def _send_vectors(self, vectors: dict[str, SteeringVector]) -> list[str]:
+        """Replace the worker's vectors by these; returns those that it cannot use and has left out."""
         from safetensors.torch import save
 
         tensors: dict[str, torch.Tensor] = {}
         facts: dict[str, dict[str, Any]] = {}
-        for vector in self.vectors.values():
+        for vector in vectors.values():
             facts[vector.id] = {"label": vector.label, "site": vector.site}
             for index, layer in enumerate(vector.layers):
                 tensors[f"{vector.id}/{layer}"] = vector.directions[index] * vector.lengths[index]
             if vector.reader is not None:
                 tensors[f"{vector.id}/{ENCODER}"] = vector.reader.weight.contiguous()
                 facts[vector.id]["reader"] = {name: getattr(vector.reader, name) for name in READER_FIELDS}
-        await self._call("steersight_vectors", save(tensors), facts)
+        answers: list[list[str]] = await self._call("steersight_vectors", save(tensors), facts)
+        return answers[0]
 
     async def shutdown(self) -> None:
         """Stop the engine process and the row channel."""

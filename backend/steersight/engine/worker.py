@@ -177,12 +177,12 @@ class LensMethods:
         """Change what acts on a run between two steps; see Lens.steer."""
         return self.model_runner.lens.steer(run, rev, tuple(map(Action.from_map, actions)))
 
-    def steersight_vectors(self, payload: bytes, facts: dict[str, dict[str, Any]]) -> int:
+    def steersight_vectors(self, payload: bytes, facts: dict[str, dict[str, Any]]) -> list[str]:
         """Replace the bank of vectors by the tensors of one safetensors file.
 
         Tensors are named `<vector id>/<layer>`, and `<vector id>/encoder` for the reader of a feature, of
         shape [hidden_size] each. `facts` has the ids in the server's order, and of each its label and what
-        `VectorBank.build` takes. Returns how many vectors came.
+        `VectorBank.build` takes. Returns those that this engine cannot use; they are left out.
         """
         from safetensors.torch import load
 
@@ -195,9 +195,14 @@ class LensMethods:
             else:
                 tensors[vector][int(layer)] = tensor
         lens = self.model_runner.lens
+        # A replayed graph does not push at attention, and without a place there is nothing to push at.
+        no_attention = lens.captured is not None or lens.layout.attention is None
+        refused = [name for name, fact in facts.items() if no_attention and fact.get("site") == "attention"]
+        for name in refused:
+            tensors.pop(name)
         lens.take_bank(VectorBank.build(tensors, lens.layout.count, lens.device, facts, readers))
         lens.registry = lens.registry.with_vectors([(name, fact["label"]) for name, fact in facts.items()])
-        return len(tensors)
+        return refused
 
     def steersight_load(self) -> dict[str, int]:
         """What this worker still holds, for the gauges that must return to zero."""

@@ -35,7 +35,7 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -121,6 +121,12 @@ class SteeringVector:
         if self.site == "attention":
             return ["add_absolute"]
         return [*OPERATORS[:4], *(OPERATORS[4:] if self.reader is not None else ())]
+
+    def renamed(self, name: str) -> SteeringVector:
+        """The same under another id."""
+        if name == self.id:
+            return self
+        return replace(self, id=name, directions=self.directions * self.lengths[:, None])
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without the served model; raises VectorError."""
@@ -321,6 +327,8 @@ class Selection:
     """By id, bundled ones first, then by file name."""
     problems: list[str]
     """One sentence per file that is not used, naming it."""
+    files: dict[str, Path] = field(default_factory=dict)
+    """Where each was read."""
     own: set[str] = field(default_factory=set)
     """Ids of those that are not bundled."""
 
@@ -347,6 +355,7 @@ class VectorStore:
         """
         name = model_name(model)
         chosen: dict[str, SteeringVector] = {}
+        files: dict[str, Path] = {}
         own: set[str] = set()
         problems: list[str] = []
         for path in [*self._bundled_files(name), *_files(self.own)]:
@@ -361,9 +370,10 @@ class VectorStore:
                 problems.append(f"Vector file {path.name} is not used. {error}")
             else:
                 chosen[vector.id] = vector
+                files[vector.id] = path
                 if path.parent == self.own:
                     own.add(vector.id)
-        return Selection(chosen, problems, own)
+        return Selection(chosen, problems, files, own)
 
     def _bundled_files(self, name: str) -> Sequence[Path]:
         # A name such as `..` must not lead out of the folder.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 from urllib.parse import urlsplit
 
+from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
 
 from .. import __version__
@@ -26,14 +27,20 @@ from ..protocol.messages import (
     VectorInfo,
     Welcome,
 )
+from ..vectors.store import SteeringVector
 
 MAX_RUNS_PER_CONNECTION = 16
 
 
+def is_foreign(connection: HTTPConnection) -> bool:
+    """Whether a page of another site asks. It must not drive somebody's model."""
+    origin = connection.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != connection.headers.get("host")
+
+
 def refusal(socket: WebSocket) -> CloseCode | None:
-    """Why this socket may not be used, or None. A page of another site must not drive somebody's model."""
-    origin = socket.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != socket.headers.get("host"):
+    """Why this socket may not be used, or None."""
+    if is_foreign(socket):
         return CloseCode.FORBIDDEN_ORIGIN
     if SUBPROTOCOL not in socket.scope.get("subprotocols", []):
         return CloseCode.WRONG_SUBPROTOCOL
@@ -56,17 +63,18 @@ def metric_infos(engine: EngineService) -> list[MetricInfo]:
     ]  # fmt: skip
 
 
+def vector_info(vector: SteeringVector, *, own: bool) -> VectorInfo:
+    """One vector, as the wire describes it."""
+    return VectorInfo(
+        id=vector.id, label=vector.label, description=vector.description, layers=vector.layers,
+        range=list(vector.range), suggested=vector.suggested, kind=vector.kind,
+        operator=cast(Operator, vector.operator), operators=cast("list[Operator]", vector.operators), own=own,
+    )  # fmt: skip
+
+
 def vector_infos(engine: EngineService) -> list[VectorInfo]:
     """All vectors that fit the served model."""
-    return [
-        VectorInfo(
-            id=vector.id, label=vector.label, description=vector.description, layers=vector.layers,
-            range=list(vector.range), suggested=vector.suggested, kind=vector.kind,
-            operator=cast(Operator, vector.operator), operators=cast("list[Operator]", vector.operators),
-            own=vector.id in engine.own_vectors,
-        )
-        for vector in engine.vectors.values()
-    ]  # fmt: skip
+    return [vector_info(vector, own=vector.id in engine.own_vectors) for vector in engine.vectors.values()]
 
 
 def model_info(engine: EngineService) -> ModelInfo | None:

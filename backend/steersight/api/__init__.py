@@ -1,0 +1,1 @@
+"""What the server does over HTTP beside its sockets; one file per thing it is about."""

@@ -1,0 +1,171 @@
+"""Vectors over HTTP: list, look at, bring, fetch, delete; the running engine follows at once.
+
+Errors are `{"error": sentence}`. Requests that change something are refused from pages of other sites. A name
+from a client is never used as a path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from ..engine.service import EngineService
+from ..runs.table import RunTable
+from ..vectors.store import MAX_FILE_BYTES, SUFFIX, SteeringVector, VectorError, save_vector
+from ..ws.handshake import is_foreign, vector_info, vector_infos
+
+MAX_OWN_VECTORS = 256
+_Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Refusal(Exception):  # noqa: N818 - not an error of ours: an answer
+    """Answered as `{"error": sentence}`."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def routes(engine: EngineService, table: RunTable, folder: Path) -> list[Route]:
+    """All routes below /api/vectors; `folder` is where vectors that people bring are kept."""
+    api = VectorApi(engine, table, folder)
+    return [
+        Route("/api/vectors", _answered(api.everything), methods=["GET"]),
+        Route("/api/vectors", _answered(api.bring, changes=True), methods=["POST"]),
+        Route("/api/vectors/{id}", _answered(api.card), methods=["GET"]),
+        Route("/api/vectors/{id}", _answered(api.delete, changes=True), methods=["DELETE"]),
+        Route("/api/vectors/{id}/file", _answered(api.file), methods=["GET"]),
+    ]
+
+
+def _answered(handler: _Handler, *, changes: bool = False) -> _Handler:
+    async def answer(request: Request) -> Response:
+        try:
+            if changes and is_foreign(request):
+                raise Refusal(403, "A page of another site may not change this server's vectors.")
+            return await handler(request)
+        except Refusal as refusal:
+            return JSONResponse({"error": str(refusal)}, status_code=refusal.status)
+
+    return answer
+
+
+class VectorApi:
+    """The handlers, around one engine."""
+
+    def __init__(self, engine: EngineService, table: RunTable, folder: Path) -> None:
+        self._engine = engine
+        self._table = table
+        self._folder = folder
+
+    async def everything(self, _: Request) -> Response:
+        """All vectors of the served model."""
+        return JSONResponse([info.model_dump() for info in vector_infos(self._engine)])
+
+    async def card(self, request: Request) -> Response:
+        """One vector with where it comes from."""
+        vector = self._vector(request)
+        info = vector_info(vector, own=vector.id in self._engine.own_vectors)
+        size = self._engine.vector_files[vector.id].stat().st_size
+        return JSONResponse({"info": info.model_dump(), "provenance": vector.provenance, "file_bytes": size})
+
+    async def file(self, request: Request) -> Response:
+        """The vector as one file, to keep or to share."""
+        vector = self._vector(request)
+        return FileResponse(
+            self._engine.vector_files[vector.id], media_type="application/octet-stream",
+            filename=f"{vector.id}{SUFFIX}",
+        )  # fmt: skip
+
+    async def bring(self, request: Request) -> Response:
+        """Read a file of any known format; unless it is only tried, keep what fits and offer it at once."""
+        from ..vectors.importers import read_import
+
+        model = self._engine.model
+        if self._engine.status.state != "ready" or model is None:
+            raise Refusal(
+                503, "The engine is not ready yet, so it is not known what would fit. Try again then."
+            )
+        name = request.query_params.get("name", "")[:200] or "vector"
+        data = await _body(request)
+        try:
+            report = await asyncio.to_thread(
+                read_import, name, data, model=model.id, hidden_size=model.hidden_size, layers=model.layers,
+                label=request.query_params.get("label", "")[:200],
+            )  # fmt: skip
+        except VectorError as error:
+            raise Refusal(422, str(error)) from None
+        vectors, problems = report.vectors, list(report.problems)
+        if not request.query_params.get("try"):
+            vectors = []
+            for vector in report.vectors:
+                try:
+                    vectors.append(await self._keep(vector))
+                except VectorError as error:
+                    problems.append(f"{vector.label} is not used. {error}")
+        if not vectors:
+            raise Refusal(422, " ".join(problems) or "There is no vector in it.")
+        return JSONResponse(
+            {
+                "format": report.format, "found": report.found, "problems": problems,
+                "vectors": [vector_info(vector, own=True).model_dump() for vector in vectors],
+            }
+        )  # fmt: skip
+
+    async def _keep(self, vector: SteeringVector) -> SteeringVector:
+        """Under a free id: one that is taken may be at work in somebody's run."""
+        if len(self._engine.own_vectors) >= MAX_OWN_VECTORS:
+            raise VectorError(f"This server already keeps {MAX_OWN_VECTORS} vectors. Delete some first.")
+        vector = vector.renamed(self._free(vector.id))
+        path = self._folder / f"{vector.id}{SUFFIX}"
+        await asyncio.to_thread(save_vector, vector, path)
+        try:
+            await self._engine.add_vector(vector, path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return vector
+
+    def _free(self, wanted: str) -> str:
+        names, number = self._engine.vectors, 2
+        # A leading dot would make a hidden file, which nobody reads.
+        wanted = base = wanted.lstrip(".") or "vector"
+        while wanted in names or (self._folder / f"{wanted}{SUFFIX}").exists():
+            wanted = f"{base[:58]}-{number}"
+            number += 1
+        return wanted
+
+    async def delete(self, request: Request) -> Response:
+        """Forget an own vector that no live run uses."""
+        vector = self._vector(request)
+        if vector.id not in self._engine.own_vectors:
+            raise Refusal(409, f"{vector.label} came with Steersight and cannot be deleted.")
+        live = [run for run in self._table.live.values() if not run.done]
+        if any(action.vector == vector.id for run in live for action in run.actions):
+            raise Refusal(
+                409, f"{vector.label} is steering a reply. Set its sliders to 0 or wait for the end."
+            )
+        file = self._engine.vector_files[vector.id]
+        await self._engine.remove_vector(vector.id)
+        file.unlink(missing_ok=True)
+        return Response(status_code=204)
+
+    def _vector(self, request: Request) -> SteeringVector:
+        vector = self._engine.vectors.get(request.path_params["id"])
+        if vector is None:
+            raise Refusal(404, f"There is no vector {request.path_params['id']!r}.")
+        return vector
+
+
+async def _body(request: Request) -> bytes:
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > MAX_FILE_BYTES:
+            raise Refusal(413, f"It is larger than {MAX_FILE_BYTES >> 20} MiB, too large for a vector.")
+    return bytes(data)
