@@ -46,12 +46,25 @@ describe("commands in the message box", () => {
 		expect(say("/steer pirate 1")).toBe("There is no vector pirate. /vectors lists them.");
 	});
 
-	test("a strength that is none changes nothing; one beyond the slider becomes its end", () => {
-		for (const text of ["/steer", "/steer joy", "/steer joy much", "/steer 3"]) {
-			expect(say(text)).toBe("Write /steer NAME STRENGTH, such as /steer joy 0.2.");
-		}
+	test("a strength beyond the slider becomes its end; none is the suggested one", () => {
+		expect(say("/steer")).toBe("Write /steer NAME STRENGTH, such as /steer joy 0.2.");
+		expect(say("/steer 3")).toBe("Write /steer NAME STRENGTH, such as /steer joy 0.2.");
+		expect(say("/steer joy much")).toBe("There is no vector joy much. /vectors lists them.");
 		expect(steering.strengths()).toEqual({});
 		expect(say("/steer joy 8")).toBe("Plain joy is at 0.3, the end of its slider.");
+		expect(say("/steer plain joy")).toBe("Plain joy is at 0.3, the end of its slider.");
+		expect(say("/steer shakespeare")).toBe("Shakespeare is at 0.5.");
+	});
+
+	test("a third word is an operator", () => {
+		expect(say("/steer joy 1 ablate")).toBe("Plain joy is at 1 (Ablate).");
+		expect(steering.steered().settings).toEqual({ joy: { operator: "ablate" } });
+		expect(say("/steer joy 0.2 add")).toBe("Plain joy is at 0.2.");
+		expect(say("/steer joy 1 feature_set")).toBe(
+			"Plain joy cannot do feature_set; it can do add, add_absolute, ablate, clamp.",
+		);
+		expect(say("/steer joy 1 clamp")).toBe("A clamp needs bounds. Set them at the slider of Plain joy.");
+		expect(steering.strengths()).toEqual({ joy: 0.2 });
 	});
 
 	test("other words are no command", () => {

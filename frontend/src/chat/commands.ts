@@ -1,12 +1,21 @@
 // What can be typed into the message box to act on the sliders. A command is answered in the page and is no part
 // of the conversation. Only these words are commands: any other text, also one that begins with a slash, is sent.
 import type { VectorInfo } from "../protocol/types.gen";
-import { boundsOf, settingText, withinBounds } from "../steering/setting";
+import {
+	boundsOf,
+	normal,
+	OPERATOR_WORDS,
+	type Operator,
+	settingProblem,
+	settingText,
+	withinBounds,
+} from "../steering/setting";
 import type { Steering } from "../steering/steering";
 
 export type Command =
 	| { name: "vectors" }
-	| { name: "steer"; vector: string; strength: string }
+	/** No strength is the suggested one, no operator the vector's own. */
+	| { name: "steer"; vector: string; strength: string; operator: Operator | null }
 	| { name: "active" }
 	| { name: "clear" };
 
@@ -17,13 +26,27 @@ export function parseCommand(text: string): Command | null {
 		case "/vectors":
 			return rest.length === 0 ? { name: "vectors" } : null;
 		case "/steer":
-			return { name: "steer", vector: rest.slice(0, -1).join(" "), strength: rest.at(-1) ?? "" };
+			return steerCommand(rest);
 		case "/active":
 			return rest.length === 0 ? { name: "active" } : null;
 		case "/clear":
 			return rest.length === 0 ? { name: "clear" } : null;
 	}
 	return null;
+}
+
+/** NAME, NAME STRENGTH or NAME STRENGTH OPERATOR; a name may have several words. */
+function steerCommand(words: string[]): Command {
+	const last = words.at(-1)?.toLowerCase() ?? "";
+	const operator = words.length > 2 && Object.hasOwn(OPERATOR_WORDS, last) ? (last as Operator) : null;
+	const rest = operator === null ? words : words.slice(0, -1);
+	const numbered = rest.length > 0 && rest.at(-1) !== "" && Number.isFinite(Number(rest.at(-1)));
+	return {
+		name: "steer",
+		vector: (numbered ? rest.slice(0, -1) : rest).join(" "),
+		strength: numbered ? rest.at(-1)! : "",
+		operator,
+	};
 }
 
 /** Do it, and say in a few lines what is so now. */
@@ -50,19 +73,27 @@ function steer(
 	vectors: readonly VectorInfo[],
 	steering: Steering,
 ): string {
-	const strength = Number(command.strength);
-	if (command.vector === "" || command.strength === "" || !Number.isFinite(strength)) {
-		return "Write /steer NAME STRENGTH, such as /steer joy 0.2.";
-	}
+	if (command.vector === "") return "Write /steer NAME STRENGTH, such as /steer joy 0.2.";
 	const found = named(vectors, command.vector);
 	if (found.length === 0) return `There is no vector ${command.vector}. /vectors lists them.`;
 	if (found.length > 1) return `Which one: ${found.map(({ id }) => id).join(", ")}?`;
 	const [vector] = found as [VectorInfo];
-	const bounds = boundsOf(vector, steering.setting(vector.id));
+	const { operator } = command;
+	if (operator !== null && !vector.operators.includes(operator)) {
+		return `${vector.label} cannot do ${operator}; it can do ${vector.operators.join(", ")}.`;
+	}
+	const before = steering.setting(vector.id);
+	const setting = operator === null ? before : normal(vector, { ...before, operator });
+	if (operator === "clamp" && settingProblem(vector, setting, Number.POSITIVE_INFINITY) !== null) {
+		return `A clamp needs bounds. Set them at the slider of ${vector.label}.`;
+	}
+	const bounds = boundsOf(vector, setting);
+	const strength = command.strength === "" ? (bounds.suggested ?? 1) : Number(command.strength);
 	const value = withinBounds(bounds, strength);
-	steering.set(vector.id, value);
-	const end = value === strength || (strength >= bounds.lo && strength <= bounds.hi);
-	return `${vector.label} is at ${value}${end ? "" : ", the end of its slider"}.`;
+	steering.act(vector.id, setting, value);
+	const beyond = strength < bounds.lo || strength > bounds.hi;
+	const how = settingText(setting);
+	return `${vector.label} is at ${value}${beyond ? ", the end of its slider" : ""}${how === "" ? "" : ` (${how})`}.`;
 }
 
 /** A vector by its id or label; else all whose id or label begins so. */

@@ -16,9 +16,9 @@ export function BuildPlots({ result }: { result: BuildResult }) {
 				<Separation result={result} />
 				<Effect result={result} />
 			</div>
-			<div className="samples-scroller">
+			{/* biome-ignore lint/a11y/noNoninteractiveTabindex: a scrolled region must be reachable by keyboard */}
+			<section className="samples-scroller" tabIndex={0} aria-label="A reply at each strength">
 				<table className="samples" data-testid="build-samples">
-					<caption className="sr-only">A reply at each strength</caption>
 					<thead>
 						<tr>
 							<th scope="col">strength</th>
@@ -38,7 +38,7 @@ export function BuildPlots({ result }: { result: BuildResult }) {
 						))}
 					</tbody>
 				</table>
-			</div>
+			</section>
 		</>
 	);
 }
@@ -123,9 +123,11 @@ function Effect({ result }: { result: BuildResult }) {
 				<text className="plot-text" x={LEFT} y={HEIGHT - 6}>
 					{signed(Math.min(...strengths))}
 				</text>
-				<text className="plot-text" x={x(suggested)} y={HEIGHT - 6} textAnchor="middle">
-					{signed(suggested)}
-				</text>
+				{x(suggested) > LEFT + 40 && x(suggested) < RIGHT - 40 && (
+					<text className="plot-text" x={x(suggested)} y={HEIGHT - 6} textAnchor="middle">
+						{signed(suggested)}
+					</text>
+				)}
 				<text className="plot-text" x={RIGHT} y={HEIGHT - 6} textAnchor="end">
 					{signed(Math.max(...strengths))}
 				</text>

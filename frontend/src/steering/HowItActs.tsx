@@ -1,6 +1,6 @@
 // How one vector acts, beneath its slider: operator, scope, layers, bounds. What is typed is kept as it was typed
 // and comes into force only when it can be used.
-import { type ReactNode, useId, useState } from "react";
+import { type ReactNode, useEffect, useId, useRef, useState } from "react";
 import type { VectorInfo } from "../protocol/types.gen";
 import {
 	normal,
@@ -34,11 +34,18 @@ interface HowItActsProps {
 
 export function HowItActs({ vector, setting, modelLayers, onChange }: HowItActsProps) {
 	const [draft, setDraft] = useState(() => draftOf(vector, setting));
-	const [known, setKnown] = useState(setting);
-	// Set from elsewhere meanwhile: by a link, say.
-	if (JSON.stringify(known) !== JSON.stringify(setting)) {
-		setKnown(setting);
-		setDraft(draftOf(vector, setting));
+	const [seen, setSeen] = useState(setting);
+	/** What was last handed over from here: it comes back a frame later. */
+	const mine = useRef(setting);
+	const root = useRef<HTMLFieldSetElement>(null);
+	// It opens below its slider, which may be at the end of the panel.
+	useEffect(() => {
+		root.current?.scrollIntoView({ block: "nearest" });
+	}, []);
+	if (seen !== setting) {
+		setSeen(setting);
+		// Set from elsewhere meanwhile: by a link, say.
+		if (JSON.stringify(setting) !== JSON.stringify(mine.current)) setDraft(draftOf(vector, setting));
 	}
 	const typed = settingOf(vector, draft);
 	const problem = settingProblem(vector, typed, modelLayers);
@@ -48,7 +55,7 @@ export function HowItActs({ vector, setting, modelLayers, onChange }: HowItActsP
 		const typed = settingOf(vector, next);
 		if (settingProblem(vector, typed, modelLayers) !== null) return;
 		const usable = normal(vector, typed);
-		setKnown(usable);
+		mine.current = usable;
 		onChange(usable);
 	};
 	const words = OPERATOR_WORDS[draft.operator];
@@ -56,7 +63,7 @@ export function HowItActs({ vector, setting, modelLayers, onChange }: HowItActsP
 	const numbers = { type: "number", step: "any", inputMode: "decimal" } as const;
 	const counts = { type: "number", step: 1, inputMode: "numeric" } as const;
 	return (
-		<fieldset className="how" data-testid={name("how")}>
+		<fieldset className="how" ref={root} data-testid={name("how")}>
 			<legend className="sr-only">How {vector.label} acts</legend>
 			<div className="how-grid">
 				<Field label="Operator">
@@ -193,7 +200,7 @@ export function HowItActs({ vector, setting, modelLayers, onChange }: HowItActsP
 						data-testid={name("own-way")}
 						onClick={() => {
 							setDraft(draftOf(vector, OWN_WAY));
-							setKnown(OWN_WAY);
+							mine.current = OWN_WAY;
 							onChange(OWN_WAY);
 						}}
 					>

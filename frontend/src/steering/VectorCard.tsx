@@ -70,17 +70,20 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 				)}
 			</dl>
 			{details !== null && Object.keys(details.provenance).length > 0 && (
-				<section aria-label="How it was made" data-testid="provenance">
+				<div>
 					<h3>How it was made</h3>
-					<dl className="card-facts provenance">
-						{facts(details.provenance).map(([name, text]) => (
-							<div key={name} className="fact">
-								<dt>{name}</dt>
-								<dd>{text}</dd>
-							</div>
-						))}
-					</dl>
-				</section>
+					{/* biome-ignore lint/a11y/noNoninteractiveTabindex: a scrolled region must be reachable by keyboard */}
+					<section className="provenance" tabIndex={0} aria-label="How it was made" data-testid="provenance">
+						<dl className="card-facts">
+							{facts(details.provenance).map(([name, text]) => (
+								<div key={name} className="fact">
+									<dt>{name}</dt>
+									<dd>{text}</dd>
+								</div>
+							))}
+						</dl>
+					</section>
+				</div>
 			)}
 			<div className="dialog-foot">
 				<a

@@ -63,7 +63,8 @@ beforeEach(async () => {
 			return { send: (frame) => sent.push(frame) > 0, close: () => {} };
 		},
 		null,
-		new FrameBatch((callback) => callback()),
+		// As on a page, state is told of after the event that changed it.
+		new FrameBatch((callback) => void Promise.resolve().then(callback)),
 		{
 			now: () => timers.length * 1000,
 			random: () => 0,
@@ -168,6 +169,15 @@ describe("how a vector acts", () => {
 		expect(find<HTMLInputElement>("slider-joy")!.value).toBe("0.3");
 		await say(startedFrame(["p"]));
 		expect(steers().at(-1)).toMatchObject({ strengths: { joy: 0.3 }, settings: {} });
+	});
+
+	test("chosen elsewhere shows in the open choice, and what is typed here stays as it was typed", async () => {
+		await click("how-toggle-joy");
+		await fill("layers-joy", "range");
+		expect(find<HTMLSelectElement>("layers-joy")!.value).toBe("range");
+		await fill("prompt-input", "/steer joy 1 ablate");
+		await click("send");
+		expect(find<HTMLSelectElement>("operator-joy")!.value).toBe("ablate");
 	});
 
 	test("what cannot be used says why and is not taken", async () => {
@@ -431,7 +441,7 @@ describe("a vector's card", () => {
 			file_bytes: 3000,
 		};
 		await click("card-toggle-joy");
-		expect(text("provenance")).toBe("How it was mademethoddifference in meanstopicsrain\ntea");
+		expect(text("provenance")).toBe("methoddifference in meanstopicsrain\ntea");
 		expect(text("vector-card")).toContain("3 KiB");
 		expect(find<HTMLAnchorElement>("vector-download")!.getAttribute("href")).toBe("/api/vectors/joy/file");
 		expect(find("vector-delete")).toBeNull();
