@@ -95,6 +95,11 @@ async def test_what_is_refused(server: Server) -> None:
             assert sentence in answer.json()["error"].lower()
         assert (await api.get("/api/vectors/nobody")).status_code == 404
         assert (await api.post("/api/vectors?name=x", content=b"0" * (65 << 20))).status_code == 413
+        lone = save({"direction": torch.ones(HIDDEN)})
+        answer = await api.post("/api/vectors?name=x.safetensors&layer=four", content=lone)
+        assert "'four' is not the number of a layer" in answer.json()["error"]
+        answer = await api.post("/api/vectors?name=x.safetensors&layer=4&try=1", content=lone)
+        assert answer.json()["vectors"][0]["layers"] == [4]
         names = [path.name for path in server.engine.options.data_dir.rglob("x*")]
         assert names == []
     async with http(server, Origin="http://elsewhere.example") as foreign:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -18,6 +19,9 @@ from ..engine.service import EngineService
 from ..runs.table import RunTable
 from ..vectors.store import MAX_FILE_BYTES, SUFFIX, SteeringVector, VectorError, save_vector
 from ..ws.handshake import is_foreign, vector_info, vector_infos
+
+if TYPE_CHECKING:
+    from ..vectors.importers import Choice
 
 MAX_OWN_VECTORS = 256
 _Handler = Callable[[Request], Awaitable[Response]]
@@ -96,7 +100,7 @@ class VectorApi:
         try:
             report = await asyncio.to_thread(
                 read_import, name, data, model=model.id, hidden_size=model.hidden_size, layers=model.layers,
-                label=request.query_params.get("label", "")[:200],
+                label=request.query_params.get("label", "")[:200], choose=_choice(request),
             )  # fmt: skip
         except VectorError as error:
             raise Refusal(422, str(error)) from None
@@ -160,6 +164,16 @@ class VectorApi:
         if vector is None:
             raise Refusal(404, f"There is no vector {request.path_params['id']!r}.")
         return vector
+
+
+def _choice(request: Request) -> Choice:
+    """What a file may leave open: the layer of a lone direction."""
+    from ..vectors.importers import Choice
+
+    layer = request.query_params.get("layer", "")
+    if layer and not (layer.isascii() and layer.isdigit() and len(layer) < 6):
+        raise Refusal(422, f"{layer[:20]!r} is not the number of a layer.")
+    return Choice(layer=int(layer) if layer else None)
 
 
 async def _body(request: Request) -> bytes:

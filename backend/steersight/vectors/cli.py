@@ -23,7 +23,7 @@ Subparsers = Any  # argparse's own type is private
 def add_arguments(subparsers: Subparsers) -> None:
     """Add `vectors` and what belongs to it to the command line."""
     parser = subparsers.add_parser("vectors", help="Import, show, list and export steering vectors.")
-    commands = parser.add_subparsers(dest="vectors_command", required=True)
+    commands = parser.add_subparsers(dest="vectors_command", metavar="COMMAND", required=True)
 
     bring = commands.add_parser(
         "import",

@@ -172,7 +172,10 @@ class SteeringVector:
             raise VectorError(
                 f"The operator {self.operator!r} is none that it can do: {', '.join(self.operators)}."
             )
-        object.__setattr__(self, "lengths", self.directions.double().norm(dim=-1).float())
+        lengths = self.directions.double().norm(dim=-1).float()
+        if not bool(lengths.isfinite().all()):
+            raise VectorError("A direction is so long that its length is no number in fp32.")
+        object.__setattr__(self, "lengths", lengths)
         object.__setattr__(self, "directions", unit_rows(self.directions))
 
 
