@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from .api import vectors
+from .api.building import BuildApi
 from .config import Settings
 from .engine.service import EngineOptions, EngineService
 from .runs.table import RunTable
@@ -69,6 +70,8 @@ def create_app(settings: Settings) -> Starlette:
         )
     )  # fmt: skip
     table = RunTable(engine, settings.max_runs)
+    vector_api = vectors.VectorApi(engine, table, settings.data_dir / "vectors")
+    building = BuildApi(vector_api)
     epoch = secrets.token_hex(8)
     registry = CollectorRegistry()
     runs_live = Gauge("steersight_runs_live", "Runs between started and finished", registry=registry)
@@ -115,6 +118,7 @@ def create_app(settings: Settings) -> Starlette:
         try:
             yield
         finally:
+            await building.close()
             await table.end_all()
             loading.cancel()
             await asyncio.wait([loading])
@@ -130,7 +134,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/api/model", model),
-            *vectors.routes(engine, table, settings.data_dir / "vectors"),
+            *vectors.routes(vector_api, building),
             page,
         ],
         middleware=[Middleware(SecurityHeaders)],

@@ -7,7 +7,6 @@ from a client is never used as a path.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,71 +17,54 @@ from starlette.routing import Route
 from ..engine.service import EngineService
 from ..runs.table import RunTable
 from ..vectors.store import MAX_FILE_BYTES, SUFFIX, SteeringVector, VectorError, save_vector
-from ..ws.handshake import is_foreign, vector_info, vector_infos
+from ..ws.handshake import vector_info, vector_infos
+from .answers import Refusal, answered, body
 
 if TYPE_CHECKING:
     from ..vectors.importers import Choice
+    from .building import BuildApi
 
 MAX_OWN_VECTORS = 256
-_Handler = Callable[[Request], Awaitable[Response]]
 
 
-class Refusal(Exception):  # noqa: N818 - not an error of ours: an answer
-    """Answered as `{"error": sentence}`."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
-def routes(engine: EngineService, table: RunTable, folder: Path) -> list[Route]:
-    """All routes below /api/vectors; `folder` is where vectors that people bring are kept."""
-    api = VectorApi(engine, table, folder)
+def routes(api: VectorApi, building: BuildApi) -> list[Route]:
+    """All routes below /api/vectors."""
     return [
-        Route("/api/vectors", _answered(api.everything), methods=["GET"]),
-        Route("/api/vectors", _answered(api.bring, changes=True), methods=["POST"]),
-        Route("/api/vectors/{id}", _answered(api.card), methods=["GET"]),
-        Route("/api/vectors/{id}", _answered(api.delete, changes=True), methods=["DELETE"]),
-        Route("/api/vectors/{id}/file", _answered(api.file), methods=["GET"]),
+        Route("/api/vectors", answered(api.everything), methods=["GET"]),
+        Route("/api/vectors", answered(api.bring, changes=True), methods=["POST"]),
+        Route("/api/vectors/build", answered(building.start, changes=True), methods=["POST"]),
+        Route("/api/vectors/build/{job}", answered(building.look), methods=["GET"]),
+        Route("/api/vectors/build/{job}", answered(building.cancel, changes=True), methods=["DELETE"]),
+        Route("/api/vectors/{id}", answered(api.card), methods=["GET"]),
+        Route("/api/vectors/{id}", answered(api.delete, changes=True), methods=["DELETE"]),
+        Route("/api/vectors/{id}/file", answered(api.file), methods=["GET"]),
     ]
 
 
-def _answered(handler: _Handler, *, changes: bool = False) -> _Handler:
-    async def answer(request: Request) -> Response:
-        try:
-            if changes and is_foreign(request):
-                raise Refusal(403, "A page of another site may not change this server's vectors.")
-            return await handler(request)
-        except Refusal as refusal:
-            return JSONResponse({"error": str(refusal)}, status_code=refusal.status)
-
-    return answer
-
-
 class VectorApi:
-    """The handlers, around one engine."""
+    """The handlers, around one engine; `folder` is where vectors that people bring or make are kept."""
 
     def __init__(self, engine: EngineService, table: RunTable, folder: Path) -> None:
-        self._engine = engine
+        self.engine = engine
         self._table = table
         self._folder = folder
 
     async def everything(self, _: Request) -> Response:
         """All vectors of the served model."""
-        return JSONResponse([info.model_dump() for info in vector_infos(self._engine)])
+        return JSONResponse([info.model_dump() for info in vector_infos(self.engine)])
 
     async def card(self, request: Request) -> Response:
         """One vector with where it comes from."""
         vector = self._vector(request)
-        info = vector_info(vector, own=vector.id in self._engine.own_vectors)
-        size = self._engine.vector_files[vector.id].stat().st_size
+        info = vector_info(vector, own=vector.id in self.engine.own_vectors)
+        size = self.engine.vector_files[vector.id].stat().st_size
         return JSONResponse({"info": info.model_dump(), "provenance": vector.provenance, "file_bytes": size})
 
     async def file(self, request: Request) -> Response:
         """The vector as one file, to keep or to share."""
         vector = self._vector(request)
         return FileResponse(
-            self._engine.vector_files[vector.id], media_type="application/octet-stream",
+            self.engine.vector_files[vector.id], media_type="application/octet-stream",
             filename=f"{vector.id}{SUFFIX}",
         )  # fmt: skip
 
@@ -90,13 +72,13 @@ class VectorApi:
         """Read a file of any known format; unless it is only tried, keep what fits and offer it at once."""
         from ..vectors.importers import read_import
 
-        model = self._engine.model
-        if self._engine.status.state != "ready" or model is None:
+        model = self.engine.model
+        if self.engine.status.state != "ready" or model is None:
             raise Refusal(
                 503, "The engine is not ready yet, so it is not known what would fit. Try again then."
             )
         name = request.query_params.get("name", "")[:200] or "vector"
-        data = await _body(request)
+        data = await body(request, MAX_FILE_BYTES)
         try:
             report = await asyncio.to_thread(
                 read_import, name, data, model=model.id, hidden_size=model.hidden_size, layers=model.layers,
@@ -109,7 +91,7 @@ class VectorApi:
             vectors = []
             for vector in report.vectors:
                 try:
-                    vectors.append(await self._keep(vector))
+                    vectors.append(await self.keep(vector))
                 except VectorError as error:
                     problems.append(f"{vector.label} is not used. {error}")
         if not vectors:
@@ -121,22 +103,22 @@ class VectorApi:
             }
         )  # fmt: skip
 
-    async def _keep(self, vector: SteeringVector) -> SteeringVector:
+    async def keep(self, vector: SteeringVector) -> SteeringVector:
         """Under a free id: one that is taken may be at work in somebody's run."""
-        if len(self._engine.own_vectors) >= MAX_OWN_VECTORS:
+        if len(self.engine.own_vectors) >= MAX_OWN_VECTORS:
             raise VectorError(f"This server already keeps {MAX_OWN_VECTORS} vectors. Delete some first.")
         vector = vector.renamed(self._free(vector.id))
         path = self._folder / f"{vector.id}{SUFFIX}"
         await asyncio.to_thread(save_vector, vector, path)
         try:
-            await self._engine.add_vector(vector, path)
+            await self.engine.add_vector(vector, path)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         return vector
 
     def _free(self, wanted: str) -> str:
-        names, number = self._engine.vectors, 2
+        names, number = self.engine.vectors, 2
         # A leading dot would make a hidden file, which nobody reads.
         wanted = base = wanted.lstrip(".") or "vector"
         while wanted in names or (self._folder / f"{wanted}{SUFFIX}").exists():
@@ -147,20 +129,20 @@ class VectorApi:
     async def delete(self, request: Request) -> Response:
         """Forget an own vector that no live run uses."""
         vector = self._vector(request)
-        if vector.id not in self._engine.own_vectors:
+        if vector.id not in self.engine.own_vectors:
             raise Refusal(409, f"{vector.label} came with Steersight and cannot be deleted.")
         live = [run for run in self._table.live.values() if not run.done]
         if any(action.vector == vector.id for run in live for action in run.actions):
             raise Refusal(
                 409, f"{vector.label} is steering a reply. Set its sliders to 0 or wait for the end."
             )
-        file = self._engine.vector_files[vector.id]
-        await self._engine.remove_vector(vector.id)
+        file = self.engine.vector_files[vector.id]
+        await self.engine.remove_vector(vector.id)
         file.unlink(missing_ok=True)
         return Response(status_code=204)
 
     def _vector(self, request: Request) -> SteeringVector:
-        vector = self._engine.vectors.get(request.path_params["id"])
+        vector = self.engine.vectors.get(request.path_params["id"])
         if vector is None:
             raise Refusal(404, f"There is no vector {request.path_params['id']!r}.")
         return vector
@@ -174,12 +156,3 @@ def _choice(request: Request) -> Choice:
     if layer and not (layer.isascii() and layer.isdigit() and len(layer) < 6):
         raise Refusal(422, f"{layer[:20]!r} is not the number of a layer.")
     return Choice(layer=int(layer) if layer else None)
-
-
-async def _body(request: Request) -> bytes:
-    data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > MAX_FILE_BYTES:
-            raise Refusal(413, f"It is larger than {MAX_FILE_BYTES >> 20} MiB, too large for a vector.")
-    return bytes(data)

@@ -26,6 +26,7 @@ from ..metrics import logit_lens as lens_math
 from ..vectors.action import Action
 from ..vectors.operators import FIELDS, LayerVectors, add_absolute, compose
 from .bank import VectorBank
+from .capture import Captures
 from .captured import NUMBERS, Captured
 from .channel import RowSender, StepRows, TopTokens
 from .layout import Layout, part
@@ -49,13 +50,15 @@ class Wants:
     """Entropy of the final distribution, per token."""
     lens_stride: int = 0
     """Logit lens at every so many layers, counted down from the last; 0 is off."""
+    capture: bool = False
+    """Sums of the stream over its tokens."""
     lens_top: int = 0
     """How many likeliest tokens the logit lens names per layer."""
 
     @property
     def nothing(self) -> bool:
         """Whether this run is to be steered only."""
-        return not (self.metrics or self.entropy or self.lens_stride)
+        return not (self.metrics or self.entropy or self.lens_stride or self.capture)
 
 
 @dataclass
@@ -145,6 +148,8 @@ class Plan:
     """What is added to attention's part, by layer."""
     metrics: list[str] = field(default_factory=list)
     """What any run of the step wants, in the order of the registry."""
+    captured: set[str] = field(default_factory=set)
+    """Runs whose streams are summed."""
     heads: list[Head] = field(default_factory=list)
     lens_layers: list[int] = field(default_factory=list)
     """Layers whose streams go through the unembedding; the last is among them."""
@@ -209,6 +214,7 @@ class Lens:
         self.captured = captured
         """What runs inside CUDA graphs; None where the engine runs eagerly."""
         self.runs: dict[str, RunState] = {}  # by vLLM's request id
+        self.captures = Captures(layout.count, hidden_size, device)
         self.failed: dict[str, str] = {}
         """Metrics that have raised, and what; they are not computed again."""
         self._by_run: dict[str, RunState] = {}
@@ -244,6 +250,7 @@ class Lens:
                 entropy=options["entropy"],
                 lens_stride=options["lens_stride"],
                 lens_top=options["lens_top"],
+                capture=options.get("capture", False),
             ),
             starts=[0],
             revisions=[Revision(0, tuple(map(Action.from_map, options["actions"])))],
@@ -308,6 +315,8 @@ class Lens:
                         plan.blocks.append(block)
                         plan.keep.extend(range(offset + first - start, offset + count))
                         metrics.update(state.wants.metrics)
+                        if state.wants.capture:
+                            plan.captured.add(state.run)
                         if state.wants.entropy or state.wants.lens_stride:
                             plan.heads.append(
                                 Head(state.run, start + count - 1, request, len(plan.keep) - 1, state.wants)
@@ -509,6 +518,8 @@ class Lens:
             direction=self.bank.direction,
         )
         self._compute(plan, view, step.values[:, :, first : first + held])
+        if plan.captured:
+            self.captures.take(view, plan.captured)
         if step.head_rows is not None:
             step.picked.extend(
                 step.slots[layer - first + 1].index_select(0, step.head_rows)
@@ -546,7 +557,7 @@ class Lens:
             if name in NUMBERS:
                 values[:, column] = numbers[:, :, NUMBERS.index(name)].T
         streams = kept(captured.streams)
-        if set(plan.metrics) - set(NUMBERS):
+        if plan.captured or set(plan.metrics) - set(NUMBERS):
             unsteered = kept(captured.unsteered)
             view = View(
                 first=0,
@@ -561,6 +572,8 @@ class Lens:
                 direction=self.bank.direction,
             )
             self._compute(plan, view, values, NUMBERS)
+            if plan.captured:
+                self.captures.take(view, plan.captured)
         head_rows = self._head_rows(plan)
         return _Step(
             keep=keep, streams=streams, slots=(), attention=None, parts=None, values=values,

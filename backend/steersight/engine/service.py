@@ -12,6 +12,7 @@ import contextlib
 import gc
 import logging
 import os
+import secrets
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -108,6 +109,22 @@ class GenerateRequest:
     lens_stride: int = 0
     """0 is off."""
     lens_top: int = 0
+    capture: bool = False
+    """Whether the worker sums the stream over its rows; see `EngineService.capture`."""
+    first_row: int | None = None
+    """First position with a row, instead of what `prompt_rows` says."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """One example's stream."""
+
+    reply: list[int]
+    mean: torch.Tensor
+    """[layers, hidden_size] fp32, mean over the tokens"""
+    tokens: int
+    surprisal: float | None
+    """nats per token that counted, where asked for"""
 
 
 @dataclass(frozen=True)
@@ -122,6 +139,8 @@ class TokenStep:
     """vLLM's finish reason on the last one: `stop` or `length`."""
     stop: str | None
     """The stop string that ended the reply."""
+    prompt_logprobs: list[float | None] | None = None
+    """Of each token of the prompt; None where not asked for, or already given."""
 
 
 async def _in_daemon_thread(work: Callable[[], Any]) -> Any:
@@ -171,6 +190,7 @@ class EngineService:
     """Told to end while it was loading: a thread of ours, and processes it starts, may still be at it."""
     _listeners: list[Callable[[], None]] = field(default_factory=list)
     _sinks: dict[str, Callable[[RowBlock], None]] = field(default_factory=dict)
+    _lent: dict[str, SteeringVector] = field(default_factory=dict)
     _changing_vectors: asyncio.Lock = field(default_factory=asyncio.Lock)
     _nnsight: Any = None
     _reader: asyncio.Task[None] | None = None
@@ -329,7 +349,7 @@ class EngineService:
 
         tensors: dict[str, torch.Tensor] = {}
         facts: dict[str, dict[str, Any]] = {}
-        for vector in vectors.values():
+        for vector in (*vectors.values(), *self._lent.values()):
             facts[vector.id] = {"label": vector.label, "site": vector.site}
             for index, layer in enumerate(vector.layers):
                 tensors[f"{vector.id}/{layer}"] = vector.directions[index] * vector.lengths[index]
@@ -375,11 +395,16 @@ class EngineService:
         options = {
             "run": request.run,
             "actions": [action.to_map() for action in request.actions],
-            "first_row": 0 if request.prompt_rows else len(request.prompt_ids),
+            "first_row": request.first_row
+            if request.first_row is not None
+            else 0
+            if request.prompt_rows
+            else len(request.prompt_ids),
             "metrics": request.metrics,
             "entropy": request.entropy,
             "lens_stride": request.lens_stride,
             "lens_top": request.lens_top,
+            "capture": request.capture,
         }
         with self._nnsight.trace(
             list(request.prompt_ids),
@@ -403,6 +428,66 @@ class EngineService:
     async def steer(self, run: str, rev: int, actions: list[Action]) -> None:
         """Put new actions in force on all ranks between two steps; rows will say from where."""
         await self._call("steersight_steer", run, rev, [action.to_map() for action in actions])
+
+    async def capture(
+        self,
+        prompt_ids: list[int],
+        *,
+        reply_tokens: int = 1,
+        first: int | None = None,
+        actions: list[Action] | None = None,
+        surprisal: bool = False,
+    ) -> Captured:
+        """Let the model reply greedily and average the stream after every layer over some of the tokens.
+
+        Args:
+            prompt_ids: the prompt.
+            reply_tokens: the most it may write. The last token it writes is never read and does not count.
+            first: position of the first token that counts; None is the first of the reply.
+            actions: what steers it.
+            surprisal: tell how surprising the prompt's tokens from `first` on are.
+
+        Raises: EngineNotReadyError; ValueError where no token counted, because the reply was empty.
+        """
+        from safetensors.torch import load
+
+        run = f"capture-{secrets.token_hex(8)}"
+        start = len(prompt_ids) if first is None else first
+        sampling: dict[str, Any] = {"max_tokens": reply_tokens, "temperature": 0.0}
+        if surprisal:
+            sampling["prompt_logprobs"] = 0
+        request = GenerateRequest(
+            run=run, prompt_ids=prompt_ids, sampling=sampling, actions=actions or [],
+            prompt_rows=False, metrics=[], capture=True, first_row=start,
+        )  # fmt: skip
+        reply: list[int] = []
+        logprobs: list[float] = []
+        try:
+            async for step in self.generate(request, lambda _block: None):
+                reply += step.ids
+                if step.prompt_logprobs is not None:
+                    logprobs = [value for value in step.prompt_logprobs[start:] if value is not None]
+        finally:
+            data, counts = (await self._call("steersight_captured", [run]))[0]
+        if not counts.get(run):
+            raise ValueError("The model had nothing to say.")
+        return Captured(
+            reply, load(data)[run] / counts[run], counts[run],
+            -sum(logprobs) / len(logprobs) if logprobs else None,
+        )  # fmt: skip
+
+    @contextlib.asynccontextmanager
+    async def lent(self, vector: SteeringVector) -> AsyncIterator[None]:
+        """Let the engine steer with a vector that nobody is offered, for as long as the context lasts."""
+        async with self._changing_vectors:
+            self._lent[vector.id] = vector
+            await self._send_vectors(self.vectors)
+        try:
+            yield
+        finally:
+            async with self._changing_vectors:
+                self._lent.pop(vector.id)
+                await self._send_vectors(self.vectors)
 
     async def held(self) -> dict[str, int]:
         """How many requests vLLM, NNsight and the lens still hold, and how many steps' rows were dropped."""
@@ -445,4 +530,14 @@ def _token_step(output: Any) -> TokenStep:
         ranks=[None if entry is None or entry.rank is None else int(entry.rank) for entry in drawn],
         finished=completion.finish_reason,
         stop=completion.stop_reason if isinstance(completion.stop_reason, str) else None,
+        prompt_logprobs=_prompt_logprobs(output),
     )
+
+
+def _prompt_logprobs(output: Any) -> list[float | None] | None:
+    if not output.prompt_logprobs:
+        return None
+    return [
+        float(table[token].logprob) if table and token in table else None
+        for token, table in zip(output.prompt_token_ids, output.prompt_logprobs, strict=False)
+    ]

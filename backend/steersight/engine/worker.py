@@ -204,13 +204,23 @@ class LensMethods:
         lens.registry = lens.registry.with_vectors([(name, fact["label"]) for name, fact in facts.items()])
         return refused
 
+    def steersight_captured(self, runs: list[str]) -> tuple[bytes, dict[str, int]]:
+        """Sums of captured runs, forgotten here: safetensors by run, and how many tokens each has."""
+        from safetensors.torch import save
+
+        captures = self.model_runner.lens.captures
+        sums = {run: found for run in runs if (found := captures.fetch(run)) is not None}
+        return save({run: found.total.cpu() for run, found in sums.items()}), {
+            run: found.tokens for run, found in sums.items()
+        }
+
     def steersight_load(self) -> dict[str, int]:
         """What this worker still holds, for the gauges that must return to zero."""
         runner = self.model_runner
         return {
             "vllm": len(runner.requests),
             "nnsight": runner.nnsight_request_count(),
-            "lens": len(runner.lens.runs),
+            "lens": len(runner.lens.runs) + len(runner.lens.captures),
             "dropped": runner.lens.sender.dropped if runner.lens.sender else 0,
         }
 

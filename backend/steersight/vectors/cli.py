@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import REPOSITORY
+from . import build_cli
 from .importers import Choice, ImportReport, read_import
 from .importers.features import MAX_CONFIG_BYTES
 from .importers.report import span
@@ -49,6 +50,8 @@ def add_arguments(subparsers: Subparsers) -> None:
     bring.add_argument("--try", dest="only_try", action="store_true", help="Say what is found; save nothing.")
     _add_places(bring)
     bring.set_defaults(run=_import)
+
+    build_cli.add_arguments(commands)
 
     show = commands.add_parser("show", help="Say what a vector file holds.")
     show.add_argument("file", type=Path, help="A Steersight vector file.")
