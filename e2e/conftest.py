@@ -65,6 +65,15 @@ def own_server(server: Server) -> OwnServer:
     return server
 
 
+@pytest.fixture
+def nothing_stays(server: Server) -> Iterator[None]:
+    """Vectors that a story makes or brings go with it, however it ends."""
+    before = server.own_vectors()
+    yield
+    for vector in server.own_vectors() - before:
+        server.delete_vector(vector)
+
+
 # ------------------------------------------------------------------ the browser
 
 

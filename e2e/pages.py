@@ -72,6 +72,18 @@ class SteersightPage:
         self.unwatched = at("heatmap-unwatched")
         self.watch_next_button = at("watch-next")
         self.reset_all = at("reset-all")
+        self.share = at("share")
+        self.linked = at("notice-banner")
+        self.breaking = at("breaking")
+        self.asides = at("aside")
+        self.new_slider_button = at("new-slider")
+        self.new_slider_dialog = at("new-slider-dialog")
+        self.build_stage = at("build-stage")
+        self.build_line = at("build-line")
+        self.build_result = at("build-result")
+        self.import_button = at("import")
+        self.import_dialog = at("import-dialog")
+        self.card = at("vector-card")
 
     # -------------------------------------------------------------- arriving
 
@@ -156,6 +168,10 @@ class SteersightPage:
     def reply_text(self) -> str:
         """The last reply."""
         return "".join(self.reply_tokens())
+
+    def token_count(self) -> int:
+        """Tokens of the last reply so far."""
+        return self.reply.locator(".token").count()
 
     def token(self, index: int) -> Locator:
         """One token of the last reply."""
@@ -292,6 +308,115 @@ class SteersightPage:
         found = re.search(r"in force at token (\d+)", status.inner_text())
         assert found is not None
         return int(found[1])
+
+    def act(self, vector: str, **how: float | str) -> None:
+        """Say how a vector acts: operator, scope, first, layers ("own", "one", "range"), from, to, lo, hi.
+
+        Given in the order in which a person would: fields appear with what they belong to.
+        """
+        toggle = self.page.get_by_test_id(f"how-toggle-{vector}")
+        toggle.click()
+        for name, value in how.items():
+            field = self.page.get_by_test_id(f"{name.rstrip('_')}-{vector}")
+            if field.evaluate("node => node.tagName") == "SELECT":
+                field.select_option(str(value))
+            else:
+                field.fill(str(value))
+        toggle.click()
+        expect(self.page.get_by_test_id(f"how-{vector}")).to_have_count(0)
+
+    def how(self, vector: str) -> Locator:
+        """How a vector acts, in words, beside its name."""
+        return self.page.get_by_test_id(f"how-toggle-{vector}")
+
+    def projection(self, vector: str) -> Locator:
+        """The stream's projection on a vector at the newest token."""
+        return self.page.get_by_test_id(f"projection-after-{vector}")
+
+    def warning(self, vector: str) -> Locator:
+        """That a strength is breaking the reply."""
+        return self.page.get_by_test_id(f"breaking-{vector}")
+
+    def left_behind(self, vector: str) -> Locator:
+        """What a slider back at 0 says of the tokens that were written under it."""
+        return self.page.get_by_test_id(f"left-behind-{vector}")
+
+    def write_on(self, vector: str) -> None:
+        """Have the reply written on from here, as the sliders stand now."""
+        before = self.reply.get_attribute("data-run") or ""
+        self.page.get_by_test_id(f"write-on-{vector}").click()
+        expect(self.reply).not_to_have_attribute("data-run", re.compile(f"^({before}|)$"))
+
+    def command(self, text: str) -> str:
+        """Type a command into the message box. Returns the page's answer."""
+        said = self.asides.count()
+        self.prompt.fill(text)
+        self.prompt.press("Enter")
+        expect(self.asides).to_have_count(said + 1)
+        return self.asides.last.locator("p").last.inner_text()
+
+    def link(self) -> str:
+        """The address that carries the sliders as they are now."""
+        link = self.share.get_attribute("data-link")
+        assert link
+        return link
+
+    # -------------------------------------------------------------- vectors of one's own
+
+    def build(self, name: str, more: str, less: str) -> None:
+        """Ask for a new slider from two system prompts; the build has begun when this returns."""
+        self.new_slider_button.click()
+        self.page.get_by_test_id("new-slider-name").fill(name)
+        self.page.get_by_test_id("new-slider-more").fill(more)
+        self.page.get_by_test_id("new-slider-less").fill(less)
+        self.page.get_by_test_id("new-slider-go").click()
+        expect(self.page.get_by_test_id("building")).to_be_visible()
+
+    def wait_for_build(self, seconds: float) -> None:
+        """The build is over and its dialog shows what it found."""
+        expect(self.build_result).to_be_visible(timeout=seconds * 1000)
+
+    def use_it(self) -> None:
+        """Take what was built, at the strength that it suggests."""
+        self.page.get_by_test_id("build-use").click()
+        expect(self.new_slider_dialog).to_have_count(0)
+
+    def choose_file(self, name: str, data: bytes, label: str = "") -> None:
+        """Open the import and give it a file."""
+        self.import_button.click()
+        self.page.get_by_test_id("import-label").fill(label)
+        file = {"name": name, "mimeType": "application/octet-stream", "buffer": data}
+        self.page.get_by_test_id("import-file").set_input_files(files=[file])
+
+    def report(self) -> str:
+        """What the file holds, as the server says."""
+        report = self.page.get_by_test_id("import-report")
+        expect(report).to_be_visible()
+        return report.inner_text()
+
+    def add_import(self) -> None:
+        """Add what the file holds."""
+        self.page.get_by_test_id("import-add").click()
+        expect(self.page.get_by_test_id("import-added")).to_be_visible()
+        self.page.keyboard.press("Escape")
+        expect(self.import_dialog).to_have_count(0)
+
+    def open_card(self, vector: str) -> None:
+        """Open a vector's card; where it comes from has been read."""
+        self.page.get_by_test_id(f"card-toggle-{vector}").click()
+        expect(self.card).to_contain_text("KiB")
+
+    def download(self) -> bytes:
+        """The file of the vector whose card is open."""
+        with self.page.expect_download() as started:
+            self.page.get_by_test_id("vector-download").click()
+        return started.value.path().read_bytes()
+
+    def delete(self, vector: str) -> None:
+        """Delete the vector whose card is open."""
+        self.page.get_by_test_id("vector-delete").click()
+        self.page.get_by_test_id("vector-delete-sure").click()
+        expect(self.slider(vector)).to_have_count(0)
 
     # -------------------------------------------------------------- looks
 

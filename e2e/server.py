@@ -47,6 +47,15 @@ class Server:
         lines = (line.split() for line in text.splitlines() if line.startswith("steersight_"))
         return {name: float(value) for name, value in lines}["steersight_engine_requests"]
 
+    def own_vectors(self) -> set[str]:
+        """Ids of the vectors that people made here or brought."""
+        vectors = httpx.get(f"{self.url}/api/vectors", timeout=30).json()
+        return {vector["id"] for vector in vectors if vector["own"]}
+
+    def delete_vector(self, vector: str) -> None:
+        """Delete an own vector."""
+        httpx.delete(f"{self.url}/api/vectors/{vector}", timeout=30).raise_for_status()
+
     def wait_until_it_answers(self, alive: subprocess.Popen[bytes] | None = None) -> None:
         """Wait for the server, not for its engine: stories watch that load themselves."""
         deadline = time.monotonic() + ANSWER_SECONDS

@@ -52,6 +52,49 @@ def test_open_settings_are_readable_too(visit: Visit) -> None:
         assert findings.violations_count == 0, findings.generate_report()
 
 
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_dialogs_and_open_choices_are_readable_too(
+    visit: Visit, pictures: Path, scheme: str, width: int
+) -> None:
+    visitor = visit(width=width, scheme=scheme)
+    visitor.how("joy").click()
+    visitor.page.get_by_test_id("operator-joy").select_option("clamp")
+    visitor.page.get_by_test_id("layers-joy").select_option("range")
+    open_next = {
+        "how": lambda: None,
+        "card": lambda: visitor.open_card("joy"),
+        "new-slider": visitor.new_slider_button.click,
+        "import": visitor.import_button.click,
+    }
+    for name, show in open_next.items():
+        show()
+        visitor.page.screenshot(path=pictures / f"{scheme}-{width}-{name}.png", full_page=True)
+        assert visitor.sideways_overflow() <= 0
+        findings = Axe().run(visitor.page, options=WCAG)
+        assert findings.violations_count == 0, findings.generate_report()
+        visitor.page.keyboard.press("Escape")
+
+
+def test_a_dialog_keeps_the_keyboard_and_gives_it_back(app: SteersightPage) -> None:
+    app.new_slider_button.focus()
+    app.page.keyboard.press("Enter")
+    expect(app.new_slider_dialog).to_be_visible()
+    app.page.keyboard.type("Calm")
+    for _ in range(12):
+        app.page.keyboard.press("Tab")
+        # The browser's own frame may have it in between; what lies under the dialog must not.
+        assert app.focused() in {
+            "", "new-slider-dialog-close", "new-slider-name", "new-slider-prompts", "new-slider-examples",
+            "new-slider-more", "new-slider-less", "new-slider-go",
+        }  # fmt: skip
+
+    app.page.keyboard.press("Escape")
+
+    expect(app.new_slider_dialog).to_have_count(0)
+    assert app.focused() == "new-slider"
+
+
 def test_the_theme_can_be_switched_and_stays(app: SteersightPage) -> None:
     root = app.page.locator("html")
     expect(root).to_have_attribute("data-theme", "light")

@@ -16,7 +16,18 @@ from numpy.typing import NDArray
 from playwright.sync_api import Page, WebSocket
 from steersight.client import connect, to_display
 from steersight.protocol import codec
-from steersight.protocol.messages import Engine, Frame, Rows, Sampling, Start, Started, Tokens, Welcome
+from steersight.protocol.messages import (
+    Engine,
+    Frame,
+    Rows,
+    Sampling,
+    Start,
+    Started,
+    Tokens,
+    VectorInfo,
+    VectorSetting,
+    Welcome,
+)
 
 T = TypeVar("T")
 
@@ -57,6 +68,11 @@ class Wire:
     def _news(self) -> Welcome | Engine:
         """What the server last said of itself."""
         return [frame for frame in self.received if isinstance(frame, Welcome | Engine)][-1]
+
+    def vector_named(self, label: str) -> VectorInfo:
+        """The vector with this label, as the server last told of it."""
+        (vector,) = [info for info in self._news().vectors if info.label == label]
+        return vector
 
     def vector_layers(self, vector: str) -> list[int]:
         """The layers at which a vector acts."""
@@ -104,6 +120,7 @@ def ask(
     *,
     tokens: int = 24,
     strengths: Mapping[str, float] | None = None,
+    settings: Mapping[str, VectorSetting] | None = None,
 ) -> Reply:
     """Ask one question with the Python client, greedily, on a connection of its own."""
 
@@ -113,7 +130,7 @@ def ask(
         async with connect(socket_url) as client:
             await client.ready()
             messages = [{"role": "user", "content": text}]
-            run = await client.start(messages, sampling=sampling, strengths=strengths)
+            run = await client.start(messages, sampling=sampling, strengths=strengths, settings=settings)
             await run.wait()
             return Reply(run.text, run.ids, run.pieces, run.rows(), list(run.metrics))
 

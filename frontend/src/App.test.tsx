@@ -191,7 +191,7 @@ describe("the page", () => {
 		await click("send");
 		await say(startedFrame(["p"]), tokensFrame(1, ["Hi"]));
 		await type("slider-joy", "0.5");
-		expect(sent.at(-1)).toEqual({ type: "steer", run: "r1", rev: 1, strengths: { joy: 0.5 } });
+		expect(sent.at(-1)).toEqual({ type: "steer", run: "r1", rev: 1, strengths: { joy: 0.5 }, settings: {} });
 		expect(find("slider-status-joy")!.textContent).toBe("sent");
 		await say(rowsFrame(0, 1), { type: "applied", run: "r1", seq: 4, rev: 1, position: 1 });
 		expect(find("slider-status-joy")!.textContent).toBe("in force at token 1");

@@ -45,7 +45,7 @@ export function App({ session }: { session: Session }) {
 					watch={settings.watch}
 					onWatch={(watch) => change({ ...settings, watch })}
 				/>
-				<SteeringPanel session={session} />
+				<SteeringPanel session={session} settings={settings} />
 			</main>
 		</div>
 	);

@@ -1,6 +1,6 @@
 // What several tests need: frames with short defaults, half floats, a seeded source of chance, a batch that
 // runs when told. Used by tests only.
-import type { Lens, MetricInfo, Rows, Started, Tokens } from "./protocol/types.gen";
+import type { Lens, MetricInfo, Rows, Started, Tokens, VectorInfo } from "./protocol/types.gen";
 import { FrameBatch } from "./store/signal";
 
 /** A batch whose frames come when `flush` is called. */
@@ -146,6 +146,22 @@ export function metricInfo(changes: Partial<MetricInfo> = {}): MetricInfo {
 		cost: "",
 		default: true,
 		error: null,
+		...changes,
+	};
+}
+
+export function vectorInfo(changes: Partial<VectorInfo> = {}): VectorInfo {
+	return {
+		id: "joy",
+		label: "Joy",
+		description: "",
+		layers: [3],
+		range: [-1, 1],
+		suggested: 0.5,
+		kind: "direction",
+		operator: "add",
+		operators: ["add", "add_absolute", "ablate", "clamp"],
+		own: false,
 		...changes,
 	};
 }

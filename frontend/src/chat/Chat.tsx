@@ -1,6 +1,6 @@
 // The conversation: turns, what the running reply measures, and the composer. The list follows its end
 // until the person scrolls up.
-import { useEffect, useRef, useState } from "react";
+import { Fragment, useEffect, useRef, useState } from "react";
 import type { Session } from "../session/session";
 import type { Settings } from "../session/settings";
 import { PlusIcon, SettingsIcon } from "../ui/icons";
@@ -40,7 +40,7 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 					type="button"
 					className="quiet"
 					data-testid="new-chat"
-					disabled={session.turns.length === 0}
+					disabled={session.turns.length === 0 && session.asides.length === 0}
 					onClick={() => session.newChat()}
 				>
 					<PlusIcon /> New chat
@@ -48,20 +48,23 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 			</header>
 			{open && <SettingsPanel settings={settings} onChange={onSettings} onClose={() => setOpen(false)} />}
 			<MessageList session={session}>
-				{session.turns.length === 0 && <Welcome session={session} />}
-				{session.turns.map((turn) => (
-					<Message
-						key={turn.key}
-						session={session}
-						turn={turn}
-						status={turn.run.status}
-						name={turn.run.run}
-						shown={session.shown === turn.run}
-						problem={turn.run.problem?.message ?? null}
-						onRegenerate={
-							turn === last && !blocked && !turn.run.live ? () => session.regenerate(settings) : null
-						}
-					/>
+				{session.turns.length === 0 && session.asides.length === 0 && <Welcome session={session} />}
+				<Asides session={session} after={0} />
+				{session.turns.map((turn, index) => (
+					<Fragment key={turn.key}>
+						<Message
+							session={session}
+							turn={turn}
+							status={turn.run.status}
+							name={turn.run.run}
+							shown={session.shown === turn.run}
+							problem={turn.run.problem?.message ?? null}
+							onRegenerate={
+								turn === last && !blocked && !turn.run.live ? () => session.regenerate(settings) : null
+							}
+						/>
+						<Asides session={session} after={index + 1} />
+					</Fragment>
 				))}
 			</MessageList>
 			{last !== undefined && <RunStats run={session.shown ?? last.run} />}
@@ -70,11 +73,25 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 	);
 }
 
+/** Commands and their answers, which the model never sees. Those of turns that went stand at the end. */
+function Asides({ session, after }: { session: Session; after: number }) {
+	const end = session.turns.length;
+	const here = session.asides.filter((aside) => Math.min(aside.after, end) === after);
+	return here.map(({ key, said, answer }) => (
+		<div key={key} className="aside" data-testid="aside">
+			<p className="aside-said">{said}</p>
+			<p role="status">{answer}</p>
+		</div>
+	));
+}
+
 function MessageList({ session, children }: { session: Session; children: React.ReactNode }) {
 	const list = useRef<HTMLDivElement>(null);
 	const stuck = useRef(true);
 	const run = session.turns.at(-1)?.run;
+	const asides = session.asides.length;
 
+	// biome-ignore lint/correctness/useExhaustiveDependencies: a new aside is scrolled to like a new turn
 	useEffect(() => {
 		const element = list.current!;
 		const stick = () => {
@@ -90,7 +107,7 @@ function MessageList({ session, children }: { session: Session; children: React.
 			resizes.disconnect();
 			unsubscribe?.();
 		};
-	}, [run]);
+	}, [run, asides]);
 
 	const onScroll = () => {
 		const element = list.current!;

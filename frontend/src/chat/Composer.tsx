@@ -6,12 +6,14 @@ import type { Settings } from "../session/settings";
 import { ErrorBanner } from "../ui/ErrorBanner";
 import { SendIcon, StopIcon } from "../ui/icons";
 import { useSignal } from "../ui/useSignal";
+import { parseCommand, runCommand } from "./commands";
 
 export function Composer({ session, settings }: { session: Session; settings: Settings }) {
 	useSignal(session.changed);
 	const [text, setText] = useState("");
 	const box = useRef<HTMLTextAreaElement>(null);
 	const { blocked, live, notice, returned } = session;
+	const command = parseCommand(text);
 
 	useEffect(() => {
 		if (returned === null) return;
@@ -36,7 +38,12 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 	}, [text]);
 
 	const send = () => {
-		if (text.trim() !== "" && session.ask(text, settings)) setText("");
+		if (command !== null) {
+			session.aside(text.trim(), runCommand(command, session.server.vectors, session.steering));
+			setText("");
+		} else if (text.trim() !== "" && session.ask(text, settings)) {
+			setText("");
+		}
 	};
 	const onSubmit = (event: FormEvent) => {
 		event.preventDefault();
@@ -80,8 +87,8 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 						type="submit"
 						className="primary"
 						data-testid="send"
-						disabled={blocked !== null || text.trim() === ""}
-						title={blocked ?? "Send (Enter)"}
+						disabled={command === null && (blocked !== null || text.trim() === "")}
+						title={command === null ? (blocked ?? "Send (Enter)") : "Act on the sliders (Enter)"}
 					>
 						<SendIcon /> Send
 					</button>

@@ -32,7 +32,10 @@ export const Message = memo(function Message(props: MessageProps) {
 				data-run={name ?? ""}
 				data-status={live ? "streaming" : "done"}
 			>
-				<ReplyText session={session} run={turn.run} />
+				{turn.before.map((run) => (
+					<ReplyText key={run.id} session={session} run={run} />
+				))}
+				<ReplyText key={turn.run.id} session={session} run={turn.run} />
 				{status === "starting" && <span className="waiting">Waiting for the first token</span>}
 				{problem !== null && <ErrorBanner message={problem} />}
 				<div className="message-tools">
@@ -59,7 +62,7 @@ export const Message = memo(function Message(props: MessageProps) {
 });
 
 function ReplyText({ session, run }: { session: Session; run: RunState }) {
-	const root = useRef<HTMLDivElement>(null);
+	const root = useRef<HTMLSpanElement>(null);
 
 	useEffect(() => {
 		const text = new TokenText(root.current!, run);
@@ -86,7 +89,7 @@ function ReplyText({ session, run }: { session: Session; run: RunState }) {
 	const onLeave = () => {
 		if (session.cursor.cursor?.by === "text") session.cursor.set(null);
 	};
-	return <div className="reply-text" ref={root} onPointerOver={onOver} onPointerLeave={onLeave} />;
+	return <span className="reply-text" ref={root} onPointerOver={onOver} onPointerLeave={onLeave} />;
 }
 
 /** How a reply ended, in a few words. */

@@ -8,7 +8,7 @@ let run: RunState;
 let root: HTMLElement;
 let text: TokenText;
 beforeEach(() => {
-	run = new RunState("c1", 0, new Set([7]), {}, manualBatch());
+	run = new RunState("c1", 0, new Set([7]), undefined, manualBatch());
 	run.take(startedFrame(["a", "b"]), 0);
 	root = document.createElement("div");
 	text = new TokenText(root, run);

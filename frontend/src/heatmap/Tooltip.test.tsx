@@ -18,7 +18,7 @@ let cursor: CursorStore;
 beforeEach(async () => {
 	vi.stubGlobal("IS_REACT_ACT_ENVIRONMENT", true);
 	const batch = new FrameBatch((callback) => callback());
-	run = new RunState("c1", 0, new Set(), {}, manualBatch());
+	run = new RunState("c1", 0, new Set(), undefined, manualBatch());
 	run.take(startedFrame(["a", " b"]), 0);
 	run.take({ ...tokensFrame(2, ["c", " d"], [60, 71]), logprobs: [-0.5, -2], ranks: [1, 1234] }, 0);
 	run.take(

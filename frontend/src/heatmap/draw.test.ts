@@ -56,7 +56,7 @@ let run: RunState;
 let tiles: Call[];
 let backing: Backing;
 beforeEach(() => {
-	run = new RunState("c1", 0, new Set(), {}, manualBatch());
+	run = new RunState("c1", 0, new Set(), undefined, manualBatch());
 	run.take(startedFrame(["a", "b"]), 0);
 	tiles = [];
 	backing = new Backing(layers, (): Tile => {
@@ -138,7 +138,7 @@ describe("static canvas", () => {
 
 	test("the price of a frame does not grow with the run", () => {
 		const count = (tokens: number) => {
-			const one = new RunState("c1", 0, new Set(), {}, manualBatch());
+			const one = new RunState("c1", 0, new Set(), undefined, manualBatch());
 			one.take(startedFrame(["a", "b"]), 0);
 			one.take(tokensFrame(2, new Array(tokens).fill("x")), 0);
 			one.take(rowsFrame(0, tokens, { layers }), 0);

@@ -125,6 +125,26 @@ describe("Session", () => {
 		]);
 	});
 
+	test("a reply whose rows came in one frame is over like any other", () => {
+		say(welcome);
+		session.ask("one", settings);
+		say(startedFrame(["p"], starts()[0]!.id, "r1"));
+		say(rowsFrame(0, 2));
+		const version = session.changed.version;
+		say({
+			type: "finished",
+			run: "r1",
+			seq: 9,
+			reason: "stop",
+			stop: null,
+			usage: { prompt_tokens: 1, reply_tokens: 1 },
+			timing,
+		});
+		expect(session.changed.version).toBeGreaterThan(version);
+		say(tokensFrame(1, ["late"]));
+		expect(session.turns[0]!.run.ids).toEqual([]);
+	});
+
 	test("a refused start gives the words back and leaves the conversation as it was", () => {
 		say(welcome);
 		turn("one", ["A"], "r1");
@@ -177,7 +197,7 @@ describe("Session", () => {
 		expect(starts()[0]!.strengths).toEqual({ joy: 0.4 });
 		say(startedFrame(["p"]));
 		session.steering.set("joy", 0.1);
-		expect(sent.at(-1)).toEqual({ type: "steer", run: "r1", rev: 1, strengths: { joy: 0.1 } });
+		expect(sent.at(-1)).toEqual({ type: "steer", run: "r1", rev: 1, strengths: { joy: 0.1 }, settings: {} });
 	});
 
 	test("stop names the run; a new chat stops it and hears no more of it", () => {
@@ -265,6 +285,161 @@ describe("Session", () => {
 		expect(starts()[0]!.metrics).toEqual(["norm"]);
 		say({ ...engineReady, state: "failed", metrics: [] });
 		expect(session.server.metrics.length).toBe(2);
+	});
+
+	test("a steered start asks for what tells how it goes; an unsteered one does not", () => {
+		const metrics = [
+			metric,
+			metricInfo({ id: "steering_share", family: "steering" }),
+			metricInfo({ id: "projection:joy", family: "projection" }),
+			metricInfo({ id: "projection_before:joy", family: "projection" }),
+		];
+		const watch = { ...settings.watch, entropy: false };
+		say({ ...welcome, metrics });
+		session.ask("one", { ...settings, watch });
+		expect(starts()[0]).toMatchObject({ metrics: ["norm"], entropy: false, write_on: false, settings: {} });
+		session.newChat();
+		session.steering.set("joy", 0.2);
+		session.ask("two", { ...settings, watch });
+		expect(starts()[1]).toMatchObject({
+			metrics: ["norm", "steering_share", "projection:joy", "projection_before:joy"],
+			entropy: true,
+		});
+	});
+
+	describe("writing a reply on", () => {
+		const finished = (run: string, reason: "stop" | "length" | "cancelled") =>
+			say({
+				type: "finished",
+				run,
+				seq: 9,
+				reason,
+				stop: null,
+				usage: { prompt_tokens: 1, reply_tokens: 1 },
+				timing,
+			});
+		const begin = () => {
+			say(welcome);
+			session.ask("one", settings);
+			say(startedFrame(["p"], starts()[0]!.id, "r1"));
+			say(tokensFrame(1, ["A"], undefined, "r1"));
+		};
+
+		test("stops it, keeps its text and goes on in the same reply", () => {
+			begin();
+			session.steering.set("joy", 0.2);
+			session.steering.set("joy", 0);
+			expect(session.canWriteOn).toBe(true);
+			session.writeOn({ ...settings, system: "Be brief." });
+			expect(sent.at(-1)).toEqual({ type: "stop", run: "r1" });
+			expect(session.canWriteOn).toBe(false);
+			say(tokensFrame(2, ["B"], undefined, "r1"));
+			finished("r1", "cancelled");
+			expect(starts()[1]).toMatchObject({
+				write_on: true,
+				strengths: {},
+				messages: [
+					{ role: "system", content: "Be brief." },
+					{ role: "user", content: "one" },
+					{ role: "assistant", content: "AB" },
+				],
+			});
+			const [turn] = session.turns;
+			expect([session.turns.length, turn!.key, turn!.before.length]).toEqual([1, "c1", 1]);
+			expect(session.shown).toBe(turn!.run);
+			say(startedFrame(["p", "AB"], starts()[1]!.id, "r2"));
+			say(tokensFrame(2, ["C"], undefined, "r2"));
+			finished("r2", "stop");
+			expect(session.canWriteOn).toBe(false);
+			session.ask("two", settings);
+			expect(starts()[2]!.messages.slice(0, 2)).toEqual([
+				{ role: "user", content: "one" },
+				{ role: "assistant", content: "ABC" },
+			]);
+			expect(starts()[2]!.write_on).toBe(false);
+		});
+
+		test("does nothing with a reply that came to its own end meanwhile, or has no text", () => {
+			begin();
+			session.writeOn(settings);
+			finished("r1", "stop");
+			expect(starts().length).toBe(1);
+			session.newChat();
+			session.ask("two", settings);
+			say(startedFrame(["p"], starts()[1]!.id, "r2"));
+			expect(session.canWriteOn).toBe(false);
+		});
+
+		test("goes for a stopped reply too; refused, the reply is as it was", () => {
+			begin();
+			session.stop();
+			finished("r1", "cancelled");
+			session.writeOn(settings);
+			expect(starts().length).toBe(2);
+			refuse(starts()[1]!.id);
+			expect(session.turns[0]!.before).toEqual([]);
+			expect(session.turns[0]!.run.replyText()).toBe("A");
+			expect([session.returned, session.canWriteOn]).toEqual([null, true]);
+		});
+
+		test("regenerate writes all of it anew", () => {
+			begin();
+			finished("r1", "length");
+			session.writeOn(settings);
+			say(startedFrame(["p", "A"], starts()[1]!.id, "r2"));
+			finished("r2", "stop");
+			session.regenerate(settings);
+			expect(starts()[2]!.messages).toEqual([{ role: "user", content: "one" }]);
+			expect(session.turns[0]!.before).toEqual([]);
+		});
+	});
+
+	describe("a link with sliders", () => {
+		test("is taken when the vectors are known, once; what it does not name goes to 0", () => {
+			session.openShared("joy,0.25,op=ablate");
+			expect(session.steering.strengths()).toEqual({});
+			say({ ...welcome, engine: { state: "loading", stage: "", progress: 0 }, vectors: [] });
+			say({ ...engineReady, vectors: [vector, { ...vector, id: "french" }] });
+			expect(session.steering.steered()).toEqual({
+				strengths: { joy: 0.25 },
+				settings: { joy: { operator: "ablate" } },
+			});
+			expect(session.linked).toBeNull();
+			session.steering.set("joy", 0.5);
+			session.steering.set("french", 0.5);
+			say({ ...engineReady, vectors: [vector, { ...vector, id: "french" }] });
+			expect(session.steering.strengths()).toEqual({ joy: 0.5, french: 0.5 });
+			session.openShared("joy,0.1");
+			expect(session.steering.steered()).toEqual({ strengths: { joy: 0.1 }, settings: {} });
+		});
+
+		test("says which vectors are not here, and takes the others", () => {
+			say(welcome);
+			session.openShared("pirate,0.3;joy,0.1");
+			expect(session.steering.strengths()).toEqual({ joy: 0.1 });
+			expect(session.linked).toBe("This server has no vector pirate, so that part of the link was left out.");
+			session.dismissLinked();
+			expect(session.linked).toBeNull();
+		});
+
+		test("that cannot be read changes nothing", () => {
+			say(welcome);
+			session.steering.set("joy", 0.3);
+			session.openShared("joy,<script>");
+			expect(session.steering.strengths()).toEqual({ joy: 0.3 });
+			expect(session.linked).toBe("The sliders in this link cannot be read, so nothing was changed.");
+		});
+	});
+
+	test("an aside is no part of the conversation and goes with the chat", () => {
+		say(welcome);
+		turn("one", ["A"], "r1");
+		session.aside("/active", "Nothing is steered.");
+		expect(session.asides[0]).toMatchObject({ after: 1, said: "/active", answer: "Nothing is steered." });
+		session.ask("two", settings);
+		expect(starts()[1]!.messages.length).toBe(3);
+		session.newChat();
+		expect(session.asides).toEqual([]);
 	});
 
 	test("guesses of the logit lens go to their run", () => {

@@ -19,17 +19,32 @@ import type {
 	ServerFrame,
 	VectorInfo,
 } from "../protocol/types.gen";
+import { VectorApi } from "../steering/api";
+import { VectorBuild } from "../steering/build";
+import { watchSteering } from "../steering/live";
+import { OWN_WAY } from "../steering/setting";
+import { fitting, fromFragment, type Shared } from "../steering/share";
 import { Steering } from "../steering/steering";
 import { isRunFrame, RunState } from "../store/run";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
 import { CursorStore } from "./cursor";
-import { type Settings, toSampling } from "./settings";
+import { type Settings, tabStorage, toSampling } from "./settings";
 import { toStart } from "./watch";
 
 export interface Turn {
 	readonly key: string;
 	readonly user: string;
 	readonly run: RunState;
+	/** Runs that wrote the beginning of the reply, before it was written on. */
+	readonly before: readonly RunState[];
+}
+
+/** Something said on the page only, after so many turns. */
+export interface Aside {
+	readonly key: string;
+	readonly after: number;
+	readonly said: string;
+	readonly answer: string;
 }
 
 /** A sentence and the part of the page that it belongs to. */
@@ -54,8 +69,11 @@ export class Session {
 	readonly steering: Steering;
 	readonly cursor: CursorStore;
 	readonly connection: Connection;
+	readonly api = new VectorApi();
+	readonly build: VectorBuild;
 	server: ServerInfo = { name: "", engine: null, model: null, metrics: [], vectors: [], limits: null };
 	turns: readonly Turn[] = [];
+	asides: readonly Aside[] = [];
 	notice: Notice | null = null;
 	latency: number | null = null;
 	metric: string | null = null;
@@ -63,6 +81,8 @@ export class Session {
 	returned: string | null = null;
 	/** What a person should know about the server that answers now, until they put it away. */
 	moved: string | null = null;
+	/** What came of a link with sliders, until it is put away. */
+	linked: string | null = null;
 	#shown: RunState | null = null;
 	#runs = new Map<string, RunState>();
 	/** What a start replaces, until the server admits it: restored on refusal. */
@@ -70,6 +90,10 @@ export class Session {
 	#epoch: string | null = null;
 	/** Whether the connection was lost while a reply was being written. */
 	#cutOff = false;
+	/** Sliders of a link, until the server's vectors are known. */
+	#shared: readonly Shared[] | null = null;
+	/** A run that ends now so that its reply can be written on. */
+	#writeOn: { run: RunState; settings: Settings } | null = null;
 	#count = 0;
 
 	constructor(
@@ -79,6 +103,7 @@ export class Session {
 		private readonly clock: Clock = browserClock,
 	) {
 		this.changed = new Signal(batch);
+		this.build = new VectorBuild(this.api, clock, tabStorage(), batch);
 		this.cursor = new CursorStore(batch);
 		const listener: ConnectionListener = {
 			onState: (state) => this.#onState(state),
@@ -91,7 +116,7 @@ export class Session {
 		};
 		this.connection = new Connection(open, listener, token, clock);
 		this.steering = new Steering(
-			(run, rev, strengths) => this.connection.send({ type: "steer", run, rev, strengths }),
+			(run, rev, steered) => this.connection.send({ type: "steer", run, rev, ...steered }),
 			clock,
 			batch,
 		);
@@ -118,13 +143,62 @@ export class Session {
 	}
 
 	ask(text: string, settings: Settings): boolean {
-		return this.#start(this.turns, text, settings);
+		return this.#start({ history: this.turns, user: text, before: [] }, settings);
 	}
 
 	/** Write the last reply again, with the present settings and strengths. */
 	regenerate(settings: Settings): boolean {
 		const last = this.turns.at(-1);
-		return last !== undefined && this.#start(this.turns.slice(0, -1), last.user, settings);
+		if (last === undefined) return false;
+		return this.#start({ history: this.turns.slice(0, -1), user: last.user, before: [] }, settings);
+	}
+
+	/** Whether the last reply has a beginning and, as far as is known, not its end. */
+	get canWriteOn(): boolean {
+		const last = this.turns.at(-1);
+		if (last === undefined || this.connection.state.kind !== "live") return false;
+		if (this.#writeOn?.run.live) return false;
+		if (replyText(last).trim() === "") return false;
+		const { run } = last;
+		if (run.live) return run.run !== null;
+		return run.finished?.reason === "cancelled" || run.finished?.reason === "length";
+	}
+
+	/**
+	 * Compute the last reply's text so far anew, with the present sliders, and write it on. A reply that is still
+	 * being written is stopped first, and what came until then is kept.
+	 */
+	writeOn(settings: Settings): void {
+		const run = this.turns.at(-1)?.run;
+		if (run === undefined || !this.canWriteOn) return;
+		if (run.live) {
+			this.#writeOn = { run, settings };
+			this.stop();
+			this.changed.changed();
+		} else {
+			this.#goOn(settings);
+		}
+	}
+
+	/** Put an answer into the page that is no part of the conversation. */
+	aside(said: string, answer: string): void {
+		this.#count += 1;
+		this.asides = [...this.asides, { key: `a${this.#count}`, after: this.turns.length, said, answer }];
+		this.changed.changed();
+	}
+
+	/** Take the sliders of a link: now, or as soon as the server's vectors are known. */
+	openShared(text: string): void {
+		this.#shared = fromFragment(text);
+		this.linked =
+			this.#shared === null ? "The sliders in this link cannot be read, so nothing was changed." : null;
+		if (this.server.engine?.state === "ready") this.#applyShared();
+		this.changed.changed();
+	}
+
+	dismissLinked(): void {
+		this.linked = null;
+		this.changed.changed();
 	}
 
 	stop(): void {
@@ -137,7 +211,9 @@ export class Session {
 		const live = this.live;
 		if (live !== null) this.steering.detach(live);
 		this.turns = [];
+		this.asides = [];
 		this.#before = null;
+		this.#writeOn = null;
 		this.#runs.clear();
 		this.#shown = null;
 		this.notice = null;
@@ -172,25 +248,42 @@ export class Session {
 		return text;
 	}
 
-	#start(history: readonly Turn[], user: string, settings: Settings): boolean {
+	#goOn(settings: Settings): void {
+		const last = this.turns.at(-1)!;
+		const { key, user } = last;
+		const before = [...last.before, last.run];
+		this.#start({ history: this.turns.slice(0, -1), user, before, key }, settings);
+	}
+
+	/** Begin the turn after `history`; with runs before it, go on from the end of what they wrote. */
+	#start(
+		turn: Pick<Turn, "user" | "before"> & { history: readonly Turn[]; key?: string },
+		settings: Settings,
+	): boolean {
 		if (this.blocked !== null) return false;
+		const { history, user, before } = turn;
 		this.#count += 1;
 		const id = `c${this.#count}`;
-		const strengths = this.steering.strengths();
+		const steered = this.steering.steered();
 		const special = new Set(this.server.model?.special_ids);
-		const run = new RunState(id, this.clock.now(), special, strengths, this.batch);
+		const run = new RunState(id, this.clock.now(), special, steered, this.batch);
 		const sent = this.connection.send({
 			type: "start",
 			id,
-			messages: conversation(history, user, settings.system),
+			messages: conversation(history, user, settings.system, textOf(before)),
 			sampling: toSampling(settings),
-			strengths,
-			...toStart(this.server.metrics, settings.watch),
+			...steered,
+			write_on: before.length > 0,
+			...watchSteering(
+				toStart(this.server.metrics, settings.watch),
+				this.server.metrics,
+				Object.keys(steered.strengths),
+			),
 			prompt_rows: true,
 		});
 		if (!sent) return false;
 		this.#before = { id, turns: this.turns, shown: this.#shown };
-		this.turns = [...history, { key: id, user, run }];
+		this.turns = [...history, { key: turn.key ?? id, user, run, before }];
 		this.#shown = run;
 		this.#runs.set(id, run);
 		this.steering.attach(run);
@@ -215,6 +308,7 @@ export class Session {
 			this.#cutOff ||= this.live !== null;
 			// A start that was never admitted wrote nothing: it goes back to the person.
 			if (this.#before !== null) this.#takeBack("The connection was lost before the server took this.");
+			this.#writeOn = null;
 			this.live?.lose();
 			for (const turn of this.turns) this.steering.ended(turn.run);
 		}
@@ -273,14 +367,20 @@ export class Session {
 			if (this.#before?.id === frame.id) this.#before = null;
 			this.steering.started(run);
 			this.changed.changed();
-		} else if (frame.type === "applied" || run.rows.changes.length === 1) {
-			// The first rows put revision 0 in force; later ones change nothing that a slider says.
-			this.steering.changed.changed();
 		} else if (frame.type === "finished") {
 			this.#runs.delete(run.id);
 			this.#runs.delete(frame.run);
 			this.steering.ended(run);
+			const waiting = this.#writeOn;
+			if (waiting?.run === run) {
+				this.#writeOn = null;
+				// A reply that came to its own end meanwhile has nothing to go on with.
+				if (this.canWriteOn) this.#goOn(waiting.settings);
+			}
 			this.changed.changed();
+		} else if (frame.type === "applied" || run.rows.changes.length === 1) {
+			// The first rows put revision 0 in force; later ones change nothing that a slider says.
+			this.steering.changed.changed();
 		}
 	}
 
@@ -289,7 +389,7 @@ export class Session {
 			this.#takeBack(frame.message);
 			return;
 		}
-		if (STEERING_CODES.has(frame.code) || frame.field?.startsWith("strengths")) {
+		if (STEERING_CODES.has(frame.code) || /^(strengths|settings)/.test(frame.field ?? "")) {
 			this.#notify({ place: "steering", message: frame.message });
 			return;
 		}
@@ -327,6 +427,25 @@ export class Session {
 
 	#knowVectors(): void {
 		this.steering.keepOnly(new Set(this.server.vectors.map((vector) => vector.id)));
+		this.#applyShared();
+	}
+
+	/** A link says where every slider stands: those that it does not name go to 0. */
+	#applyShared(): void {
+		const shared = this.#shared;
+		if (shared === null) return;
+		this.#shared = null;
+		const layers = this.server.model?.layers ?? 0;
+		for (const vector of this.server.vectors) {
+			const wanted = shared.find(({ id }) => id === vector.id);
+			const { setting, strength } =
+				wanted === undefined ? { setting: OWN_WAY, strength: 0 } : fitting(vector, wanted, layers);
+			this.steering.act(vector.id, setting, strength);
+		}
+		const known = new Set(this.server.vectors.map(({ id }) => id));
+		const unknown = shared.filter(({ id }) => !known.has(id)).map(({ id }) => id);
+		const missing = `This server has no vector ${unknown.join(", ")}, so that part of the link was left out.`;
+		this.linked = unknown.length > 0 ? missing : null;
 	}
 
 	#notify(notice: Notice): void {
@@ -335,13 +454,28 @@ export class Session {
 	}
 }
 
-function conversation(history: readonly Turn[], user: string, system: string): ChatMessage[] {
+/** What the runs of one reply wrote, one after the other. */
+function textOf(runs: readonly RunState[]): string {
+	return runs.map((run) => run.replyText()).join("");
+}
+
+export function replyText(turn: Turn): string {
+	return textOf([...turn.before, turn.run]);
+}
+
+function conversation(
+	history: readonly Turn[],
+	user: string,
+	system: string,
+	beginning: string,
+): ChatMessage[] {
 	const messages: ChatMessage[] = [];
 	if (system.trim() !== "") messages.push({ role: "system", content: system });
 	for (const turn of history) {
 		messages.push({ role: "user", content: turn.user });
-		messages.push({ role: "assistant", content: turn.run.replyText() });
+		messages.push({ role: "assistant", content: replyText(turn) });
 	}
 	messages.push({ role: "user", content: user });
+	if (beginning !== "") messages.push({ role: "assistant", content: beginning });
 	return messages;
 }

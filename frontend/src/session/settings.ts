@@ -101,3 +101,12 @@ export function pageStorage(): Storage | null {
 		return null;
 	}
 }
+
+/** What lasts as long as this tab, also over a reload; null where the browser forbids it. */
+export function tabStorage(): Storage | null {
+	try {
+		return window.sessionStorage;
+	} catch {
+		return null;
+	}
+}

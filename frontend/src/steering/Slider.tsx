@@ -1,33 +1,42 @@
 // One vector's slider: range, number, reset, and what is known about its value. The bounds are those the
 // vector's maker found useful; a mark shows where the effect is plain to see.
-import type { KeyboardEvent } from "react";
+import { type KeyboardEvent, type ReactNode, useState } from "react";
 import type { VectorInfo } from "../protocol/types.gen";
-import { AgainIcon } from "../ui/icons";
+import { AgainIcon, InfoIcon } from "../ui/icons";
+import { HowItActs } from "./HowItActs";
+import { boundsOf, type Setting, settingText, withinBounds } from "./setting";
 import type { SliderStatus } from "./steering";
-
-export const FINE_STEP = 0.01;
 
 interface SliderProps {
 	vector: VectorInfo;
 	value: number;
+	setting: Setting;
 	status: SliderStatus;
+	modelLayers: number;
 	onChange(value: number): void;
+	/** How it acts, and a strength that fits. */
+	onAct(setting: Setting, value: number): void;
+	onCard(): void;
+	/** What is known while it acts. */
+	children?: ReactNode;
 }
 
-export function Slider({ vector, value, status, onChange }: SliderProps) {
-	const lo = vector.range[0] ?? -1;
-	const hi = vector.range[1] ?? 1;
+export function Slider(props: SliderProps) {
+	const { vector, value, setting, status, modelLayers, onChange, onAct, onCard, children } = props;
+	const [open, setOpen] = useState(false);
+	const bounds = boundsOf(vector, setting);
+	const { lo, hi, step, suggested } = bounds;
 	const at = (x: number) => `${(100 * (x - lo)) / (hi - lo || 1)}%`;
 	const set = (next: number) => {
-		if (Number.isFinite(next)) onChange(rounded(Math.min(hi, Math.max(lo, next))));
+		if (Number.isFinite(next)) onChange(withinBounds(bounds, next));
 	};
 	const onKey = (event: KeyboardEvent) => {
 		const big = (hi - lo) / 10;
 		const moves: Record<string, number> = {
-			ArrowLeft: value - FINE_STEP,
-			ArrowDown: value - FINE_STEP,
-			ArrowRight: value + FINE_STEP,
-			ArrowUp: value + FINE_STEP,
+			ArrowLeft: value - step,
+			ArrowDown: value - step,
+			ArrowRight: value + step,
+			ArrowUp: value + step,
 			PageDown: value - big,
 			PageUp: value + big,
 			Home: lo,
@@ -39,14 +48,36 @@ export function Slider({ vector, value, status, onChange }: SliderProps) {
 		event.preventDefault();
 		set(next);
 	};
+	const how = settingText(setting);
+	const fill = Math.min(hi, Math.max(lo, 0));
 	return (
 		<div className={value === 0 ? "slider" : "slider on"}>
 			<div className="slider-head">
 				<label htmlFor={`slider-${vector.id}`} title={vector.description}>
 					{vector.label}
 				</label>
-				<span className="slider-layers">{layersText(vector.layers)}</span>
+				<button
+					type="button"
+					className={how === "" ? "quiet small slider-how" : "quiet small slider-how changed"}
+					data-testid={`how-toggle-${vector.id}`}
+					aria-expanded={open}
+					aria-label={`How ${vector.label} acts: ${how === "" ? layersText(vector.layers) : how}`}
+					title="How it acts"
+					onClick={() => setOpen(!open)}
+				>
+					<span>{how === "" ? layersText(vector.layers) : how}</span>
+				</button>
 				<span className="spring" />
+				<button
+					type="button"
+					className="quiet small"
+					data-testid={`card-toggle-${vector.id}`}
+					aria-label={`About ${vector.label}`}
+					title="About this vector"
+					onClick={onCard}
+				>
+					<InfoIcon />
+				</button>
 				<input
 					type="number"
 					className="slider-number"
@@ -55,7 +86,7 @@ export function Slider({ vector, value, status, onChange }: SliderProps) {
 					value={value}
 					min={lo}
 					max={hi}
-					step={FINE_STEP}
+					step={step}
 					onChange={(event) => {
 						if (event.target.value !== "") set(event.target.valueAsNumber);
 					}}
@@ -72,15 +103,20 @@ export function Slider({ vector, value, status, onChange }: SliderProps) {
 				</button>
 			</div>
 			<div className="slider-track">
-				<span className="slider-zero" style={{ left: at(0) }} />
-				<span
-					className="slider-suggested"
-					style={{ left: at(vector.suggested) }}
-					title={`Plain to see at ${vector.suggested}`}
-				/>
+				{lo <= 0 && hi >= 0 && <span className="slider-zero" style={{ left: at(0) }} />}
+				{suggested !== null && (
+					<span
+						className="slider-suggested"
+						style={{ left: at(suggested) }}
+						title={`Plain to see at ${suggested}`}
+					/>
+				)}
 				<span
 					className="slider-fill"
-					style={{ left: at(Math.min(0, value)), right: `calc(100% - ${at(Math.max(0, value))})` }}
+					style={{
+						left: at(Math.min(fill, value)),
+						right: `calc(100% - ${at(Math.max(fill, value))})`,
+					}}
 				/>
 				<input
 					id={`slider-${vector.id}`}
@@ -88,7 +124,7 @@ export function Slider({ vector, value, status, onChange }: SliderProps) {
 					data-testid={`slider-${vector.id}`}
 					min={lo}
 					max={hi}
-					step={FINE_STEP}
+					step={step}
 					value={value}
 					aria-describedby={`status-${vector.id}`}
 					aria-valuetext={value.toFixed(2)}
@@ -97,7 +133,9 @@ export function Slider({ vector, value, status, onChange }: SliderProps) {
 				/>
 			</div>
 			<div className="slider-foot">
-				<span className="slider-about">{vector.description}</span>
+				<span className="slider-about" title={vector.description}>
+					{vector.description}
+				</span>
 				<span
 					id={`status-${vector.id}`}
 					className={`slider-status ${status.kind}`}
@@ -107,6 +145,16 @@ export function Slider({ vector, value, status, onChange }: SliderProps) {
 					{statusText(status)}
 				</span>
 			</div>
+			{children}
+			{open && (
+				<HowItActs
+					vector={vector}
+					setting={setting}
+					modelLayers={modelLayers}
+					// A strength means something else under another operator; it must at least be on the slider.
+					onChange={(next) => onAct(next, value === 0 ? 0 : withinBounds(boundsOf(vector, next), value))}
+				/>
+			)}
 		</div>
 	);
 }
@@ -122,11 +170,6 @@ export function statusText(status: SliderStatus): string {
 		case "in-force":
 			return `in force at token ${status.position}`;
 	}
-}
-
-/** Steps of a hundredth leave no tail of binary digits. */
-function rounded(value: number): number {
-	return Math.round(value * 100) / 100 || 0;
 }
 
 /** "layer 12", "layers 10-14", "layers 3, 9, 20", "6 layers". */

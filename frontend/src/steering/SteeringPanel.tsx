@@ -1,17 +1,32 @@
-// All sliders of the vectors that the server knows, and the one thing about steering that surprises people.
+// All sliders of the vectors that the server knows, the ways to get more of them, and what is known while they act.
 import { useState } from "react";
 import type { Session } from "../session/session";
+import type { Settings } from "../session/settings";
 import { ErrorBanner } from "../ui/ErrorBanner";
-import { InfoIcon } from "../ui/icons";
+import { ImportIcon, InfoIcon, LinkIcon, PlusIcon } from "../ui/icons";
+import { NoticeBanner } from "../ui/NoticeBanner";
 import { useSignal } from "../ui/useSignal";
+import { ImportDialog } from "./ImportDialog";
+import { DamageMeter } from "./live";
+import { EMPTY, NewSlider } from "./NewSlider";
+import { RunSigns, SliderSigns } from "./Signs";
 import { Slider } from "./Slider";
+import { sharedOf, shareLink } from "./share";
+import { VectorCard } from "./VectorCard";
 
-export function SteeringPanel({ session }: { session: Session }) {
+type Open = { kind: "new" } | { kind: "import" } | { kind: "card"; vector: string } | null;
+
+export function SteeringPanel({ session, settings }: { session: Session; settings: Settings }) {
 	useSignal(session.changed);
 	useSignal(session.steering.changed);
 	const [info, setInfo] = useState(false);
+	const [open, setOpen] = useState<Open>(null);
+	const [draft, setDraft] = useState(EMPTY);
+	const [meter] = useState(() => new DamageMeter());
 	const { steering, notice } = session;
-	const { vectors } = session.server;
+	const { vectors, model } = session.server;
+	const card = open?.kind === "card" ? vectors.find(({ id }) => id === open.vector) : undefined;
+	const { run } = steering;
 	return (
 		<section className="panel steering" aria-label="Steering">
 			<header className="panel-head">
@@ -30,6 +45,23 @@ export function SteeringPanel({ session }: { session: Session }) {
 				<button
 					type="button"
 					className="quiet"
+					data-testid="new-slider"
+					onClick={() => setOpen({ kind: "new" })}
+				>
+					<PlusIcon /> New slider
+				</button>
+				<button
+					type="button"
+					className="quiet"
+					data-testid="import"
+					onClick={() => setOpen({ kind: "import" })}
+				>
+					<ImportIcon /> Import
+				</button>
+				<ShareButton session={session} />
+				<button
+					type="button"
+					className="quiet"
 					data-testid="reset-all"
 					disabled={Object.keys(steering.strengths()).length === 0}
 					onClick={() => steering.resetAll()}
@@ -41,12 +73,17 @@ export function SteeringPanel({ session }: { session: Session }) {
 				<p className="steering-note">
 					A slider acts on the next token. Back at 0 the next token is computed unsteered, but tokens that
 					were written under steering stay in the model's memory (its KV cache) and go on colouring the reply.
-					To be rid of them, regenerate.
+					To be rid of them, regenerate, or write on from there again.
 				</p>
 			)}
 			{notice?.place === "steering" && (
 				<ErrorBanner message={notice.message} onDismiss={() => session.dismiss()} />
 			)}
+			{session.linked !== null && (
+				<NoticeBanner message={session.linked} onDismiss={() => session.dismissLinked()} />
+			)}
+			{open?.kind !== "new" && <BuildLine session={session} onOpen={() => setOpen({ kind: "new" })} />}
+			{run !== null && <RunSigns session={session} run={run} meter={meter} />}
 			{vectors.length === 0 ? (
 				<p className="muted steering-empty">
 					No steering vectors yet. They appear here when the server has some.
@@ -58,12 +95,97 @@ export function SteeringPanel({ session }: { session: Session }) {
 							key={vector.id}
 							vector={vector}
 							value={steering.get(vector.id)}
+							setting={steering.setting(vector.id)}
 							status={steering.status(vector.id)}
+							modelLayers={model?.layers ?? 0}
 							onChange={(value) => steering.set(vector.id, value)}
-						/>
+							onAct={(setting, value) => steering.act(vector.id, setting, value)}
+							onCard={() => setOpen({ kind: "card", vector: vector.id })}
+						>
+							{run !== null && (
+								<SliderSigns session={session} run={run} meter={meter} vector={vector} settings={settings} />
+							)}
+						</Slider>
 					))}
 				</div>
 			)}
+			{open?.kind === "new" && (
+				<NewSlider session={session} draft={draft} onDraft={setDraft} onClose={() => setOpen(null)} />
+			)}
+			{open?.kind === "import" && <ImportDialog session={session} onClose={() => setOpen(null)} />}
+			{card !== undefined && <VectorCard session={session} vector={card} onClose={() => setOpen(null)} />}
 		</section>
+	);
+}
+
+/** A build whose dialog is closed. */
+function BuildLine({ session, onOpen }: { session: Session; onOpen(): void }) {
+	const { build } = session;
+	useSignal(build.changed);
+	const { now } = build;
+	if (now.kind === "none") return null;
+	const label = now.label || "The slider";
+	const words = {
+		asked: `${label}: asking the server.`,
+		running: now.kind === "running" ? `${label}: ${now.stage}` : "",
+		done: `${label} is ready.`,
+		failed: now.kind === "failed" ? `${label} was not made. ${now.message}` : "",
+		cancelled: `${label} was cancelled.`,
+	}[now.kind];
+	return (
+		<div className="build-line" data-testid="build-line" data-state={now.kind}>
+			<span role="status">{words}</span>
+			{now.kind === "running" && <progress value={now.progress} max={1} aria-label={`Building ${label}`} />}
+			<button type="button" className="quiet small bordered" data-testid="build-open" onClick={onOpen}>
+				Show
+			</button>
+			{!build.busy && (
+				<button
+					type="button"
+					className="quiet small"
+					data-testid="build-dismiss"
+					onClick={() => build.forget()}
+				>
+					Dismiss
+				</button>
+			)}
+		</div>
+	);
+}
+
+function ShareButton({ session }: { session: Session }) {
+	const { steering } = session;
+	const [copied, setCopied] = useState<{ link: string; done: boolean } | null>(null);
+	const sliders = sharedOf(session.server.vectors, steering.strengths(), (id) => steering.setting(id));
+	const link = shareLink(location.href, sliders);
+	const empty = link.endsWith("#s=");
+	const said = copied !== null && copied.link === link;
+	const copy = async () => {
+		try {
+			await navigator.clipboard.writeText(link);
+			setCopied({ link, done: true });
+		} catch {
+			// No clipboard outside of https and localhost: the address bar can be copied from.
+			history.replaceState(null, "", link);
+			setCopied({ link, done: false });
+		}
+	};
+	return (
+		<>
+			<button
+				type="button"
+				className="quiet"
+				data-testid="share"
+				data-link={empty ? "" : link}
+				disabled={empty}
+				title="Copy a link that sets the sliders as they are now"
+				onClick={() => void copy()}
+			>
+				<LinkIcon /> {said ? (copied.done ? "Link copied" : "See the address") : "Share"}
+			</button>
+			<span className="sr-only" role="status">
+				{said && (copied.done ? "The link is copied." : "The link is in the address bar.")}
+			</span>
+		</>
 	);
 }

@@ -26,7 +26,7 @@ class Clock implements SenderClock {
 
 let clock: Clock;
 let sent: { at: number; rev: number; strengths: Strengths }[];
-let sender: SteerSender;
+let sender: SteerSender<Strengths>;
 beforeEach(() => {
 	clock = new Clock();
 	sent = [];

@@ -2,9 +2,17 @@
 // goes out at once, later ones wait until the interval has passed, and the last value always goes out.
 // Revisions count up from 1 per run, and each frame carries the full set.
 
+import type { Settings } from "./setting";
+
 export const STEER_EVERY_MS = 50;
 
 export type Strengths = Record<string, number>;
+
+/** All that a start or a steer frame says of steering. */
+export interface Steered {
+	strengths: Strengths;
+	settings: Settings;
+}
 
 export interface SenderClock {
 	now(): number;
@@ -12,14 +20,14 @@ export interface SenderClock {
 	clearTimeout(id: unknown): void;
 }
 
-export class SteerSender {
+export class SteerSender<T> {
 	#rev = 0;
 	#sentAt = Number.NEGATIVE_INFINITY;
-	#waiting: Strengths | null = null;
+	#waiting: T | null = null;
 	#timer: unknown = null;
 
 	constructor(
-		private readonly send: (rev: number, strengths: Strengths) => void,
+		private readonly send: (rev: number, state: T) => void,
 		private readonly clock: SenderClock,
 	) {}
 
@@ -33,8 +41,8 @@ export class SteerSender {
 		return this.#rev + 1;
 	}
 
-	change(strengths: Strengths): void {
-		this.#waiting = strengths;
+	change(state: T): void {
+		this.#waiting = state;
 		if (this.#timer !== null) return;
 		const wait = this.#sentAt + STEER_EVERY_MS - this.clock.now();
 		if (wait <= 0) this.#flush();
@@ -50,11 +58,11 @@ export class SteerSender {
 
 	#flush(): void {
 		this.#timer = null;
-		const strengths = this.#waiting;
-		if (strengths === null) return;
+		const state = this.#waiting;
+		if (state === null) return;
 		this.#waiting = null;
 		this.#sentAt = this.clock.now();
 		this.#rev += 1;
-		this.send(this.#rev, strengths);
+		this.send(this.#rev, state);
 	}
 }

@@ -3,11 +3,12 @@ import { RunState } from "../store/run";
 import { manualBatch, rowsFrame, startedFrame } from "../testing";
 import { layersText, statusText } from "./Slider";
 import type { Strengths } from "./sender";
+import { OWN_WAY, type Settings } from "./setting";
 import { Steering } from "./steering";
 
 let time = 0;
 let timers: (() => void)[] = [];
-let sent: { run: string; rev: number; strengths: Strengths }[] = [];
+let sent: { run: string; rev: number; strengths: Strengths; settings?: Settings }[] = [];
 let steering: Steering;
 const clock = {
 	now: () => time,
@@ -22,14 +23,15 @@ beforeEach(() => {
 	timers = [];
 	sent = [];
 	steering = new Steering(
-		(run, rev, strengths) => sent.push({ run, rev, strengths }) > 0,
+		(run, rev, { strengths, settings }) =>
+			sent.push({ run, rev, strengths, ...(Object.keys(settings).length > 0 && { settings }) }) > 0,
 		clock,
 		manualBatch(),
 	);
 });
 
 function startRun(): RunState {
-	const run = new RunState("c1", 0, new Set(), steering.strengths(), manualBatch());
+	const run = new RunState("c1", 0, new Set(), steering.steered(), manualBatch());
 	steering.attach(run);
 	run.take(startedFrame(["a", "b"]), 0);
 	steering.started(run);
@@ -75,7 +77,7 @@ describe("Steering", () => {
 	});
 
 	test("a move before the run has a name travels as soon as it has", () => {
-		const run = new RunState("c1", 0, new Set(), {}, manualBatch());
+		const run = new RunState("c1", 0, new Set(), undefined, manualBatch());
 		steering.attach(run);
 		steering.set("joy", 0.2);
 		expect(sent).toEqual([]);
@@ -97,10 +99,84 @@ describe("Steering", () => {
 
 	test("a refused run leaves the sliders as they were before it", () => {
 		steering.set("joy", 0.3);
-		const run = new RunState("c1", 0, new Set(), steering.strengths(), manualBatch());
+		const run = new RunState("c1", 0, new Set(), steering.steered(), manualBatch());
 		steering.attach(run);
 		steering.detach(run);
 		expect(steering.status("joy")).toEqual({ kind: "next" });
+	});
+
+	describe("how a vector acts", () => {
+		const ablate = { ...OWN_WAY, operator: "ablate" as const, first: 8 };
+
+		test("travels beside the strength, and only with one", () => {
+			steering.act("joy", ablate);
+			expect(steering.steered()).toEqual({ strengths: {}, settings: {} });
+			startRun();
+			steering.set("joy", 1);
+			expect(sent).toEqual([
+				{ run: "r1", rev: 1, strengths: { joy: 1 }, settings: { joy: { operator: "ablate", first: 8 } } },
+			]);
+		});
+
+		test("is a change like any other: sent, then in force", () => {
+			steering.set("joy", 0.3);
+			const run = startRun();
+			run.take(rowsFrame(0, 2), 0);
+			steering.act("joy", ablate);
+			expect(sent.length).toBe(1);
+			expect(steering.status("joy")).toEqual({ kind: "sent", rev: 1 });
+			steering.act("joy", { ...ablate });
+			expect(sent.length).toBe(1);
+			run.take({ type: "applied", run: "r1", seq: 5, rev: 1, position: 9 }, 0);
+			expect(steering.status("joy")).toEqual({ kind: "in-force", position: 9 });
+		});
+
+		test("at 0 it is kept and not sent, and is forgotten with its vector", () => {
+			startRun();
+			steering.act("joy", ablate);
+			expect(sent).toEqual([]);
+			expect(steering.status("joy")).toEqual({ kind: "idle" });
+			expect(steering.setting("joy")).toEqual(ablate);
+			steering.keepOnly(new Set());
+			expect(steering.setting("joy")).toEqual(OWN_WAY);
+		});
+	});
+
+	describe("a slider put back to 0 in mid-run", () => {
+		test("left something behind once a row was computed with it", () => {
+			const run = startRun();
+			steering.set("joy", 0.3);
+			time = 100;
+			steering.set("joy", 0);
+			expect(steering.leftBehind("joy")).toBe(false);
+			run.take(rowsFrame(0, 2), 0);
+			expect(steering.leftBehind("joy")).toBe(false);
+			run.take(rowsFrame(2, 1, { rev: () => 1 }), 0);
+			expect(steering.leftBehind("joy")).toBe(true);
+			expect([steering.acts("joy"), steering.leftBehind("pirate")]).toEqual([false, false]);
+			steering.set("joy", 0.1);
+			expect([steering.acts("joy"), steering.leftBehind("joy")]).toEqual([true, false]);
+		});
+
+		test("or when the run began with it; the next run knows nothing of it", () => {
+			steering.set("joy", 0.3);
+			const run = startRun();
+			run.take(rowsFrame(0, 2), 0);
+			steering.set("joy", 0);
+			expect(steering.leftBehind("joy")).toBe(true);
+			startRun();
+			expect(steering.leftBehind("joy")).toBe(false);
+		});
+
+		test("not when it is put back after the run: nothing more is written there", () => {
+			steering.set("joy", 0.3);
+			const run = startRun();
+			run.take(rowsFrame(0, 2), 0);
+			run.lose();
+			steering.ended(run);
+			steering.set("joy", 0);
+			expect(steering.leftBehind("joy")).toBe(false);
+		});
 	});
 
 	test("reset all is one frame", () => {

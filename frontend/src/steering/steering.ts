@@ -3,7 +3,8 @@
 // with it or with a newer revision. Receipt is not application.
 import type { RunState } from "../store/run";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
-import { type SenderClock, SteerSender, type Strengths } from "./sender";
+import { type SenderClock, type Steered, SteerSender, type Strengths } from "./sender";
+import { OWN_WAY, type Setting, type Settings, toWire } from "./setting";
 
 export type SliderStatus =
 	| { kind: "idle" }
@@ -12,15 +13,18 @@ export type SliderStatus =
 	| { kind: "sent"; rev: number }
 	| { kind: "in-force"; position: number };
 
-export type SendSteer = (run: string, rev: number, strengths: Strengths) => boolean;
+export type SendSteer = (run: string, rev: number, steered: Steered) => boolean;
 
 export class Steering {
 	readonly changed: Signal;
 	#values = new Map<string, number>();
+	#settings = new Map<string, Setting>();
 	/** Revision of the present run in which a vector last changed; 0 for its first strengths. */
 	#changedIn = new Map<string, number>();
+	/** Revisions of the present run that carried a strength for a vector. */
+	#onIn = new Map<string, Set<number>>();
 	#run: RunState | null = null;
-	#sender: SteerSender | null = null;
+	#sender: SteerSender<Steered> | null = null;
 
 	constructor(
 		private readonly send: SendSteer,
@@ -30,8 +34,17 @@ export class Steering {
 		this.changed = new Signal(batch);
 	}
 
+	/** The run that the sliders steer, or steered last. */
+	get run(): RunState | null {
+		return this.#run;
+	}
+
 	get(id: string): number {
 		return this.#values.get(id) ?? 0;
+	}
+
+	setting(id: string): Setting {
+		return this.#settings.get(id) ?? OWN_WAY;
 	}
 
 	/** Only what differs from 0 travels: a vector that is not named has strength 0. */
@@ -39,10 +52,32 @@ export class Steering {
 		return Object.fromEntries([...this.#values].filter(([, value]) => value !== 0));
 	}
 
+	/** Strengths, and how those vectors act that do not act in their own way. */
+	steered(): Steered {
+		const strengths = this.strengths();
+		const settings: Settings = {};
+		for (const id of Object.keys(strengths)) {
+			const setting = toWire(this.setting(id));
+			if (setting !== null) settings[id] = setting;
+		}
+		return { strengths, settings };
+	}
+
 	set(id: string, strength: number): void {
 		if (!Number.isFinite(strength) || this.get(id) === strength) return;
 		this.#values.set(id, strength);
 		this.#announce([id]);
+	}
+
+	/** How a vector acts from now on, with a strength that fits that way. */
+	act(id: string, setting: Setting, strength: number = this.get(id)): void {
+		const before = JSON.stringify([this.setting(id), this.get(id)]);
+		this.#settings.set(id, setting);
+		this.#values.set(id, strength);
+		if (before === JSON.stringify([setting, strength])) return;
+		// At 0 nothing acts, however it would.
+		if (strength !== 0 || this.#changedIn.has(id)) this.#announce([id]);
+		else this.changed.changed();
 	}
 
 	resetAll(): void {
@@ -55,6 +90,7 @@ export class Steering {
 	/** Forget vectors that the server does not know: a start that names one is refused. */
 	keepOnly(ids: ReadonlySet<string>): void {
 		for (const id of this.#values.keys()) if (!ids.has(id)) this.#values.delete(id);
+		for (const id of this.#settings.keys()) if (!ids.has(id)) this.#settings.delete(id);
 		this.changed.changed();
 	}
 
@@ -63,9 +99,12 @@ export class Steering {
 		this.#sender?.end();
 		this.#run = run;
 		this.#changedIn = new Map();
+		this.#onIn = new Map();
 		for (const [id, value] of this.#values) if (value !== 0) this.#changedIn.set(id, 0);
-		this.#sender = new SteerSender((rev, strengths) => {
-			if (run.run !== null) this.send(run.run, rev, strengths);
+		this.#noteOn(0, this.strengths());
+		this.#sender = new SteerSender((rev, steered) => {
+			if (run.run !== null) this.send(run.run, rev, steered);
+			this.#noteOn(rev, steered.strengths);
 			this.changed.changed();
 		}, this.clock);
 		this.changed.changed();
@@ -73,9 +112,7 @@ export class Steering {
 
 	/** The run was admitted: what moved since `start` was sent can travel now. */
 	started(run: RunState): void {
-		if (run === this.#run && !sameStrengths(run.strengths, this.strengths())) {
-			this.#sender?.change(this.strengths());
-		}
+		if (run === this.#run && !same(run.steered, this.steered())) this.#sender?.change(this.steered());
 	}
 
 	/** The run was refused or put away: nothing of it concerns the sliders any more. */
@@ -85,6 +122,7 @@ export class Steering {
 		this.#run = null;
 		this.#sender = null;
 		this.#changedIn.clear();
+		this.#onIn.clear();
 		this.changed.changed();
 	}
 
@@ -103,12 +141,33 @@ export class Steering {
 		return run.live ? { kind: "sent", rev } : { kind: this.get(id) === 0 ? "idle" : "next" };
 	}
 
+	/** Whether a vector acts, or is about to, in the run that the sliders steer: not only in the next one. */
+	acts(id: string): boolean {
+		return this.get(id) !== 0 && this.#changedIn.has(id);
+	}
+
+	/** Whether tokens of this run were computed under a vector that was put back to 0 while it was written. */
+	leftBehind(id: string): boolean {
+		const run = this.#run;
+		const on = this.#onIn.get(id);
+		if (run === null || on === undefined || this.get(id) !== 0 || !this.#changedIn.has(id)) return false;
+		if (on.has(0) && firstInForce(run, 0) !== null) return true;
+		return run.rows.boundaries().some(({ rev }) => on.has(rev));
+	}
+
+	#noteOn(rev: number, strengths: Strengths): void {
+		for (const id of Object.keys(strengths)) {
+			const revs = this.#onIn.get(id) ?? new Set();
+			this.#onIn.set(id, revs.add(rev));
+		}
+	}
+
 	#announce(ids: readonly string[]): void {
 		const run = this.#run;
 		if (run?.live && this.#sender !== null) {
 			for (const id of ids) this.#changedIn.set(id, this.#sender.nextRev);
 			// Before `started` the run has no name to steer by; `started` catches up.
-			if (run.run !== null) this.#sender.change(this.strengths());
+			if (run.run !== null) this.#sender.change(this.steered());
 		} else {
 			for (const id of ids) this.#changedIn.delete(id);
 		}
@@ -126,7 +185,10 @@ function firstInForce(run: RunState, rev: number): number | null {
 	return first;
 }
 
-function sameStrengths(a: Readonly<Strengths>, b: Readonly<Strengths>): boolean {
-	const keys = Object.keys(a);
-	return keys.length === Object.keys(b).length && keys.every((key) => a[key] === b[key]);
+function same(a: Steered, b: Steered): boolean {
+	const sorted = ({ strengths, settings }: Steered) =>
+		JSON.stringify(
+			[strengths, settings].map((each) => Object.entries(each).sort(([x], [y]) => (x < y ? -1 : 1))),
+		);
+	return sorted(a) === sorted(b);
 }

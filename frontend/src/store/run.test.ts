@@ -18,7 +18,7 @@ function finishedFrame(changes: Partial<Finished> = {}): Finished {
 
 let run: RunState;
 beforeEach(() => {
-	run = new RunState("c1", 1000, new Set([7]), {}, manualBatch());
+	run = new RunState("c1", 1000, new Set([7]), undefined, manualBatch());
 });
 
 describe("RunState", () => {
@@ -66,7 +66,7 @@ describe("RunState", () => {
 	test("the reply ends before the stop string, wherever tokens are cut", () => {
 		const text = "One. Two END and more";
 		for (const size of [1, 2, 3, 5, 30]) {
-			const one = new RunState("c1", 0, new Set(), {}, manualBatch());
+			const one = new RunState("c1", 0, new Set(), undefined, manualBatch());
 			one.take(startedFrame(["a"]), 0);
 			const pieces = text.match(new RegExp(`.{1,${size}}`, "g"))!;
 			one.take(tokensFrame(1, pieces), 0);
@@ -90,7 +90,7 @@ describe("RunState", () => {
 		expect([run.status, run.live]).toEqual(["lost", false]);
 		run.take(finishedFrame(), 0);
 		expect(run.status).toBe("lost");
-		const done = new RunState("c2", 0, new Set(), {}, manualBatch());
+		const done = new RunState("c2", 0, new Set(), undefined, manualBatch());
 		done.take(startedFrame(["a"]), 0);
 		done.take(finishedFrame(), 0);
 		done.lose();

@@ -13,6 +13,7 @@ import type {
 	Started,
 	Tokens,
 } from "../protocol/types.gen";
+import type { Steered } from "../steering/sender";
 import { GuessStore } from "./guesses";
 import { RowStore } from "./rows";
 import { type FrameBatch, pageBatch, Signal } from "./signal";
@@ -51,8 +52,8 @@ export class RunState {
 		readonly id: string,
 		readonly sentAt: number,
 		private readonly specialIds: ReadonlySet<number>,
-		/** The strengths sent as revision 0. */
-		readonly strengths: Readonly<Record<string, number>> = {},
+		/** Strengths, and how their vectors act, sent as revision 0. */
+		readonly steered: Steered = { strengths: {}, settings: {} },
 		batch: FrameBatch = pageBatch,
 	) {
 		this.changed = new Signal(batch);

@@ -76,6 +76,16 @@ export const InfoIcon = () => (
 		<path d="M8 7.5v3.5M8 5v.01" />
 	</Icon>
 );
+export const LinkIcon = () => (
+	<Icon>
+		<path d="M6.5 9.5 9.5 6.5M7 4.5l1.8-1.8a3.2 3.2 0 0 1 4.5 4.5L11.5 9M9 11.5l-1.8 1.8a3.2 3.2 0 0 1-4.5-4.5L4.5 7" />
+	</Icon>
+);
+export const ImportIcon = () => (
+	<Icon>
+		<path d="M8 2v8M4.5 6.5 8 10l3.5-3.5M2.5 13.5h11" />
+	</Icon>
+);
 export const EyeIcon = () => (
 	<Icon>
 		<path d="M1.5 8S4 3.5 8 3.5 14.5 8 14.5 8 12 12.5 8 12.5 1.5 8 1.5 8Z" />

@@ -1,0 +1,93 @@
+// What is known while a run is steered: the stream's projection on a vector, how much of the stream each layer's
+// steering added, and whether the reply is breaking. Everything is read from the run's newest row.
+import type { MetricInfo, Start, VectorInfo, VectorSetting } from "../protocol/types.gen";
+import { MOST_METRICS } from "../session/watch";
+import type { RunState } from "../store/run";
+import { type Damage, damageOf, WINDOW } from "./damage";
+import { actsAt } from "./setting";
+
+export const SHARE = "steering_share";
+/** More tokens than 20 words ever take in a language with spaces. */
+const TAIL_TOKENS = 100;
+
+export const projectionOf = (vector: string) => `projection:${vector}`;
+export const projectionBefore = (vector: string) => `projection_before:${vector}`;
+
+type Watched = Required<Pick<Start, "metrics" | "lens" | "entropy">>;
+
+/** A start that steers also asks for what tells how: nothing is asked for that the server does not list. */
+export function watchSteering(
+	watched: Watched,
+	metrics: readonly MetricInfo[],
+	vectors: readonly string[],
+): Watched {
+	if (vectors.length === 0) return watched;
+	const works = new Set(metrics.filter(({ error }) => error === null).map(({ id }) => id));
+	const wanted = [SHARE, ...vectors.flatMap((id) => [projectionOf(id), projectionBefore(id)])]
+		.filter((id) => works.has(id))
+		.slice(0, MOST_METRICS);
+	const rest = (watched.metrics ?? []).filter((id) => !wanted.includes(id));
+	return {
+		...watched,
+		metrics: [...rest.slice(0, MOST_METRICS - wanted.length), ...wanted],
+		entropy: true,
+	};
+}
+
+/** Position of the newest row, or null. */
+export function lastRow(run: RunState): number | null {
+	return run.rows.columns > 0 ? run.rows.columns - 1 : null;
+}
+
+export interface Projection {
+	/** Of the stream after the layer's steering, and before it. Share of the stream's length. */
+	after: number;
+	before: number | null;
+	layer: number;
+}
+
+/** The projection on a vector at the last layer where it acts; null when the run is not watched with it. */
+export function projectionNow(run: RunState, vector: VectorInfo, setting: VectorSetting): Projection | null {
+	const position = lastRow(run);
+	if (position === null) return null;
+	const layer = actsAt(vector, setting)[1];
+	const at = (metric: string) => {
+		const value = run.rows.value(metric, position, layer);
+		return value !== undefined && Number.isFinite(value) ? value : null;
+	};
+	const after = at(projectionOf(vector.id));
+	return after === null ? null : { after, before: at(projectionBefore(vector.id)), layer };
+}
+
+/** Per layer, how long what steering added is against the stream; null when the run is not watched with it. */
+export function shareNow(run: RunState): number[] | null {
+	const position = lastRow(run);
+	if (position === null || run.rows.values(SHARE) === undefined) return null;
+	return Array.from({ length: run.rows.layers }, (_, layer) => {
+		const value = run.rows.value(SHARE, position, layer);
+		return value !== undefined && Number.isFinite(value) ? value : 0;
+	});
+}
+
+/** The damage of one run at a time. It remembers whether the run was broken, and works once per change. */
+export class DamageMeter {
+	#run: RunState | null = null;
+	#version = -1;
+	#damage: Damage = { repetition: null, entropy: null, broken: false };
+
+	read(run: RunState): Damage {
+		if (run === this.#run && run.changed.version === this.#version) return this.#damage;
+		const wasBroken = run === this.#run && this.#damage.broken;
+		this.#run = run;
+		this.#version = run.changed.version;
+		const count = run.ids.length;
+		let text = "";
+		for (let i = Math.max(0, count - TAIL_TOKENS); i < count; i++) text += run.visibleText(i);
+		const entropies: (number | null)[] = [];
+		for (let i = Math.max(0, count - WINDOW); i < count; i++) {
+			entropies.push(run.entropyBefore(run.promptLength + i));
+		}
+		this.#damage = damageOf(text, entropies, wasBroken);
+		return this.#damage;
+	}
+}
