@@ -69,6 +69,7 @@ def test_every_command_says_what_runs_it() -> None:
 
 
 @pytest.mark.parametrize("block", [block for block in blocks() if block.tag == "run"], ids=str)
+@pytest.mark.usefixtures("nothing_stays")
 def test_a_documented_command(block: Block, server: Server, tmp_path: Path) -> None:
     address = urlsplit(server.url).netloc
     where = {
