@@ -260,7 +260,7 @@ class SteersightPage:
         self.map.scroll_into_view_if_needed()
         box = self.map.bounding_box()
         assert box is not None
-        cell = self.point_at_map(across, 1 - 22 / box["height"])
+        cell = self.point_at_map(across, 1 - 20 / box["height"])
         assert cell.layer == self.wire.layers() - 1
         return cell
 

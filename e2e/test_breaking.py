@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -54,6 +56,21 @@ def test_projection_and_share_are_those_that_were_sent(app: SteersightPage) -> N
     assert share[layer] == pytest.approx(0.2, abs=0.002)
     shown = app.page.get_by_test_id("steering-share").get_attribute("data-most")
     assert float(shown or "nan") == pytest.approx(max(share), abs=1e-4)
+
+
+def test_a_reply_that_is_steered_only_later_is_told_of_too(app: SteersightPage) -> None:
+    app.be_greedy(LONG)
+    app.ask()
+    app.wait_while_writing(tokens=4)
+    expect(app.projection("joy")).to_have_count(0)
+    app.steer("joy", 0.2)
+    app.wait_until_in_force("joy")
+
+    expect(app.projection("joy")).to_have_text(re.compile(r"^0\.\d{3}$"))
+    expect(app.page.get_by_test_id("steering-share")).to_have_attribute(
+        "data-most", re.compile(r"^0\.(19|20)")
+    )
+    app.stop()
 
 
 def test_a_reply_is_written_on_without_its_steered_past(app: SteersightPage) -> None:

@@ -46,16 +46,25 @@ def test_the_logit_lens_names_what_each_layer_would_write(app: SteersightPage) -
 def test_a_reply_that_was_not_watched_says_so_and_the_next_one_is(app: SteersightPage) -> None:
     app.be_greedy()
     app.answer_to()
-    app.pick_metric("projection:joy")
-    expect(app.unwatched).to_contain_text("This reply was not watched with Projection on Joy.")
+    app.pick_metric("mlp_norm")
+    expect(app.unwatched).to_contain_text("This reply was not watched with MLP norm.")
 
     app.watch_next_button.click()
     expect(app.unwatched).to_contain_text("The next one will be.")
-    app.steer("joy", 0.2)
     app.regenerate()
     app.wait_for_whole_map()
 
     expect(app.unwatched).to_have_count(0)
+    assert app.wire.values("mlp_norm")
+
+
+def test_a_projection_shows_the_sliders_push(app: SteersightPage) -> None:
+    app.be_greedy()
+    app.steer("joy", 0.2)
+    app.answer_to()
+    app.pick_metric("projection:joy")
+    app.wait_for_whole_map()
+
     after, before = app.wire.values("projection:joy"), app.wire.values("projection_before:joy")
     layers = app.wire.vector_layers("joy")
     reply = [position for position in after if position >= len(app.wire.last_started().prompt.ids)]

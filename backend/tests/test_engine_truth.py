@@ -44,6 +44,7 @@ class Collected:
             [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
         )
         self.reply: list[int] = []
+        self.metrics: list[str] = []
         self.blocks: list[RowBlock] = []
         self._more = asyncio.Event()
 
@@ -58,10 +59,10 @@ class Collected:
     async def act(
         self, name: str, actions: list[Action], tokens: int = 32, metrics: list[str] | None = None
     ) -> Collected:
+        self.metrics = metrics or ["residual_norm", "update_norm", "cosine_below"]
         request = GenerateRequest(
-            name, self.prompt, {"max_tokens": tokens, "temperature": 0.0}, actions, True,
-            metrics or ["residual_norm", "update_norm", "cosine_below"],
-        )  # fmt: skip
+            name, self.prompt, {"max_tokens": tokens, "temperature": 0.0}, actions, True, self.metrics
+        )
         async for step in self.server.engine.generate(request, self._take):
             self.reply += step.ids
             if step.finished:
@@ -76,8 +77,14 @@ class Collected:
         return self.prompt + self.reply
 
     def rows(self) -> np.ndarray:
-        """[positions, metrics, layers] of all positions but the last token's."""
-        return np.concatenate([block.values for block in self.blocks])[: len(self.ids) - 1]
+        """[positions, metrics, layers] of all positions but the last token's, of the metrics asked for.
+
+        A block has what its step computed, which is what all runs of that step asked for together.
+        """
+        mine = [
+            block.values[:, [block.metrics.index(name) for name in self.metrics]] for block in self.blocks
+        ]
+        return np.concatenate(mine)[: len(self.ids) - 1]
 
 
 def worst(rows: np.ndarray, reading: Reading) -> dict[str, float]:

@@ -287,7 +287,7 @@ describe("Session", () => {
 		expect(session.server.metrics.length).toBe(2);
 	});
 
-	test("a steered start asks for what tells how it goes; an unsteered one does not", () => {
+	test("a start asks for what tells how steering goes, which may begin at any token", () => {
 		const metrics = [
 			metric,
 			metricInfo({ id: "steering_share", family: "steering" }),
@@ -297,7 +297,12 @@ describe("Session", () => {
 		const watch = { ...settings.watch, entropy: false };
 		say({ ...welcome, metrics });
 		session.ask("one", { ...settings, watch });
-		expect(starts()[0]).toMatchObject({ metrics: ["norm"], entropy: false, write_on: false, settings: {} });
+		expect(starts()[0]).toMatchObject({
+			metrics: ["norm", "steering_share", "projection:joy", "projection_before:joy"],
+			entropy: false,
+			write_on: false,
+			settings: {},
+		});
 		session.newChat();
 		session.steering.set("joy", 0.2);
 		session.ask("two", { ...settings, watch });

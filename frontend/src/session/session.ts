@@ -278,6 +278,7 @@ export class Session {
 				toStart(this.server.metrics, settings.watch),
 				this.server.metrics,
 				Object.keys(steered.strengths),
+				this.server.vectors.map(({ id }) => id),
 			),
 			prompt_rows: true,
 		});

@@ -18,25 +18,37 @@ beforeEach(() => {
 });
 
 describe("what a steered start asks for", () => {
-	test("nothing more without a strength", () => {
-		expect(watchSteering(watched, metrics, [])).toBe(watched);
+	test("nothing more where there is nothing to steer with", () => {
+		expect(watchSteering(watched, metrics, [], [])).toBe(watched);
+	});
+
+	test("what is not steered by yet too, after the rest and not without end", () => {
+		expect(watchSteering(watched, metrics, [], ["joy"]).metrics).toContain("projection:joy");
+		const offered = Array.from({ length: 20 }, (_, i) => `v${i}`);
+		const listed = offered.map((id) => ({ ...metrics[0]!, id: `projection:${id}` }));
+		const wanted = watchSteering({ ...watched, metrics: [] }, listed, ["v15"], offered).metrics;
+		expect(wanted?.slice(0, 2)).toEqual(["projection:v15", "projection:v0"]);
+		expect(wanted).toHaveLength(8);
 	});
 
 	test("projections of what is steered by, the share, the entropy; only what the server has", () => {
-		expect(watchSteering(watched, metrics, ["joy"])).toEqual({
+		expect(watchSteering(watched, metrics, ["joy"], ["joy"])).toEqual({
 			metrics: ["norm", SHARE, "projection:joy", "projection_before:joy"],
 			lens: null,
 			entropy: true,
 		});
 		const failed = metrics.map((metric) => ({ ...metric, error: metric.id === SHARE ? "odd" : null }));
-		expect(watchSteering(watched, failed, ["pirate"]).metrics).toEqual(["norm"]);
+		expect(watchSteering(watched, failed, ["pirate"], ["pirate"]).metrics).toEqual(["norm"]);
 	});
 
 	test("never twice, never more than a start may name, and these before others", () => {
 		const many = Array.from({ length: MOST_METRICS }, (_, i) => `m${i}`);
-		const wanted = watchSteering({ ...watched, metrics: [...many.slice(1), "projection:joy"] }, metrics, [
-			"joy",
-		]);
+		const wanted = watchSteering(
+			{ ...watched, metrics: [...many.slice(1), "projection:joy"] },
+			metrics,
+			["joy"],
+			["joy"],
+		);
 		expect(wanted.metrics?.length).toBe(MOST_METRICS);
 		expect(new Set(wanted.metrics).size).toBe(MOST_METRICS);
 		expect(wanted.metrics?.slice(-3)).toEqual([SHARE, "projection:joy", "projection_before:joy"]);

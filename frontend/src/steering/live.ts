@@ -7,6 +7,8 @@ import { type Damage, damageOf, WINDOW } from "./damage";
 import { actsAt } from "./setting";
 
 export const SHARE = "steering_share";
+/** Vectors whose projections a run asks for, unless more than these steer it. */
+const MOST_WATCHED = 8;
 /** More tokens than 20 words ever take in a language with spaces. */
 const TAIL_TOKENS = 100;
 
@@ -15,13 +17,20 @@ export const projectionBefore = (vector: string) => `projection_before:${vector}
 
 type Watched = Required<Pick<Start, "metrics" | "lens" | "entropy">>;
 
-/** A start that steers also asks for what tells how: nothing is asked for that the server does not list. */
+/**
+ * What tells how a run is steered is asked for from its start, also with all sliders at 0: what a run is watched
+ * with is fixed then, and the first slider may move at any token. Steered vectors come first, and of the others
+ * only as many as are cheap. Nothing is asked for that the server does not list.
+ */
 export function watchSteering(
 	watched: Watched,
 	metrics: readonly MetricInfo[],
-	vectors: readonly string[],
+	steered: readonly string[],
+	offered: readonly string[],
 ): Watched {
-	if (vectors.length === 0) return watched;
+	if (offered.length === 0) return watched;
+	const others = offered.filter((id) => !steered.includes(id));
+	const vectors = [...steered, ...others.slice(0, Math.max(0, MOST_WATCHED - steered.length))];
 	const works = new Set(metrics.filter(({ error }) => error === null).map(({ id }) => id));
 	const wanted = [SHARE, ...vectors.flatMap((id) => [projectionOf(id), projectionBefore(id)])]
 		.filter((id) => works.has(id))
@@ -30,7 +39,7 @@ export function watchSteering(
 	return {
 		...watched,
 		metrics: [...rest.slice(0, MOST_METRICS - wanted.length), ...wanted],
-		entropy: true,
+		entropy: watched.entropy || steered.length > 0,
 	};
 }
 
