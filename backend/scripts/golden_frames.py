@@ -85,6 +85,8 @@ LIMITS = m.Limits(
     max_vectors=m.MAX_VECTORS,
     max_strength=m.MAX_STRENGTH,
     max_runs_per_connection=8,
+    max_reply_tokens=4096,
+    grace_seconds=30.0,
 )
 
 # 2 rows x 2 metrics x 3 layers; every value is exact in fp16. The extremes are the largest finite half,
@@ -137,6 +139,9 @@ def client_frames() -> dict[str, m.Frame]:
         ),
         "steer_nothing": m.Steer(run="c1-7", rev=3, strengths={}),
         "stop": m.Stop(run="c1-7"),
+        "resume": m.Resume(run="c1-7", epoch="e-5f2c", after=2**32),
+        "resume_from_the_beginning": m.Resume(run="c1-7", epoch="e-5f2c"),
+        "rows_again": m.AskRows(run="c1-7", start=42, count=m.MAX_ROWS_ASKED),
         "ping": m.Ping(t=1732406400123.25),
         "ping_negative": m.Ping(t=-0.5),
     }
@@ -193,6 +198,15 @@ def server_frames() -> dict[str, m.Frame]:
             ),
             metrics=["residual_norm", "cosine_below"],
         ),
+        "resumed": m.Resumed(
+            run="c1-7",
+            seq=70_000,
+            newest=70_001,
+            rev=3,
+            strengths={"joy": 0.15},
+            settings={"joy": m.VectorSetting(operator="add", scope="reply")},
+        ),
+        "queued": m.Queued(run="c1-7", seq=2, position=3),
         "started_without_rows": m.Started(
             run="c1-8", seq=1, id="quiet", prompt=m.Prompt(ids=[1], texts=["x"], spans=[]), metrics=[]
         ),
@@ -255,12 +269,14 @@ def server_frames() -> dict[str, m.Frame]:
             new_texts=["The", " é"],
         ),
         "applied": m.Applied(run="c1-7", seq=7, rev=3, position=41),
-        "gap": m.Gap(run="c1-7", seq=2**32, start=42, count=8149),
+        "gap": m.Gap(run="c1-7", seq=2**32, start=42, count=8149, kept=True),
+        "gap_for_good": m.Gap(run="c1-7", seq=8, start=42, count=1, kept=False),
         "finished_by_end_of_turn": m.Finished(
             run="c1-7",
             seq=90,
             reason="stop",
             stop=None,
+            error=None,
             usage=usage,
             timing=m.Timing(first_token_ms=83.25, total_ms=166.5, tokens_per_s=12.012),
         ),
@@ -269,6 +285,7 @@ def server_frames() -> dict[str, m.Frame]:
             seq=90,
             reason="stop",
             stop="\n\n",
+            error=None,
             usage=usage,
             timing=m.Timing(first_token_ms=83.25, total_ms=166.5, tokens_per_s=12.012),
         ),
@@ -277,8 +294,21 @@ def server_frames() -> dict[str, m.Frame]:
             seq=2,
             reason="cancelled",
             stop=None,
+            error=None,
             usage=m.Usage(prompt_tokens=34, reply_tokens=0),
             timing=m.Timing(first_token_ms=None, total_ms=1.5, tokens_per_s=None),
+        ),
+        "finished_by_a_fault": m.Finished(
+            run="c1-9",
+            seq=12,
+            reason="error",
+            stop=None,
+            error=m.RunError(
+                code=m.ErrorCode.ENGINE_FAILED,
+                message="The engine ended unexpectedly; it is being restarted.",
+            ),
+            usage=usage,
+            timing=m.Timing(first_token_ms=83.25, total_ms=166.5, tokens_per_s=12.012),
         ),
         "error_of_the_connection": m.Error(
             code=m.ErrorCode.BAD_FRAME, message="The frame is not one valid msgpack value (ExtraData)."

@@ -14,18 +14,20 @@ from .messages import (
     CLIENT_TYPES,
     MAX_FRAME_BYTES,
     SERVER_TYPES,
+    AskRows,
     ClientFrame,
     ErrorCode,
     Frame,
     Hello,
     Ping,
+    Resume,
     ServerFrame,
     Start,
     Steer,
     Stop,
 )
 
-AnyClientFrame = Hello | Start | Steer | Stop | Ping
+AnyClientFrame = Hello | Start | Steer | Stop | Resume | AskRows | Ping
 _client: TypeAdapter[AnyClientFrame] = TypeAdapter(ClientFrame)
 _server: TypeAdapter[Any] = TypeAdapter(ServerFrame)
 MAX_PATH = 120

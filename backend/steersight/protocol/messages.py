@@ -25,6 +25,8 @@ MAX_VECTORS = 32
 MAX_STRENGTH = 1000.0
 MAX_STOP_STRINGS = 8
 MAX_TOP = 20
+MAX_ROWS_ASKED = 4096
+"""Rows that one `rows` frame of a client may ask for."""
 
 Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
 MetricId = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9_.:-]+$")]
@@ -52,6 +54,10 @@ class ErrorCode(StrEnum):
     DUPLICATE_RUN = "duplicate_run"
     PROMPT_TOO_LONG = "prompt_too_long"
     BUSY = "busy"
+    RATE_LIMITED = "rate_limited"
+    OTHER_EPOCH = "other_epoch"
+    DRAINING = "draining"
+    STEERING_FAILED = "steering_failed"
     ENGINE_NOT_READY = "engine_not_ready"
     ENGINE_FAILED = "engine_failed"
     INTERNAL = "internal"
@@ -163,10 +169,35 @@ class Steer(Frame):
 
 
 class Stop(Frame):
-    """End a run now; `finished` follows with reason `cancelled`. Stopping a finished run is no error."""
+    """End a run now, also one that waits; `finished` follows with reason `cancelled`. Stopping a finished run
+    is no error."""
 
     type: Literal["stop"] = "stop"
     run: Identifier
+
+
+class Resume(Frame):
+    """Watch a run from now on: one's own after a lost connection, or one that another connection started.
+
+    The server answers `resumed` and then sends everything after event `after`, and goes on. Frames that came
+    before without moving `seq` may come again; they say the same.
+    """
+
+    type: Literal["resume"] = "resume"
+    run: Identifier
+    epoch: Annotated[str, Field(min_length=1, max_length=64)]
+    """Of the `welcome` under which the run's name was learned; another epoch does not know the run."""
+    after: Count = 0
+    """The newest `seq` that this client has had of the run; 0 is from the beginning."""
+
+
+class AskRows(Frame):
+    """Send rows of `count` positions from `start` again: those that a `gap` with `kept` named."""
+
+    type: Literal["rows"] = "rows"
+    run: Identifier
+    start: Count
+    count: Annotated[int, Field(ge=1, le=MAX_ROWS_ASKED)]
 
 
 class Ping(Frame):
@@ -176,15 +207,20 @@ class Ping(Frame):
     t: float
 
 
-ClientFrame = Annotated[Hello | Start | Steer | Stop | Ping, Field(discriminator="type")]
+ClientFrame = Annotated[Hello | Start | Steer | Stop | Resume | AskRows | Ping, Field(discriminator="type")]
 
 # ---------------------------------------------------------------- server to client
+
+
+EngineState = Literal["loading", "ready", "failed", "draining", "stopped"]
+"""`loading` is also said of an engine that is being built again after a fault; its stage says so. `draining`:
+the server is about to end and takes no new runs, live ones go on for a while."""
 
 
 class EngineStatus(Frame):
     """Where the engine is between a cold start and serving."""
 
-    state: Literal["loading", "ready", "failed", "stopped"]
+    state: EngineState
     stage: str
     """A short sentence for people: what is happening now, or why it failed."""
     progress: Annotated[float, Field(ge=0, le=1)]
@@ -263,6 +299,10 @@ class Limits(Frame):
     max_vectors: Count
     max_strength: float
     max_runs_per_connection: Count
+    max_reply_tokens: Count
+    """A reply is cut to so many tokens, whatever `sampling.max_tokens` asks for."""
+    grace_seconds: float
+    """How long a run goes on that nobody watches, and how long a finished one is kept after that."""
 
 
 class Welcome(Frame):
@@ -285,7 +325,7 @@ class Engine(Frame):
     """The engine's state changed, or a metric failed. `model` and `vectors` come once they are known."""
 
     type: Literal["engine"] = "engine"
-    state: Literal["loading", "ready", "failed", "stopped"]
+    state: EngineState
     stage: str
     progress: Annotated[float, Field(ge=0, le=1)]
     model: ModelInfo | None
@@ -319,6 +359,31 @@ class Started(Frame):
     id: Identifier
     prompt: Prompt
     metrics: list[MetricId]
+
+
+class Resumed(Frame):
+    """Answer to `resume`; the events after the client's own come next."""
+
+    type: Literal["resumed"] = "resumed"
+    run: Identifier
+    seq: Count
+    """What the client said it has: this frame brings nothing of the run itself."""
+    newest: Count
+    """The run's newest event at this moment."""
+    rev: Revision
+    """Its newest revision; a `steer` must say a larger one."""
+    strengths: Strengths
+    settings: Settings
+
+
+class Queued(Frame):
+    """The run waits for a place in the engine."""
+
+    type: Literal["queued"] = "queued"
+    run: Identifier
+    seq: Count
+    position: Count
+    """1 is the next one to begin; 0 says that it has begun."""
 
 
 class Tokens(Frame):
@@ -393,13 +458,16 @@ class Applied(Frame):
 
 
 class Gap(Frame):
-    """Rows of `count` positions from `start` were skipped because this client reads too slowly."""
+    """Rows of `count` positions from `start` were skipped."""
 
     type: Literal["gap"] = "gap"
     run: Identifier
     seq: Count
     start: Count
     count: Count
+    kept: bool
+    """Skipped because this client reads too slowly: a `rows` frame brings them while the run is kept. If
+    false, they were lost between engine and server, and nobody has them."""
 
 
 class Usage(Frame):
@@ -418,6 +486,14 @@ class Timing(Frame):
     """Reply tokens after the first, over the time after the first; null for fewer than two tokens."""
 
 
+class RunError(Frame):
+    """Why a run failed."""
+
+    code: Annotated[ErrorCode, Field(strict=False)]
+    message: str
+    """A sentence for people."""
+
+
 class Finished(Frame):
     """The run's last event."""
 
@@ -427,6 +503,8 @@ class Finished(Frame):
     reason: Literal["stop", "length", "cancelled", "error"]
     stop: str | None
     """The stop string that ended the reply; the reply's text ends before it."""
+    error: RunError | None
+    """Why, where the reason is `error`. What was written until then is right, but it is not all."""
     usage: Usage
     timing: Timing
 
@@ -453,17 +531,31 @@ class Pong(Frame):
 
 
 ServerFrame = Annotated[
-    Welcome | Engine | Started | Tokens | Rows | Lens | Applied | Gap | Finished | Error | Pong,
+    Welcome
+    | Engine
+    | Started
+    | Resumed
+    | Queued
+    | Tokens
+    | Rows
+    | Lens
+    | Applied
+    | Gap
+    | Finished
+    | Error
+    | Pong,
     Field(discriminator="type"),
 ]
-RunEvent = Started | Tokens | Rows | Lens | Applied | Gap | Finished
+RunEvent = Started | Queued | Tokens | Rows | Lens | Applied | Gap | Finished
 
 CLIENT_TYPES: dict[str, type[Frame]] = {
-    "hello": Hello, "start": Start, "steer": Steer, "stop": Stop, "ping": Ping,
+    "hello": Hello, "start": Start, "steer": Steer, "stop": Stop, "resume": Resume, "rows": AskRows,
+    "ping": Ping,
 }  # fmt: skip
 SERVER_TYPES: dict[str, type[Frame]] = {
-    "welcome": Welcome, "engine": Engine, "started": Started, "tokens": Tokens, "rows": Rows, "lens": Lens,
-    "applied": Applied, "gap": Gap, "finished": Finished, "error": Error, "pong": Pong,
+    "welcome": Welcome, "engine": Engine, "started": Started, "resumed": Resumed, "queued": Queued,
+    "tokens": Tokens, "rows": Rows, "lens": Lens, "applied": Applied, "gap": Gap, "finished": Finished,
+    "error": Error, "pong": Pong,
 }  # fmt: skip
 
 JsonDict = dict[str, Any]

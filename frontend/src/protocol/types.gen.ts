@@ -1,8 +1,20 @@
 // Generated from wire.schema.json by `npm run gen`. Do not edit: change the server's models and run it again.
 
-export type ClientFrame = Hello | Start | Steer | Stop | Ping;
+export type ClientFrame = Hello | Start | Steer | Stop | Resume | AskRows | Ping;
 export type ServerFrame =
-	Welcome | Engine | Started | Tokens | Rows | Lens | Applied | Gap | Finished | Error | Pong;
+	| Welcome
+	| Engine
+	| Started
+	| Resumed
+	| Queued
+	| Tokens
+	| Rows
+	| Lens
+	| Applied
+	| Gap
+	| Finished
+	| Error
+	| Pong;
 /**
  * What an `error` frame is about. A client may act on the code and show the message.
  */
@@ -20,6 +32,10 @@ export type ErrorCode =
 	| "duplicate_run"
 	| "prompt_too_long"
 	| "busy"
+	| "rate_limited"
+	| "other_epoch"
+	| "draining"
+	| "steering_failed"
 	| "engine_not_ready"
 	| "engine_failed"
 	| "internal";
@@ -111,11 +127,33 @@ export interface Steer {
 	};
 }
 /**
- * End a run now; `finished` follows with reason `cancelled`. Stopping a finished run is no error.
+ * End a run now, also one that waits; `finished` follows with reason `cancelled`. Stopping a finished run
+ * is no error.
  */
 export interface Stop {
 	type: "stop";
 	run: string;
+}
+/**
+ * Watch a run from now on: one's own after a lost connection, or one that another connection started.
+ *
+ * The server answers `resumed` and then sends everything after event `after`, and goes on. Frames that came
+ * before without moving `seq` may come again; they say the same.
+ */
+export interface Resume {
+	type: "resume";
+	run: string;
+	epoch: string;
+	after?: number;
+}
+/**
+ * Send rows of `count` positions from `start` again: those that a `gap` with `kept` named.
+ */
+export interface AskRows {
+	type: "rows";
+	run: string;
+	start: number;
+	count: number;
 }
 /**
  * Ask for a `pong` with the same `t`, whatever it is to the client (milliseconds, say).
@@ -143,7 +181,7 @@ export interface Welcome {
  * Where the engine is between a cold start and serving.
  */
 export interface EngineStatus {
-	state: "loading" | "ready" | "failed" | "stopped";
+	state: "loading" | "ready" | "failed" | "draining" | "stopped";
 	stage: string;
 	progress: number;
 }
@@ -211,13 +249,15 @@ export interface Limits {
 	max_vectors: number;
 	max_strength: number;
 	max_runs_per_connection: number;
+	max_reply_tokens: number;
+	grace_seconds: number;
 }
 /**
  * The engine's state changed, or a metric failed. `model` and `vectors` come once they are known.
  */
 export interface Engine {
 	type: "engine";
-	state: "loading" | "ready" | "failed" | "stopped";
+	state: "loading" | "ready" | "failed" | "draining" | "stopped";
 	stage: string;
 	progress: number;
 	model: ModelInfo | null;
@@ -250,6 +290,31 @@ export interface Span {
 	role: string;
 	start: number;
 	end: number;
+}
+/**
+ * Answer to `resume`; the events after the client's own come next.
+ */
+export interface Resumed {
+	type: "resumed";
+	run: string;
+	seq: number;
+	newest: number;
+	rev: number;
+	strengths: {
+		[k: string]: number;
+	};
+	settings: {
+		[k: string]: VectorSetting;
+	};
+}
+/**
+ * The run waits for a place in the engine.
+ */
+export interface Queued {
+	type: "queued";
+	run: string;
+	seq: number;
+	position: number;
 }
 /**
  * New tokens of the reply, in order, none twice.
@@ -317,7 +382,7 @@ export interface Applied {
 	position: number;
 }
 /**
- * Rows of `count` positions from `start` were skipped because this client reads too slowly.
+ * Rows of `count` positions from `start` were skipped.
  */
 export interface Gap {
 	type: "gap";
@@ -325,6 +390,7 @@ export interface Gap {
 	seq: number;
 	start: number;
 	count: number;
+	kept: boolean;
 }
 /**
  * The run's last event.
@@ -335,8 +401,16 @@ export interface Finished {
 	seq: number;
 	reason: "stop" | "length" | "cancelled" | "error";
 	stop: string | null;
+	error: RunError | null;
 	usage: Usage;
 	timing: Timing;
+}
+/**
+ * Why a run failed.
+ */
+export interface RunError {
+	code: ErrorCode;
+	message: string;
 }
 /**
  * Tokens of a finished run.
@@ -424,6 +498,8 @@ export const SERVER_TYPES: readonly string[] = [
 	"gap",
 	"lens",
 	"pong",
+	"queued",
+	"resumed",
 	"rows",
 	"started",
 	"tokens",
