@@ -25,7 +25,7 @@ from .api import vectors
 from .api.building import BuildApi
 from .config import Settings
 from .engine.service import EngineOptions, EngineService
-from .runs.table import RunTable
+from .runs.table import RunLimits, RunTable
 from .ws import handshake
 from .ws.connection import Connection
 
@@ -35,6 +35,8 @@ CONTENT_SECURITY_POLICY = (
     "img-src 'self' data:; "
     "worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
+TELL_SECONDS = 2.0
+"""How long the end of the server waits for clients to take their last frames."""
 
 
 class SecurityHeaders:
@@ -69,7 +71,12 @@ def create_app(settings: Settings) -> Starlette:
             layout=settings.layout,
         )
     )  # fmt: skip
-    table = RunTable(engine, settings.max_runs)
+    table = RunTable(
+        engine,
+        RunLimits(
+            max_runs=settings.max_runs, max_queue=settings.max_queue, grace_seconds=settings.grace_seconds
+        ),
+    )
     vector_api = vectors.VectorApi(engine, table, settings.data_dir / "vectors")
     building = BuildApi(vector_api)
     epoch = secrets.token_hex(8)
@@ -85,8 +92,25 @@ def create_app(settings: Settings) -> Starlette:
         "steersight_steps_dropped", "Steps whose rows the worker had to drop", registry=registry
     )
 
+    connections: set[Connection] = set()
+
     async def socket(websocket: WebSocket) -> None:
-        await Connection(websocket, engine, table, settings.name, epoch).serve()
+        connection = Connection(websocket, engine, table, settings.name, epoch)
+        connections.add(connection)
+        try:
+            await connection.serve()
+        finally:
+            connections.discard(connection)
+
+    async def drain() -> None:
+        engine.drain()
+        await building.close()
+        await table.drain(settings.drain_seconds)
+        told = [asyncio.ensure_future(connection.told()) for connection in connections]
+        if told:
+            _, late = await asyncio.wait(told, timeout=TELL_SECONDS)
+            for task in late:
+                task.cancel()
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok", "name": settings.name, "epoch": epoch})
@@ -142,4 +166,5 @@ def create_app(settings: Settings) -> Starlette:
     )
     application.state.engine = engine
     application.state.table = table
+    application.state.drain = drain
     return application

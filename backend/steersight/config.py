@@ -26,6 +26,9 @@ class Settings:
     dtype: str
     max_model_len: int
     max_runs: int
+    max_queue: int
+    grace_seconds: float
+    drain_seconds: float
     tensor_parallel: int
     kv_cache_gib: int
     gpu_memory: float
@@ -159,6 +162,19 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     flag("dtype", "auto", "Weights and activations: auto, float32, bfloat16 or float16.")
     flag("max-model-len", "4096", "The most tokens of prompt and reply together.", number(int, 16, INFINITY))
     flag("max-runs", "64", "Runs that may be live at once on the whole server.", number(int, 1, INFINITY))
+    flag("max-queue", "64", "Runs that may wait for a place beyond that.", number(int, 0, INFINITY))
+    flag(
+        "grace-seconds",
+        "30",
+        "How long a run goes on, and a finished one is kept, when its connection is gone.",
+        number(float, 0, 3600),
+    )
+    flag(
+        "drain-seconds",
+        "10",
+        "How long live replies may go on after SIGTERM before they are ended.",
+        number(float, 0, 3600),
+    )
     flag(
         "tensor-parallel",
         "1",
@@ -207,6 +223,8 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
     return Settings(
         host=arguments.host, port=arguments.port, model=model, data_dir=data_dir, ui=Path(arguments.ui),
         dtype=arguments.dtype, max_model_len=arguments.max_model_len, max_runs=arguments.max_runs,
+        max_queue=arguments.max_queue, grace_seconds=arguments.grace_seconds,
+        drain_seconds=arguments.drain_seconds,
         tensor_parallel=arguments.tensor_parallel, kv_cache_gib=arguments.kv_cache_gib,
         gpu_memory=arguments.gpu_memory, executor=arguments.executor,
         engine_mode=arguments.engine_mode, metrics=arguments.metrics,

@@ -131,7 +131,8 @@ async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> As
     app = create_app(
         Settings(
             host="127.0.0.1", port=0, model=model_dir, data_dir=data, ui=data / "no-page", dtype="auto",
-            max_model_len=2048, max_runs=32, tensor_parallel=1, kv_cache_gib=1, gpu_memory=0.9,
+            max_model_len=2048, max_runs=32, max_queue=16,
+            grace_seconds=5.0, drain_seconds=5.0, tensor_parallel=1, kv_cache_gib=1, gpu_memory=0.9,
             engine_mode="auto", metrics=OWN_METRICS, layout="", executor="auto", name="test",
         )
     )  # fmt: skip

@@ -45,6 +45,14 @@ class EngineNotReadyError(RuntimeError):
     """The engine cannot take a run now; the message says why."""
 
 
+class EngineLostError(RuntimeError):
+    """The engine's processes are gone or do not answer; the message says what happens next."""
+
+
+class RunFailedError(RuntimeError):
+    """One run could not be computed as asked; the message says why. The engine goes on."""
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """How to start the engine."""
@@ -75,7 +83,7 @@ class EngineOptions:
 class Status:
     """Where the engine is between a cold start and serving."""
 
-    state: Literal["loading", "ready", "failed", "stopped"] = "loading"
+    state: Literal["loading", "ready", "failed", "draining", "stopped"] = "loading"
     stage: str = "Starting"
     progress: float = 0.0
 
@@ -111,6 +119,8 @@ class GenerateRequest:
     lens_top: int = 0
     capture: bool = False
     """Whether the worker sums the stream over its rows; see `EngineService.capture`."""
+    rev: int = 0
+    """Number of the state that `actions` are."""
     first_row: int | None = None
     """First position with a row, instead of what `prompt_rows` says."""
 
@@ -186,6 +196,8 @@ class EngineService:
     """Metrics that runs may ask for."""
     failed_metrics: dict[str, str] = field(default_factory=dict)
     """Those that raised and are switched off, and what they said."""
+    capacity_tokens: int | None = None
+    """Tokens that the KV cache holds; None until the engine is ready."""
     abandoned: bool = False
     """Told to end while it was loading: a thread of ours, and processes it starts, may still be at it."""
     _listeners: list[Callable[[], None]] = field(default_factory=list)
@@ -358,6 +370,11 @@ class EngineService:
                 facts[vector.id]["reader"] = {name: getattr(vector.reader, name) for name in READER_FIELDS}
         answers: list[list[str]] = await self._call("steersight_vectors", save(tensors), facts)
         return answers[0]
+
+    def drain(self) -> None:
+        """Take no more runs, because the server is about to end; those under way go on."""
+        if self.status.state == "ready":
+            self._set(state="draining", stage="The server is about to end")
 
     async def shutdown(self) -> None:
         """Stop the engine process and the row channel."""

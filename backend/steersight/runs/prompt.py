@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Any
 
 from ..protocol.codec import FrameError
 from ..protocol.messages import ChatMessage, ErrorCode, Prompt, Span
+
+MAX_RENDERED = 4_000_000
+"""Characters that finding out which message made which token may render."""
 
 
 class TokenTexts:
@@ -53,13 +57,15 @@ def build_prompt(
             field="messages",
         )
     try:
-        ids = _unfinished(tokenizer, turns) if write_on else _template(tokenizer, turns, generation=True)
+        text = _rendered(tokenizer, turns, write_on=write_on)
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     except Exception as error:  # jinja and transformers raise many types; all mean the same to the person
         raise FrameError(
             ErrorCode.INVALID,
             f"The model's chat template refuses this conversation: {error}",
             field="messages",
         ) from None
+    ids: list[int] = encoded["input_ids"]
     if len(ids) > limit:
         raise FrameError(
             ErrorCode.PROMPT_TOO_LONG,
@@ -68,41 +74,43 @@ def build_prompt(
             field="messages",
         )
     texts = TokenTexts(tokenizer)
-    prompt = Prompt(ids=ids, texts=[texts.next(token) for token in ids], spans=_spans(tokenizer, turns, ids))
-    return prompt, texts
+    ends = [end for _, end in encoded["offset_mapping"]]
+    spans = _spans(tokenizer, turns[:-1] if write_on else turns, text, ends)
+    if write_on and spans:
+        spans.append(Span(role="assistant", start=spans[-1].end, end=len(ids)))
+    return Prompt(ids=ids, texts=[texts.next(token) for token in ids], spans=spans), texts
 
 
-def _template(tokenizer: Any, turns: list[dict[str, str]], *, generation: bool) -> list[int]:
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
-
-
-def _unfinished(tokenizer: Any, turns: list[dict[str, str]]) -> list[int]:
-    """The conversation with its last message open at the end.
+def _rendered(tokenizer: Any, turns: list[dict[str, str]], *, write_on: bool) -> str:
+    """The conversation as the model reads it; with `write_on` its last message is open at the end.
 
     Not transformers' `continue_final_message`: that cuts at the last place where the message's text occurs in
     the rendered conversation with its white space stripped, so a reply that ends in a space loses it.
     """
-    text = tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True)
-    ids: list[int] = tokenizer(text + turns[-1]["content"], add_special_tokens=False)["input_ids"]
-    return ids
+    closed = turns[:-1] if write_on else turns
+    text: str = tokenizer.apply_chat_template(closed, tokenize=False, add_generation_prompt=True)
+    return text + turns[-1]["content"] if write_on else text
 
 
-def _spans(tokenizer: Any, turns: list[dict[str, str]], ids: list[int]) -> list[Span]:
-    """Which tokens each message made: where the template ends for the first k messages.
+def _spans(tokenizer: Any, turns: list[dict[str, str]], text: str, ends: list[int]) -> list[Span]:
+    """Which tokens each message made: where the template's text ends for the first k messages.
 
-    A template that rewrites earlier turns has no such prefixes; no spans are better than wrong ones.
+    `ends` are the tokens' ends in `text`. A template that rewrites earlier turns, or a token across the
+    border of two, has no such places; no spans are better than wrong ones. The templates are rendered, not
+    made into tokens again: that would take time that grows with the square of the conversation.
     """
+    if len(turns) * len(text) > MAX_RENDERED:
+        return []
     spans: list[Span] = []
-    end = 0
+    start = 0
     for count, turn in enumerate(turns, start=1):
         try:
-            prefix = _template(tokenizer, turns[:count], generation=False)
+            prefix = tokenizer.apply_chat_template(turns[:count], tokenize=False, add_generation_prompt=False)
         except Exception:  # a template may refuse half a conversation
             return []
-        if ids[: len(prefix)] != prefix:
+        end = bisect_right(ends, len(prefix))
+        if not text.startswith(prefix) or (end and ends[end - 1] != len(prefix)):
             return []
-        spans.append(Span(role=turn["role"], start=end, end=len(prefix)))
-        end = len(prefix)
+        spans.append(Span(role=turn["role"], start=start, end=end))
+        start = end
     return spans

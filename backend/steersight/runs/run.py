@@ -2,25 +2,38 @@
 
 Rows lead their tokens and come by another way, so neither may wait for the other while the run goes on. At
 the end the run waits for the rows of tokens it has had, because the last ones may still be on their way.
+
+A run belongs to no connection. Whoever watches it has a place in its log and is woken when the log grows;
+how long it goes on without anybody is the table's business. Whatever goes wrong in the engine ends the run
+with a sentence: a reply that looks steered and is not would be the worst of all outcomes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from ..engine.service import EngineService, GenerateRequest, TokenStep
+from ..engine.service import (
+    EngineLostError,
+    EngineNotReadyError,
+    EngineService,
+    GenerateRequest,
+    RunFailedError,
+    TokenStep,
+)
 from ..metrics import LENS_METRICS, Registry
 from ..metrics.logit_lens import lens_layers
-from ..protocol.messages import Prompt, Start, Timing, Usage
+from ..protocol.messages import ErrorCode, Prompt, RunError, Start, Steer, Timing, Usage, VectorSetting
 from .log import (
     AppliedEvent,
     FinishedEvent,
     GapEvent,
     LensEvent,
+    QueuedEvent,
     RowsEvent,
     RunLog,
     StartedEvent,
@@ -34,6 +47,10 @@ if TYPE_CHECKING:
     from ..engine.channel import RowBlock, TopBlock
     from ..vectors.action import Action
     from .prompt import TokenTexts
+
+logger = logging.getLogger(__name__)
+
+Reason = Literal["stop", "length", "cancelled", "error"]
 
 # Rows lead tokens by a millisecond or so; what has not come after this was dropped on the way.
 LAST_ROWS_SECONDS = 2.0
@@ -54,19 +71,24 @@ class Run:
         registry: Registry,
         layers: int,
         engine: EngineService,
-        wake: Callable[[], None],
+        ended: Callable[[Run], None],
     ) -> None:
         self.id = run_id
         self.log = RunLog(run_id, start.id, metrics, layers)
         self.rev = 0
         self.actions = actions
         """What steers it by its newest revision."""
+        self.strengths: dict[str, float] = dict(start.strengths)
+        """The same as its clients say it."""
+        self.settings: dict[str, VectorSetting] = dict(start.settings)
         self.done = False
+        self.watchers: set[Callable[[], None]] = set()
+        """Called whenever the log has grown."""
         self._start = start
         self._prompt = prompt
         self._texts = texts
         self._engine = engine
-        self._wake = wake
+        self._ended = ended
         self._registry = registry
         # The engine reads for all runs of a step together: rows can hold layers that this one did not ask
         # for.
@@ -78,35 +100,100 @@ class Run:
         self._revs_seen = 0
         self._began = time.perf_counter()
         self._first: float | None = None
-        self._cancelled = False
+        self._queued = 0
+        self._sent_rev = 0
+        self._ending: tuple[Reason, RunError | None] | None = None
         self._stream_task: asyncio.Task[None] | None = None
+        self._steer_task: asyncio.Task[None] | None = None
         self.log.append(StartedEvent(prompt))
 
-    def begin(self) -> asyncio.Task[None]:
-        """Start generating; the task ends after the `finished` event is in the log."""
+    # ------------------------------------------------------------ life
+
+    def wait_at(self, position: int) -> None:
+        """Say that it waits in the server's queue, and where: 1 is the next to begin."""
+        if position != self._queued:
+            self._queued = position
+            self.log.append(QueuedEvent(position))
+            self._wake()
+
+    def begin(self) -> None:
+        """Start generating, with what the sliders say now."""
+        if self._queued:
+            self.wait_at(0)
+        self._sent_rev = self.rev
         self._stream_task = asyncio.create_task(self._generate(), name=f"run-{self.id}")
-        return self._stream_task
+
+    @property
+    def begun(self) -> bool:
+        """Whether the engine has been asked for it."""
+        return self._stream_task is not None
 
     def cancel(self) -> None:
         """End the run; idempotent."""
-        if not self.done and self._stream_task is not None:
-            self._cancelled = True
+        self._end("cancelled", None)
+
+    def fail(self, code: ErrorCode, sentence: str) -> None:
+        """End the run as failed, and say why; idempotent."""
+        self._end("error", RunError(code=code, message=sentence))
+
+    def _end(self, reason: Reason, error: RunError | None) -> None:
+        if self.done or self._ending is not None:
+            return
+        self._ending = (reason, error)
+        if self._stream_task is None:
+            self._finish(reason, None, error)
+        else:
             self._stream_task.cancel()
+
+    async def over(self) -> None:
+        """Wait until the engine has let go of it."""
+        if self._stream_task is not None:
+            await asyncio.wait([self._stream_task])
 
     @property
     def prompt_tokens(self) -> int:
         """Length of the prompt."""
         return len(self._prompt.ids)
 
-    async def steer(self, rev: int, actions: list[Action]) -> None:
-        """Hand the sliders' new state to the engine. The caller has checked that `rev` is newer."""
-        self.rev = rev
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of prompt and reply together, at most."""
+        return len(self._prompt.ids) + self._reply_limit()
+
+    def steer(self, frame: Steer, actions: list[Action]) -> None:
+        """Take the sliders' new state. The caller has checked that `frame.rev` is newer.
+
+        The newest state wins: while the engine takes one, those that came meanwhile replace each other.
+        """
+        self.rev = frame.rev
         self.actions = actions
-        await self._engine.steer(self.id, rev, actions)
+        self.strengths, self.settings = dict(frame.strengths), dict(frame.settings)
+        if self.begun and (self._steer_task is None or self._steer_task.done()):
+            self._steer_task = asyncio.create_task(self._hand_over(), name=f"steer-{self.id}")
+
+    async def _hand_over(self) -> None:
+        while self._sent_rev != self.rev and not self.done:
+            rev = self.rev
+            try:
+                await self._engine.steer(self.id, rev, self.actions)
+            except (EngineLostError, EngineNotReadyError) as error:
+                self.fail(ErrorCode.ENGINE_FAILED, str(error))
+            except Exception as error:
+                logger.exception("Run %s could not be steered", self.id)
+                self.fail(
+                    ErrorCode.STEERING_FAILED,
+                    f"The new slider settings could not be applied, so the reply was ended: {error}",
+                )
+            self._sent_rev = rev
+
+    def _wake(self) -> None:
+        for wake in list(self.watchers):
+            wake()
 
     async def _generate(self) -> None:
-        reason: Literal["stop", "length", "cancelled", "error"] = "error"
+        reason: Reason = "error"
         stop: str | None = None
+        error: RunError | None = None
         try:
             stream = self._engine.generate(self._request(), self._take_rows)
             async with contextlib.aclosing(stream) as steps:  # type: ignore[type-var]
@@ -116,22 +203,38 @@ class Run:
                         reason = "stop" if step.finished == "stop" else "length"
                         stop = step.stop
                         await self._wait_for_rows()
+            if reason == "error":
+                error = RunError(
+                    code=ErrorCode.INTERNAL, message="The engine ended this reply without saying why."
+                )
         except asyncio.CancelledError:
-            if not self._cancelled:
+            if self._ending is None:
                 raise
-            reason = "cancelled"
+            reason, error = self._ending
+        except (EngineLostError, EngineNotReadyError) as lost:
+            reason, error = "error", RunError(code=ErrorCode.ENGINE_FAILED, message=str(lost))
+        except RunFailedError as failed:
+            reason, error = "error", RunError(code=ErrorCode.STEERING_FAILED, message=str(failed))
+        except Exception as unexpected:
+            logger.exception("Run %s failed", self.id)
+            sentence = f"The reply could not be written: {unexpected}"
+            reason, error = "error", RunError(code=ErrorCode.INTERNAL, message=sentence)
         finally:
-            self._finish(reason, stop)
+            self._finish(reason, stop, error)
+
+    def _reply_limit(self) -> int:
+        room = self._engine.model.max_model_len - len(self._prompt.ids) if self._engine.model else 1
+        return min(self._start.sampling.max_tokens, room)
 
     def _request(self) -> GenerateRequest:
         sampling = self._start.sampling.model_dump()
-        room = self._engine.model.max_model_len - len(self._prompt.ids) if self._engine.model else 1
-        sampling["max_tokens"] = min(sampling["max_tokens"], room)
+        sampling["max_tokens"] = self._reply_limit()
         return GenerateRequest(
             run=self.id,
             prompt_ids=self._prompt.ids,
             sampling=sampling,
             actions=self.actions,
+            rev=self.rev,
             prompt_rows=self._start.prompt_rows,
             metrics=self.log.metrics,
             entropy=self._start.entropy,
@@ -236,7 +339,7 @@ class Run:
         if self._rows_end < wanted:
             self.log.append(GapEvent(self._rows_end, wanted - self._rows_end))
 
-    def _finish(self, reason: Literal["stop", "length", "cancelled", "error"], stop: str | None) -> None:
+    def _finish(self, reason: Reason, stop: str | None, error: RunError | None) -> None:
         now = time.perf_counter()
         speed = None
         if self._first is not None and self._tokens > 1 and now > self._first:
@@ -246,6 +349,7 @@ class Run:
             FinishedEvent(
                 reason=reason,
                 stop=stop,
+                error=error,
                 usage=Usage(prompt_tokens=len(self._prompt.ids), reply_tokens=self._tokens),
                 timing=Timing(
                     first_token_ms=None if self._first is None else (self._first - self._began) * 1e3,
@@ -255,3 +359,4 @@ class Run:
             )
         )
         self._wake()
+        self._ended(self)

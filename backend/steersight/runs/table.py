@@ -1,11 +1,24 @@
-"""All live runs of the server: admission, lookup, and the count the gauge shows."""
+"""All runs that the server knows: admission, the queue for a place in the engine, and how long each is kept.
+
+A run lives longer than the connection that started it. Connections watch runs; a live run that nobody
+watches ends after the grace time, and a finished one is forgotten then. So a lost line costs a client
+nothing if it comes back in time, and the engine nothing if it does not.
+
+Places in the engine are given in the order of asking. A run needs one of `max_runs` places and room in the KV
+cache for all that it may write; what it would have to wait for inside vLLM, unseen, it waits for here, and
+its client is told how many are before it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..engine.service import EngineService
 from ..metrics import LENS_METRICS
@@ -16,56 +29,148 @@ from ..vectors.store import VectorError
 from .prompt import build_prompt
 from .run import Run
 
+if TYPE_CHECKING:
+    from ..engine.service import ModelFacts
+    from ..protocol.messages import Prompt
+    from .prompt import TokenTexts
+
 logger = logging.getLogger(__name__)
 
 END_SECONDS = 5
 """How long `end_all` waits for an engine that does not answer."""
+MAX_KEPT = 256
+MAX_KEPT_BYTES = 256 << 20
+"""Finished runs beyond these are forgotten, the oldest first, though they are watched."""
+PROMPTS_AT_ONCE = 2
+"""Prompts that are made into tokens at the same time, in threads: a long one must not hold up the others."""
+
+Wake = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """How many runs there may be, and how long."""
+
+    max_runs: int = 64
+    """Runs that the engine computes at once."""
+    max_queue: int = 64
+    """Runs that may wait for a place."""
+    grace_seconds: float = 30.0
+    """How long a live run goes on, and a finished one is kept, that nobody watches."""
 
 
 class RunTable:
-    """Admits runs to one engine and knows those that are still live."""
+    """Admits runs to one engine and keeps them."""
 
-    def __init__(self, engine: EngineService, max_runs: int) -> None:
+    def __init__(self, engine: EngineService, limits: RunLimits) -> None:
         self.engine = engine
-        self.max_runs = max_runs
+        self.limits = limits
         self.live: dict[str, Run] = {}
-        self._tasks: set[asyncio.Task[None]] = set()  # strong references; the loop holds weak ones
+        """Those that have not finished, waiting ones among them."""
+        self.draining = False
+        self._finished: dict[str, Run] = {}  # the oldest first
+        self._waiting: deque[Run] = deque()
+        self._tokens: dict[str, int] = {}  # run id -> tokens of the KV cache that it may come to need
+        self._graces: dict[str, asyncio.TimerHandle] = {}
+        self._tokenizing = asyncio.Semaphore(PROMPTS_AT_ONCE)
+        self._unlisten = engine.listen(self._engine_changed)
 
-    def admit(self, start: Start, wake: Callable[[], None]) -> Run:
-        """Check a `start` against the engine and begin the run. Raises FrameError and changes nothing."""
+    # ------------------------------------------------------------ admission
+
+    async def admit(self, start: Start, wake: Wake) -> Run:
+        """Check a `start` against the engine, and begin the run or let it wait for a place.
+
+        `wake` watches it from its first event on. Raises FrameError and changes nothing.
+        """
+        try:
+            model = self._ready()
+            self._check_room()
+            metrics = self._metrics(start)
+            async with self._tokenizing:
+                prompt, texts = await asyncio.to_thread(
+                    build_prompt, self.engine.tokenizer, start.messages, model.max_model_len - 1,
+                    write_on=start.write_on,
+                )  # fmt: skip
+            # While the prompt was made into tokens, anything may have happened.
+            model = self._ready()
+            self._check_room()
+            actions = self.actions(start, len(prompt.ids))
+            run = self._made(start, prompt, texts, actions, metrics, model.layers)
+            self._check_size(run)
+        except FrameError as error:
+            error.id = start.id
+            raise
+        self.live[run.id] = run
+        run.watchers.add(wake)
+        self._waiting.append(run)
+        self._fill()
+        return run
+
+    def _made(
+        self, start: Start, prompt: Prompt, texts: TokenTexts, actions: list[Action], metrics: list[str],
+        layers: int,
+    ) -> Run:  # fmt: skip
+        return Run(
+            run_id=secrets.token_hex(8), start=start, prompt=prompt, texts=texts, metrics=metrics,
+            actions=actions, registry=self.engine.registry, layers=layers, engine=self.engine,
+            ended=self._ended,
+        )  # fmt: skip
+
+    def _ready(self) -> ModelFacts:
+        if self.draining:
+            raise FrameError(
+                ErrorCode.DRAINING,
+                "The server is about to end and begins no new replies. Try again in a moment.",
+            )
         model = self.engine.model
         if self.engine.status.state != "ready" or model is None:
             raise FrameError(
                 ErrorCode.ENGINE_NOT_READY,
                 f"The engine is {self.engine.status.state} ({self.engine.status.stage}). "
                 "Try again when it is ready.",
-                id=start.id,
             )
-        if len(self.live) >= self.max_runs:
+        return model
+
+    def _check_room(self) -> None:
+        if len(self._tokens) + len(self._waiting) < self.limits.max_runs + self.limits.max_queue:
+            return
+        raise FrameError(
+            ErrorCode.BUSY,
+            f"The server writes {len(self._tokens)} replies and {len(self._waiting)} more are waiting, which "
+            "is all that it takes. Try again when some have finished.",
+        )
+
+    def _check_size(self, run: Run) -> None:
+        capacity = self.engine.capacity_tokens
+        if capacity is not None and run.most_tokens > capacity:
             raise FrameError(
-                ErrorCode.BUSY,
-                f"The server already has its {self.max_runs} runs. Try again when one has finished.",
-                id=start.id,
+                ErrorCode.PROMPT_TOO_LONG,
+                f"Prompt and reply may come to {run.most_tokens} tokens, and the engine's KV cache holds "
+                f"{capacity}. Ask for fewer tokens or shorten the conversation.",
+                field="sampling.max_tokens",
             )
-        metrics = self._metrics(start)
-        try:
-            prompt, texts = build_prompt(
-                self.engine.tokenizer, start.messages, model.max_model_len - 1, write_on=start.write_on
-            )
-            actions = self.actions(start, len(prompt.ids))
-        except FrameError as error:
-            error.id = start.id
-            raise
-        run = Run(
-            run_id=secrets.token_hex(8), start=start, prompt=prompt, texts=texts, metrics=metrics,
-            actions=actions, registry=self.engine.registry, layers=model.layers, engine=self.engine,
-            wake=wake,
-        )  # fmt: skip
-        self.live[run.id] = run
-        task = run.begin()
-        self._tasks.add(task)
-        task.add_done_callback(lambda done: self._ended(run, done))
-        return run
+
+    def _fits(self, run: Run) -> bool:
+        if len(self._tokens) >= self.limits.max_runs:
+            return False
+        capacity = self.engine.capacity_tokens
+        return capacity is None or sum(self._tokens.values()) + run.most_tokens <= capacity
+
+    def _fill(self) -> None:
+        """Give free places to those who wait, and tell the others how many are before them."""
+        while self._waiting and self.engine.status.state == "ready" and self._fits(self._waiting[0]):
+            run = self._waiting.popleft()
+            self._tokens[run.id] = run.most_tokens
+            run.begin()
+        for position, run in enumerate(self._waiting, start=1):
+            run.wait_at(position)
+
+    def _engine_changed(self) -> None:
+        state = self.engine.status.state
+        if state == "failed":
+            for run in list(self._waiting):
+                run.fail(ErrorCode.ENGINE_FAILED, self.engine.status.stage)
+        self._fill()
 
     def _metrics(self, start: Start) -> list[str]:
         """Ids of the metrics the run's rows will have, in the registry's order."""
@@ -78,23 +183,14 @@ class RunTable:
                     ErrorCode.UNKNOWN_METRIC,
                     f"There is no metric {name!r}; there are {known}.",
                     field="metrics",
-                    id=start.id,
                 )
             if name in LENS_METRICS and start.lens is None:
                 raise FrameError(
                     ErrorCode.INVALID,
                     f"{name!r} needs the logit lens. Give `lens` with a stride, or leave it out.",
                     field="lens",
-                    id=start.id,
                 )
         return registry.ordered([*asked, *(LENS_METRICS if start.lens else ())])
-
-    async def end_all(self) -> None:
-        """End every live run, and wait until the engine has let go of each."""
-        for run in list(self.live.values()):
-            run.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=END_SECONDS)
 
     def actions(self, frame: Start | Steer, prompt_tokens: int) -> list[Action]:
         """What a frame's sliders come to. Refuses what cannot be done: it would silently do nothing."""
@@ -127,8 +223,88 @@ class RunTable:
             )
         return actions
 
-    def _ended(self, run: Run, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _ended(self, run: Run) -> None:
         self.live.pop(run.id, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("Run %s failed", run.id, exc_info=error)
+        self._tokens.pop(run.id, None)
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(run)
+        self._finished[run.id] = run
+        self._forget_oldest()
+        if not run.watchers:
+            self._let_go(run)
+        self._fill()
+
+    # ------------------------------------------------------------ watching
+
+    def find(self, run_id: str) -> Run | None:
+        """A run by its name, as long as it is kept."""
+        return self.live.get(run_id) or self._finished.get(run_id)
+
+    def watch(self, run: Run, wake: Wake) -> None:
+        """Let `wake` be called whenever the run's log grows; the run stays as long as somebody watches."""
+        run.watchers.add(wake)
+        if (grace := self._graces.pop(run.id, None)) is not None:
+            grace.cancel()
+
+    def unwatch(self, run: Run, wake: Wake) -> None:
+        """Stop watching. If nobody else does, the grace time begins."""
+        run.watchers.discard(wake)
+        if not run.watchers:
+            self._let_go(run)
+
+    def _let_go(self, run: Run) -> None:
+        if run.id in self._graces or self.find(run.id) is None:
+            return
+        loop = asyncio.get_running_loop()
+        self._graces[run.id] = loop.call_later(self.limits.grace_seconds, self._grace_over, run)
+
+    def _grace_over(self, run: Run) -> None:
+        self._graces.pop(run.id, None)
+        if run.done:
+            self._finished.pop(run.id, None)
+        else:
+            logger.info("Run %s is ended: nobody has watched it for the grace time", run.id)
+            run.cancel()
+
+    def _forget_oldest(self) -> None:
+        weight = sum(run.log.size for run in self._finished.values())
+        while len(self._finished) > 1 and (len(self._finished) > MAX_KEPT or weight > MAX_KEPT_BYTES):
+            oldest = self._finished.pop(next(iter(self._finished)))
+            weight -= oldest.log.size
+            if (grace := self._graces.pop(oldest.id, None)) is not None:
+                grace.cancel()
+
+    # ------------------------------------------------------------ the end
+
+    async def drain(self, seconds: float) -> None:
+        """Begin no more runs and let live ones finish; what has not after `seconds` is ended and told so."""
+        self.draining = True
+        for run in list(self._waiting):
+            run.fail(
+                ErrorCode.DRAINING,
+                "The server is about to end, and this reply had not begun. Ask again in a moment.",
+            )
+        began = [run for run in self.live.values() if run.begun]
+        if began:
+            await asyncio.wait([asyncio.ensure_future(run.over()) for run in began], timeout=seconds)
+        for run in began:
+            run.fail(
+                ErrorCode.DRAINING, "The server had to end before this reply did. What was written is kept."
+            )
+        await self._over(began)
+
+    async def end_all(self) -> None:
+        """End every live run, and wait until the engine has let go of each."""
+        self.draining = True
+        live = list(self.live.values())
+        for run in live:
+            run.cancel()
+        await self._over(live)
+        self._unlisten()
+        for grace in self._graces.values():
+            grace.cancel()
+        self._graces.clear()
+
+    async def _over(self, runs: list[Run]) -> None:
+        if runs:
+            await asyncio.wait([asyncio.ensure_future(run.over()) for run in runs], timeout=END_SECONDS)

@@ -1,8 +1,12 @@
-"""One connection's conversation: a receive loop, a send loop, and the runs it owns.
+"""One connection's conversation: a receive loop, a send loop, and the runs it watches.
 
 The send loop is the only place that writes. It takes control frames from a short outbox and run events from
-the runs' logs, from where this client has got to: a slow client makes its own frames larger and later, and
-nothing else waits for it. When the client is gone, its runs are cancelled.
+the runs' logs, from where this client has got to. A slow client makes its own frames fewer, larger and later;
+when it lags, rows are left out with a `gap`, tokens and control never; when it takes nothing for too long, or
+asks for more than it reads, it is closed with its own code. Nothing else waits for it: not the engine, not
+another connection, not even its own receive loop.
+
+When the connection ends, its runs go on for the grace time, and whoever resumes them goes on watching.
 """
 
 from __future__ import annotations
@@ -19,10 +23,25 @@ from ..engine.service import EngineService
 from ..protocol import codec
 from ..protocol.close import REASONS, CloseCode
 from ..protocol.codec import FrameError
-from ..protocol.messages import SUBPROTOCOL, Error, ErrorCode, Frame, Hello, Ping, Pong, Start, Steer, Stop
+from ..protocol.messages import (
+    SUBPROTOCOL,
+    AskRows,
+    Error,
+    ErrorCode,
+    Frame,
+    Hello,
+    Ping,
+    Pong,
+    Resume,
+    Resumed,
+    Start,
+    Steer,
+    Stop,
+)
 from ..runs.run import Run
 from ..runs.table import RunTable
 from . import handshake
+from .feed import Feed
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +49,29 @@ HELLO_SECONDS = 10.0
 FRAME_INTERVAL_SECONDS = 1 / 60
 MAX_BAD_FRAMES = 20
 MAX_OUTBOX = 1000
+"""Control frames that may wait for a client: answers to what it asked, and it does not read them."""
+MAX_WATCHED = 64
+"""Runs that one connection may watch; finished ones make room."""
+SLOW_SECONDS = 0.5
+"""A client that takes longer than this for what was sent at once lags."""
+MOST_LAGGING_BYTES = 256 << 10
+"""Rows that a lagging client is sent at once; what is older is left out."""
+STALLED_SECONDS = 20.0
+"""A client that takes nothing for so long is given up."""
+CLOSE_SECONDS = 2.0
 
 
-class _Close(Exception):  # noqa: N818 - not an error: the way out of both loops
+class _Close(Exception):  # noqa: N818 - not an error: the way out of all loops
     def __init__(self, code: CloseCode) -> None:
         self.code = code
+
+
+class _Watched:
+    """A run and this client's place in it."""
+
+    def __init__(self, run: Run, after: int = 0) -> None:
+        self.run = run
+        self.feed = Feed(run.log, after)
 
 
 class Connection:
@@ -50,12 +87,16 @@ class Connection:
         self._epoch = epoch
         self._outbox: deque[Frame] = deque()
         self._wake = asyncio.Event()
-        self._runs: dict[str, tuple[Run, int]] = {}  # run id -> run and how far its log has been sent
+        self._overrun = asyncio.Event()
+        self._nothing_left = asyncio.Event()
+        self._engine_news = False
+        self._watched: dict[str, _Watched] = {}
         self._start_ids: set[str] = set()
         self._bad_frames = 0
+        self._lags = False
 
     async def serve(self) -> None:
-        """Talk until either side ends it; afterwards no run of this connection is left."""
+        """Talk until either side ends it; afterwards no run is watched by this connection."""
         refused = handshake.refusal(self._socket)
         offered = self._socket.scope.get("subprotocols", [])
         await self._socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
@@ -69,18 +110,24 @@ class Connection:
                     await self._hello()
             except TimeoutError:
                 raise _Close(CloseCode.HELLO_TIMEOUT) from None
-            unlisten = self._engine.listen(lambda: self._post(handshake.engine_frame(self._engine)))
-            await _first_to_end(self._receive_all, self._send_all)
+            unlisten = self._engine.listen(self._engine_changed)
+            await _first_to_end(self._receive_all, self._send_all, self._watch_outbox)
         except _Close as end:
             with contextlib.suppress(Exception):
-                await self._flush_outbox()
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._flush_outbox()
+            with contextlib.suppress(Exception):
                 await self._socket.close(end.code, REASONS[end.code])
         except WebSocketDisconnect:
             pass
         finally:
             unlisten()
-            for run, _ in self._runs.values():
-                run.cancel()
+            for watched in self._watched.values():
+                self._table.unwatch(watched.run, self._wake.set)
+
+    async def told(self) -> None:
+        """Wait until the client has been sent everything there is."""
+        await self._nothing_left.wait()
 
     async def _hello(self) -> None:
         frame = await self._receive()
@@ -88,7 +135,7 @@ class Connection:
             if frame is not None:
                 self._post(Error(code=ErrorCode.UNEXPECTED, message=REASONS[CloseCode.BAD_HANDSHAKE]))
             raise _Close(CloseCode.BAD_HANDSHAKE)
-        self._post(handshake.welcome(self._engine, self._name, self._epoch))
+        self._post(handshake.welcome(self._engine, self._table.limits, self._name, self._epoch))
 
     # ------------------------------------------------------------ in
 
@@ -127,15 +174,20 @@ class Connection:
             case Ping():
                 self._post(Pong(t=frame.t))
             case Start():
-                self._start(frame)
+                await self._start(frame)
             case Steer():
-                await self._steer(frame)
+                self._steer(frame)
             case Stop():
-                self._run(frame.run).cancel()
+                self._of(frame.run).run.cancel()
+            case Resume():
+                self._resume(frame)
+            case AskRows():
+                self._of(frame.run).feed.ask(frame.start, frame.count)
+                self._stir()
             case Hello():
                 raise FrameError(ErrorCode.UNEXPECTED, "This connection has had its hello already.")
 
-    def _start(self, frame: Start) -> None:
+    async def _start(self, frame: Start) -> None:
         if frame.id in self._start_ids:
             raise FrameError(
                 ErrorCode.DUPLICATE_RUN,
@@ -143,20 +195,66 @@ class Connection:
                 field="id",
                 id=frame.id,
             )
-        live = sum(not run.done for run, _ in self._runs.values())
+        live = sum(not watched.run.done for watched in self._watched.values())
         if live >= handshake.MAX_RUNS_PER_CONNECTION:
             raise FrameError(
                 ErrorCode.BUSY,
                 f"This connection has {live} live runs, which is all it may have. Stop one or wait.",
                 id=frame.id,
             )
-        run = self._table.admit(frame, self._wake.set)
+        self._make_room()
+        run = await self._table.admit(frame, self._wake.set)
         self._start_ids.add(frame.id)
-        self._runs[run.id] = (run, 0)
-        self._wake.set()
+        self._add(run)
 
-    async def _steer(self, frame: Steer) -> None:
-        run = self._run(frame.run)
+    def _make_room(self) -> None:
+        """For one more run to watch; finished ones that have been sent whole give way."""
+        if len(self._watched) < MAX_WATCHED:
+            return
+        spare = next((w.run for w in self._watched.values() if w.run.done and w.feed.idle), None)
+        if spare is None:
+            raise FrameError(
+                ErrorCode.BUSY, f"This connection watches {MAX_WATCHED} runs, which is all it may."
+            )
+        del self._watched[spare.id]
+        self._table.unwatch(spare, self._wake.set)
+
+    def _resume(self, frame: Resume) -> None:
+        if frame.epoch != self._epoch:
+            raise FrameError(
+                ErrorCode.OTHER_EPOCH,
+                "The server has been restarted since that run began, and no longer knows it.",
+                field="epoch",
+                run=frame.run,
+            )
+        run = self._table.find(frame.run)
+        if run is None:
+            raise _unknown(frame.run, "There is no such run, or it ended too long ago.")
+        if frame.after > run.log.end:
+            raise FrameError(
+                ErrorCode.INVALID,
+                f"The run has had {run.log.end} events, so you cannot have had {frame.after}.",
+                field="after",
+                run=run.id,
+            )
+        if run.id not in self._watched:
+            self._make_room()
+        self._add(run, frame.after)
+        self._post(
+            Resumed(
+                run=run.id, seq=frame.after, newest=run.log.end, rev=run.rev, strengths=run.strengths,
+                settings=run.settings,
+            )
+        )  # fmt: skip
+
+    def _add(self, run: Run, after: int = 0) -> None:
+        """Watch a run from now on."""
+        self._watched[run.id] = _Watched(run, after)
+        self._table.watch(run, self._wake.set)
+        self._stir()
+
+    def _steer(self, frame: Steer) -> None:
+        run = self._of(frame.run).run
         if frame.rev <= run.rev:
             raise FrameError(
                 ErrorCode.STALE_REVISION,
@@ -170,30 +268,52 @@ class Connection:
             error.run = run.id
             raise
         if not run.done:
-            await run.steer(frame.rev, actions)
+            run.steer(frame, actions)
 
-    def _run(self, run_id: str) -> Run:
-        entry = self._runs.get(run_id)
-        if entry is None:
-            raise FrameError(
-                ErrorCode.UNKNOWN_RUN, "This connection has no such run.", field="run", run=run_id
-            )
-        return entry[0]
+    def _of(self, run_id: str) -> _Watched:
+        watched = self._watched.get(run_id)
+        if watched is None:
+            raise _unknown(run_id, "This connection watches no such run.")
+        return watched
 
     # ------------------------------------------------------------ out
 
+    def _stir(self) -> None:
+        self._nothing_left.clear()
+        self._wake.set()
+
     def _post(self, frame: Frame) -> None:
         self._outbox.append(frame)
-        self._wake.set()
+        if len(self._outbox) > MAX_OUTBOX:
+            self._overrun.set()
+        self._stir()
 
     def _refuse(self, error: FrameError) -> None:
         self._post(
             Error(code=error.code, message=error.message, run=error.run, id=error.id, field=error.field)
         )
 
+    def _engine_changed(self) -> None:
+        # Told once, however often it changes until then.
+        self._engine_news = True
+        self._stir()
+
+    async def _watch_outbox(self) -> None:
+        await self._overrun.wait()
+        self._outbox.clear()
+        raise _Close(CloseCode.TOO_SLOW)
+
+    async def _send(self, frame: Frame) -> None:
+        try:
+            async with asyncio.timeout(STALLED_SECONDS):
+                await self._socket.send_bytes(codec.encode(frame))
+        except TimeoutError:
+            self._outbox.clear()
+            raise _Close(CloseCode.TOO_SLOW) from None
+
     async def _flush_outbox(self) -> None:
         while self._outbox:
-            await self._socket.send_bytes(codec.encode(self._outbox.popleft()))
+            await self._send(self._outbox.popleft())
 
     async def _send_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -201,17 +321,26 @@ class Connection:
             await self._wake.wait()
             self._wake.clear()
             began = loop.time()
-            if len(self._outbox) > MAX_OUTBOX:
-                self._outbox.clear()
-                raise _Close(CloseCode.TOO_SLOW)
             await self._flush_outbox()
-            for run_id, (run, cursor) in list(self._runs.items()):
-                frames, reached = run.log.frames_since(cursor)
-                for frame in frames:
-                    await self._socket.send_bytes(codec.encode(frame))
-                self._runs[run_id] = (run, reached)
+            if self._engine_news:
+                self._engine_news = False
+                await self._send(handshake.engine_frame(self._engine))
+            for watched in list(self._watched.values()):
+                for frame in watched.feed.take(MOST_LAGGING_BYTES if self._lags else None):
+                    await self._send(frame)
+            took = loop.time() - began
+            self._lags = took > SLOW_SECONDS
+            if not self._outbox and all(watched.feed.idle for watched in self._watched.values()):
+                if not self._wake.is_set():
+                    self._nothing_left.set()
+            else:
+                self._wake.set()
             # Whatever comes within one display frame goes out together.
-            await asyncio.sleep(max(0.0, FRAME_INTERVAL_SECONDS - (loop.time() - began)))
+            await asyncio.sleep(max(0.0, FRAME_INTERVAL_SECONDS - took))
+
+
+def _unknown(run_id: str, sentence: str) -> FrameError:
+    return FrameError(ErrorCode.UNKNOWN_RUN, sentence, field="run", run=run_id)
 
 
 async def _first_to_end(*loops: Callable[[], Awaitable[None]]) -> None:

@@ -27,6 +27,7 @@ from ..protocol.messages import (
     VectorInfo,
     Welcome,
 )
+from ..runs.table import RunLimits
 from ..vectors.store import SteeringVector
 
 MAX_RUNS_PER_CONNECTION = 16
@@ -82,8 +83,9 @@ def model_info(engine: EngineService) -> ModelInfo | None:
     return None if engine.model is None else ModelInfo(**vars(engine.model))
 
 
-def welcome(engine: EngineService, name: str, epoch: str) -> Welcome:
+def welcome(engine: EngineService, limits: RunLimits, name: str, epoch: str) -> Welcome:
     """The answer to `hello`."""
+    most = engine.options.max_model_len if engine.model is None else engine.model.max_model_len
     return Welcome(
         server=f"steersight/{__version__}",
         name=name,
@@ -95,6 +97,7 @@ def welcome(engine: EngineService, name: str, epoch: str) -> Welcome:
         limits=Limits(
             max_frame_bytes=MAX_FRAME_BYTES, max_messages=MAX_MESSAGES, max_vectors=MAX_VECTORS,
             max_strength=MAX_STRENGTH, max_runs_per_connection=MAX_RUNS_PER_CONNECTION,
+            max_reply_tokens=most, grace_seconds=limits.grace_seconds,
         ),
     )  # fmt: skip
 
