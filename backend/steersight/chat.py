@@ -35,6 +35,10 @@ class Quit(Exception):  # noqa: N818 - not an error: the person leaves
     """The person asked to leave."""
 
 
+GONE = ("disconnected", "refused")
+"""Errors after which there is nobody left to talk to."""
+
+
 class Chat:
     """One conversation with its strengths. Output goes through `write`, so that tests can read it."""
 
@@ -94,18 +98,27 @@ class Chat:
                 messages, strengths=self.strengths, settings=self.settings, metrics=[]
             )
         except SteersightError as error:
-            if error.code == "disconnected":
+            if error.code in GONE:
                 raise
             self._write(f"{error}\n")
             return
         run = self._run
         try:
+            if run.waiting:
+                self._write(f"[waiting, {run.waiting - 1} before you]\n")
             async for piece in run.texts():
                 self._write(piece)
             finished = await run.wait()
+        except SteersightError as error:
+            if error.code in GONE:
+                raise
+            # The server was restarted: this reply is gone, the conversation is not.
+            self._write(f"\n[{error}]\n")
+            return
         finally:
             self._run = None
-        self._write("\n" if finished.reason == "stop" else f"\n[{finished.reason}]\n")
+        ending = finished.error.message if finished.error else finished.reason
+        self._write("\n" if finished.reason == "stop" else f"\n[{ending}]\n")
         self._messages = [*messages, {"role": "assistant", "content": run.text}]
 
     async def stop(self) -> bool:

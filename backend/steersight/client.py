@@ -7,7 +7,9 @@
             print(text, end="")
 
 One task reads the socket and hands every frame to the run it belongs to, so several runs share a connection.
-When the connection is lost, everybody who waits is told with one sentence.
+When the line is lost, the client comes back by itself and resumes its runs from the last event it has had;
+whoever waits for text or rows notices a pause, nothing else. Only when it cannot come back in time, or finds
+another life of the server, is everybody who waits told with one sentence.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -26,19 +29,25 @@ from websockets.typing import Subprotocol
 
 from .protocol import codec
 from .protocol.messages import (
+    MAX_ROWS_ASKED,
     SUBPROTOCOL,
     Applied,
+    AskRows,
     ChatMessage,
     Engine,
     EngineStatus,
     Error,
     Finished,
     Frame,
+    Gap,
     Hello,
     Lens,
     LensOptions,
     MetricInfo,
     ModelInfo,
+    Queued,
+    Resume,
+    Resumed,
     Rows,
     Sampling,
     Start,
@@ -50,6 +59,10 @@ from .protocol.messages import (
     VectorSetting,
     Welcome,
 )
+
+PATIENCE_SECONDS = 30.0
+"""As long as a server keeps a run that nobody watches, unless it was told otherwise."""
+LONGEST_PAUSE_SECONDS = 2.0
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,6 +110,12 @@ class Run:
         self.revs: dict[int, int] = {}
         """Position -> revision that computed its row."""
         self.finished: Finished | None = None
+        self.seq = 0
+        """The newest event that has been had."""
+        self.waiting = 0
+        """Place in the server's queue; 0 is none."""
+        self.has_gaps = False
+        """Whether rows were left out and asked for again, which may come after the end."""
         self._client = client
         self._rows: dict[int, NDArray[np.float32]] = {}
         self._entropy: dict[int, float] = {}
@@ -192,6 +211,7 @@ class Run:
 
     async def _take(self, frame: Frame) -> None:
         async with self._changed:
+            self.seq = max(self.seq, getattr(frame, "seq", 0))
             match frame:
                 case Tokens():
                     known = frame.start - len(self.prompt.ids)
@@ -206,9 +226,21 @@ class Run:
                     self._take_lens(frame)
                 case Applied():
                     self._applied.append(frame)
+                case Queued():
+                    self.waiting = frame.position
+                case Resumed():
+                    self._rev = max(self._rev, frame.rev)
                 case Finished():
                     self.finished = frame
             self._changed.notify_all()
+        if isinstance(frame, Gap) and frame.kept:
+            self.has_gaps = True
+            await self._ask_again(frame.start, frame.start + frame.count)
+
+    async def _ask_again(self, start: int, end: int) -> None:
+        for first in range(start, end, MAX_ROWS_ASKED):
+            count = min(MAX_ROWS_ASKED, end - first)
+            await self._client.send(AskRows(run=self.id, start=first, count=count))
 
     def _take_rows(self, frame: Rows) -> None:
         import numpy as np
@@ -245,15 +277,22 @@ class Run:
 
 
 class Client:
-    """One connection. Make it with `connect`."""
+    """One client over connections that come and go. Make it with `connect`."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._names = itertools.count(1)
         self._starting: dict[str, asyncio.Future[Run]] = {}
+        self._finding: dict[str, asyncio.Future[Run]] = {}
         self._runs: dict[str, Run] = {}
+        self._own: set[str] = set()
         self._changed = asyncio.Condition()
+        self._live = asyncio.Event()
         self._failure: SteersightError | None = None
+        self.epoch: str | None = None
+        """Which life of the server this client talks to."""
+        self.reconnects = 0
+        """How often the line was lost and found again."""
         self.engine: EngineStatus | None = None
         self.model: ModelInfo | None = None
         self.metrics: dict[str, MetricInfo] = {}
@@ -263,11 +302,23 @@ class Client:
         """The newest refusal that belongs to no waiting call, such as that of a `steer`."""
 
     async def send(self, frame: Frame) -> None:
-        """Send one frame."""
-        try:
-            await self._socket.send(codec.encode(frame))
-        except ConnectionClosed as error:
-            raise self._failure or _gone(error) from None
+        """Send one frame, as soon as there is a line."""
+        while True:
+            await self._live.wait()
+            if self._failure is not None:
+                raise self._failure
+            socket = self._socket
+            try:
+                await socket.send(codec.encode(frame))
+            except ConnectionClosed:
+                self._note_loss(socket)
+            else:
+                return
+
+    def _note_loss(self, socket: ClientConnection) -> None:
+        # The reading task comes to know of it too, and finds another line or gives up.
+        if socket is self._socket and self._failure is None:
+            self._live.clear()
 
     async def ready(self) -> None:
         """Wait until the engine takes runs. Raises SteersightError when it failed to start."""
@@ -304,7 +355,8 @@ class Client:
 
         `metrics` None means the default ones; see `messages.Start` for the rest.
         """
-        name = f"c{next(self._names)}"
+        # Not only a number: a watched run's `started` carries the name that another client gave it.
+        name = f"c{next(self._names)}-{random.getrandbits(32):08x}"
         waiting: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
         self._starting[name] = waiting
         frame = Start(
@@ -325,31 +377,84 @@ class Client:
         finally:
             self._starting.pop(name, None)
 
-    async def read(self) -> None:
-        """Read frames until the connection ends; run by `connect`."""
+    async def watch(self, run: str) -> Run:
+        """Watch a run that another connection started, from its beginning, as long as the server keeps it."""
+        if (known := self._runs.get(run)) is not None:
+            return known
+        await self.until(lambda: self.epoch is not None)
+        waiting: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        self._finding[run] = waiting
+        try:
+            await self.send(Resume(run=run, epoch=self.epoch or ""))
+            return await waiting
+        finally:
+            self._finding.pop(run, None)
+
+    async def keep(self, dial_again: Callable[[], Any], patience: float) -> None:
+        """Read frames, and come back when the line is lost; run by `connect` until it is over."""
+        while True:
+            failure = await self._read()
+            self._live.clear()
+            lost = SteersightError(
+                "disconnected",
+                f"{failure} It is not known whether the server took the question; ask again.",
+            )
+            for waiting in [*self._starting.values(), *self._finding.values()]:
+                if not waiting.done():
+                    waiting.set_exception(failure if patience <= 0 else lost)
+            socket = await self._found(dial_again, patience) if failure.code == "disconnected" else None
+            if socket is None:
+                await self._fail(failure)
+                return
+            self._socket = socket
+            self.reconnects += 1
+
+    async def _read(self) -> SteersightError:
+        """Take frames until the connection ends; returns why it did."""
         try:
             async for data in self._socket:
                 if isinstance(data, bytes):
                     await self._take(codec.decode_server(data))
         except ConnectionClosed as error:
-            await self._fail(_gone(error))
-        else:
-            await self._fail(SteersightError("disconnected", "The server closed the connection."))
+            return _gone(error)
+        return SteersightError("disconnected", "The server closed the connection.")
+
+    async def _found(self, dial_again: Callable[[], Any], patience: float) -> ClientConnection | None:
+        """Another line to the server, or None when there was none in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, patience)):
+                pause = 0.05
+                while patience > 0:
+                    await asyncio.sleep(pause * (1 - random.random() / 2))  # noqa: S311 - nobody guesses at it
+                    with contextlib.suppress(SteersightError):
+                        found: ClientConnection = await dial_again()
+                        return found
+                    pause = min(LONGEST_PAUSE_SECONDS, 2 * pause)
+        return None
 
     async def _take(self, frame: Any) -> None:
         match frame:
             case Welcome():
                 self.metrics = {metric.id: metric for metric in frame.metrics}
+                await self._arrive(frame.epoch)
                 await self._know(frame.engine, frame.model, frame.vectors)
             case Engine():
                 self.metrics = {metric.id: metric for metric in frame.metrics}
                 status = EngineStatus(state=frame.state, stage=frame.stage, progress=frame.progress)
                 await self._know(status, frame.model, frame.vectors)
-            case Started():
+            case Started() if frame.run not in self._runs:
                 run = self._runs[frame.run] = Run(self, frame)
-                waiting = self._starting.get(frame.id)
+                waiting = self._finding.get(frame.run) or self._starting.get(frame.id)
+                if frame.id in self._starting:
+                    self._own.add(frame.run)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(run)
+            case Error() if frame.run in self._finding:
+                self._finding[frame.run].set_exception(
+                    SteersightError(frame.code, frame.message, frame.field)
+                )
+            case Error() if frame.run in self._runs and frame.code in ("unknown_run", "other_epoch"):
+                await self._runs.pop(frame.run)._fail(SteersightError(frame.code, frame.message))
             case Error():
                 waiting = self._starting.get(frame.id or "")
                 if waiting is not None and not waiting.done():
@@ -361,7 +466,23 @@ class Client:
                 if target is not None:
                     await target._take(frame)
                     if isinstance(frame, Finished):
-                        del self._runs[frame.run]
+                        self._own.discard(frame.run)
+                        if not target.has_gaps:
+                            del self._runs[frame.run]
+
+    async def _arrive(self, epoch: str) -> None:
+        """A line is there. Runs of this life of the server are resumed; those of another are gone."""
+        before, self.epoch = self.epoch, epoch
+        live = [run for run in self._runs.values() if run.finished is None]
+        if before not in (None, epoch):
+            self._runs.clear()
+            for run in live:
+                sentence = "The server has been restarted, and its runs are gone."
+                await run._fail(SteersightError("other_epoch", sentence))
+            live = []
+        for run in live:
+            await self._socket.send(codec.encode(Resume(run=run.id, epoch=epoch, after=run.seq)))
+        self._live.set()
 
     async def _know(self, engine: EngineStatus, model: ModelInfo | None, vectors: list[VectorInfo]) -> None:
         async with self._changed:
@@ -375,37 +496,56 @@ class Client:
         async with self._changed:
             self._failure = failure
             self._changed.notify_all()
-        for waiting in self._starting.values():
-            if not waiting.done():
-                waiting.set_exception(failure)
+        self._live.set()  # so that who waits to send is told too
         for run in self._runs.values():
             await run._fail(failure)
 
+    async def leave(self) -> None:
+        """End the runs that this client started, as far as there is a line, and hang up."""
+        for run in self._own:
+            with contextlib.suppress(ConnectionClosed):
+                await self._socket.send(codec.encode(Stop(run=run)))
+        await self._socket.close()
+
 
 def _gone(error: ConnectionClosed) -> SteersightError:
-    reason = error.rcvd.reason if error.rcvd and error.rcvd.reason else "It may have stopped."
-    return SteersightError("disconnected", f"The connection to the server is gone. {reason}")
+    received = error.rcvd
+    reason = received.reason if received and received.reason else "It may have stopped."
+    # Codes of our own name what the client did; a client that comes back would do it again.
+    code = "refused" if received and 4000 <= received.code < 5000 else "disconnected"
+    return SteersightError(code, f"The connection to the server is gone. {reason}")
 
 
 @asynccontextmanager
-async def connect(url: str, token: str | None = None) -> AsyncIterator[Client]:
+async def connect(
+    url: str, token: str | None = None, *, patience: float = PATIENCE_SECONDS
+) -> AsyncIterator[Client]:
     """Open a connection and say hello; `client.engine` is known once `ready` has returned.
+
+    Args:
+        url: address of the server's socket, such as ws://127.0.0.1:8000/ws.
+        token: what the server asks for, if it does.
+        patience: seconds to try to come back when the line is lost; 0 gives up at once. Runs are resumed.
 
     Raises: SteersightError when no server answers.
     """
+
+    async def call() -> ClientConnection:
+        try:
+            socket = await dial(url, subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=None)
+            await socket.send(codec.encode(Hello(token=token)))
+        except (OSError, InvalidHandshake, ConnectionClosed) as error:
+            raise SteersightError(
+                "disconnected", f"No Steersight server answers at {url} ({error}). Start one with `make run`."
+            ) from None
+        return socket
+
+    client = Client(await call())
+    reader = asyncio.create_task(client.keep(call, patience))
     try:
-        socket = await dial(url, subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=None)
-    except (OSError, InvalidHandshake) as error:
-        raise SteersightError(
-            "disconnected", f"No Steersight server answers at {url} ({error}). Start one with `make run`."
-        ) from None
-    client = Client(socket)
-    reader = asyncio.create_task(client.read())
-    try:
-        await client.send(Hello(token=token))
         yield client
     finally:
-        await socket.close()
         reader.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reader
+        await client.leave()
