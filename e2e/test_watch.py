@@ -47,7 +47,7 @@ def test_a_reply_that_was_not_watched_says_so_and_the_next_one_is(app: Steersigh
     app.be_greedy()
     app.answer_to()
     app.pick_metric("mlp_norm")
-    expect(app.unwatched).to_contain_text("This reply was not watched with MLP norm.")
+    expect(app.unwatched).to_contain_text("This reply was not watched with MLP's part.")
 
     app.watch_next_button.click()
     expect(app.unwatched).to_contain_text("The next one will be.")
