@@ -10,18 +10,26 @@ import pytest
 
 from steersight.config import REPOSITORY
 from steersight.protocol.close import CloseCode
-from steersight.protocol.messages import CLIENT_TYPES, SERVER_TYPES, ErrorCode, Sampling
+from steersight.protocol.messages import CLIENT_TYPES, SERVER_TYPES, ErrorCode, Frame, Sampling
 
 from .conftest import Server
 
 TEXT = (REPOSITORY / "docs" / "protocol.md").read_text()
 
 
-@pytest.mark.parametrize("name", [*CLIENT_TYPES, *SERVER_TYPES])
-def test_every_frame_is_described_with_its_fields(name: str) -> None:
-    row = next((line for line in TEXT.splitlines() if line.startswith(f"| `{name}` |")), None)
+@pytest.mark.parametrize(
+    ("heading", "name", "frame"),
+    [
+        (heading, name, frame)
+        for heading, types in (("What a client sends", CLIENT_TYPES), ("What the server sends", SERVER_TYPES))
+        for name, frame in types.items()
+    ],
+)
+def test_every_frame_is_described_with_its_fields(heading: str, name: str, frame: type[Frame]) -> None:
+    section = TEXT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    row = next((line for line in section.splitlines() if line.startswith(f"| `{name}` |")), None)
     assert row is not None, f"docs/protocol.md has no table row for {name}"
-    fields = {**CLIENT_TYPES, **SERVER_TYPES}[name].model_fields
+    fields = frame.model_fields
     missing = [field for field in fields if field != "type" and f"`{field}`" not in row]
     assert missing == []
 
