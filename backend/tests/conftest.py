@@ -23,6 +23,7 @@ from steersight.app import create_app
 from steersight.cli import main as cli
 from steersight.config import REPOSITORY, Settings
 from steersight.engine.service import EngineService
+from steersight.runs.table import RunTable
 from steersight.vectors.store import FeatureReader, SteeringVector, save_vector
 
 from .reference import Reference
@@ -32,6 +33,8 @@ OWN_METRICS = (
     *(str(path) for path in sorted((REPOSITORY / "backend/examples/metrics").glob("*.py"))),
     str(Path(__file__).with_name("failing_metric.py")),
 )
+GRACE_SECONDS = 5.0
+"""Of the tests' server: a run that nobody watches ends soon."""
 TEST_VECTORS = {"north": [12], "east": [8, 20]}
 
 
@@ -41,6 +44,7 @@ class Server:
 
     address: str
     engine: EngineService
+    table: RunTable
 
 
 @pytest.fixture(scope="session")
@@ -132,7 +136,7 @@ async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> As
         Settings(
             host="127.0.0.1", port=0, model=model_dir, data_dir=data, ui=data / "no-page", dtype="auto",
             max_model_len=2048, max_runs=32, max_queue=16,
-            grace_seconds=5.0, drain_seconds=5.0, tensor_parallel=1, kv_cache_gib=1, gpu_memory=0.9,
+            grace_seconds=GRACE_SECONDS, drain_seconds=5.0, tensor_parallel=1, kv_cache_gib=1, gpu_memory=0.9,
             engine_mode="auto", metrics=OWN_METRICS, layout="", executor="auto", name="test",
         )
     )  # fmt: skip
@@ -156,6 +160,6 @@ async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> As
     unlisten()
     assert engine.status.state == "ready", engine.status.stage
     port = running.servers[0].sockets[0].getsockname()[1]
-    yield Server(f"127.0.0.1:{port}", engine)
+    yield Server(f"127.0.0.1:{port}", engine, app.state.table)
     running.should_exit = True
     await task

@@ -54,6 +54,7 @@ async def test_refusals_and_lost_connections_are_sentences(server: Server) -> No
         await client.ready()
         with pytest.raises(SteersightError, match="no vector 'nobody'"):
             await client.start([{"role": "user", "content": "hi"}], strengths={"nobody": 1.0})
+    async with connect(url(server), patience=0) as client:
         run = await client.start([{"role": "user", "content": "Tell me a long story."}], sampling=GREEDY)
         client._socket.transport.abort()
         with pytest.raises(SteersightError, match="gone") as lost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -15,6 +16,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+
+from steersight.client import SteersightError, connect
+
+from .wire import greedy
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -34,6 +39,8 @@ class Process:
             str(port),
             "--model",
             model,
+            "--drain-seconds",
+            "2",
         ]
         with log.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)  # noqa: S603
@@ -78,9 +85,25 @@ def test_a_signal_while_the_engine_loads(served: Process, number: signal.Signals
     assert "Traceback" not in served.log.read_text()
 
 
-def test_a_signal_while_it_serves(served: Process) -> None:
-    served.wait_for("/readyz", '"ready"')
-    status, left = served.end(signal.SIGTERM)
+async def test_a_signal_while_it_serves(served: Process) -> None:
+    await asyncio.to_thread(served.wait_for, "/readyz", '"ready"')
+    async with connect(served.url.replace("http", "ws") + "/ws", patience=0) as client:
+        question = [{"role": "user", "content": "Tell me a very long story."}]
+        quick = await client.start(question, sampling=greedy(12))
+        long = await client.start(question, sampling=greedy(2000))
+        async for _ in quick.texts():
+            break
+        ending = asyncio.create_task(asyncio.to_thread(served.end, signal.SIGTERM))
+        await client.until(lambda: client.engine is not None and client.engine.state == "draining")
+        with pytest.raises(SteersightError, match="begins no new replies"):
+            await client.start(question)
+        assert (await quick.wait()).reason == "length", "a reply that was nearly done was not let finish"
+        told = (await long.wait()).error
+        assert told is not None
+        assert (told.code, told.message) == (
+            "draining", "The server had to end before this reply did. What was written is kept.",
+        )  # fmt: skip
+    status, left = await ending
     log = served.log.read_text()
     assert status == 0, log
     assert left == []

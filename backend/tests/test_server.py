@@ -27,7 +27,7 @@ from steersight.protocol.messages import (
     VectorSetting,
 )
 
-from .conftest import Server
+from .conftest import GRACE_SECONDS, Server
 from .reference import Reference
 from .test_engine_truth import directions
 from .wire import Wire, dial, greedy
@@ -143,7 +143,9 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(server: Server) -> N
         assert busy["steersight_runs_live"] == 3
         assert busy["steersight_engine_requests"] == 3
         wire.socket.transport.abort()
-    async with asyncio.timeout(5):
+    # They go on for the grace time, in case the client comes back.
+    assert (await gauges(server.address))["steersight_runs_live"] == 3
+    async with asyncio.timeout(GRACE_SECONDS + 10):
         while True:
             now = await gauges(server.address)
             if now["steersight_runs_live"] == 0 and now["steersight_engine_requests"] == 0:
