@@ -116,12 +116,12 @@ class RunLog:
             if isinstance(event, AppliedEvent):
                 frames.append(Applied(run=self.run, seq=cursor, rev=event.rev, position=event.position))
             elif isinstance(event, GapEvent):
-                frames.append(Gap(run=self.run, seq=cursor, start=event.start, count=event.count))
+                frames.append(Gap(run=self.run, seq=cursor, start=event.start, count=event.count, kept=False))
         frames.extend(self._tokens([event for event in fresh if isinstance(event, TokensEvent)], cursor))
         frames.extend(
             Finished(
                 run=self.run, seq=cursor, reason=event.reason, stop=event.stop,
-                usage=event.usage, timing=event.timing,
+                error=None, usage=event.usage, timing=event.timing,
             )
             for event in fresh
             if isinstance(event, FinishedEvent)

@@ -95,6 +95,7 @@ def welcome(engine: EngineService, name: str, epoch: str) -> Welcome:
         limits=Limits(
             max_frame_bytes=MAX_FRAME_BYTES, max_messages=MAX_MESSAGES, max_vectors=MAX_VECTORS,
             max_strength=MAX_STRENGTH, max_runs_per_connection=MAX_RUNS_PER_CONNECTION,
+            max_reply_tokens=0, grace_seconds=0.0,
         ),
     )  # fmt: skip
 
