@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from . import logs
 from .api import vectors
 from .api.building import BuildApi
 from .config import Settings
@@ -28,33 +28,9 @@ from .engine.service import EngineOptions, EngineService
 from .runs.table import RunTable
 from .ws import handshake
 from .ws.connection import Connection
-
-CONTENT_SECURITY_POLICY = (
-    "default-src 'self'; connect-src 'self' ws: wss:; "
-    "style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; "
-    "worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
-
-
-class SecurityHeaders:
-    """Adds the headers every answer carries. Plain ASGI, so WebSockets pass untouched."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
-            await send(message)
-
-        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+from .ws.doors import Doors
+from .ws.entrance import Entrance
+from .ws.visits import Visitors
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -69,8 +45,12 @@ def create_app(settings: Settings) -> Starlette:
             layout=settings.layout,
         )
     )  # fmt: skip
-    table = RunTable(engine, settings.max_runs)
-    vector_api = vectors.VectorApi(engine, table, settings.data_dir / "vectors")
+    doors = Doors.of(settings)
+    visitors = Visitors(doors, settings.max_connections, settings.starts_per_minute)
+    table = RunTable(engine, settings.max_runs, settings.max_reply_tokens)
+    vector_api = vectors.VectorApi(
+        engine, table, settings.data_dir / "vectors", settings.vector_quota_mib << 20
+    )
     building = BuildApi(vector_api)
     epoch = secrets.token_hex(8)
     registry = CollectorRegistry()
@@ -86,7 +66,8 @@ def create_app(settings: Settings) -> Starlette:
     )
 
     async def socket(websocket: WebSocket) -> None:
-        await Connection(websocket, engine, table, settings.name, epoch).serve()
+        visit = websocket.scope["visit"]
+        await Connection(websocket, engine, table, settings.name, epoch, visit).serve()
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok", "name": settings.name, "epoch": epoch})
@@ -114,6 +95,7 @@ def create_app(settings: Settings) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        logs.follow(engine)
         loading = asyncio.create_task(engine.load(), name="load-engine")
         try:
             yield
@@ -137,7 +119,7 @@ def create_app(settings: Settings) -> Starlette:
             *vectors.routes(vector_api, building),
             page,
         ],
-        middleware=[Middleware(SecurityHeaders)],
+        middleware=[Middleware(Entrance, doors=doors, visitors=visitors)],
         lifespan=lifespan,
     )
     application.state.engine = engine

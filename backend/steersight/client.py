@@ -15,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as dial
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
 from .protocol import codec
@@ -391,10 +392,18 @@ def _gone(error: ConnectionClosed) -> SteersightError:
 async def connect(url: str, token: str | None = None) -> AsyncIterator[Client]:
     """Open a connection and say hello; `client.engine` is known once `ready` has returned.
 
-    Raises: SteersightError when no server answers.
+    `token` is what the server asks for, where it does; without one, that of STEERSIGHT_TOKEN.
+
+    Raises: SteersightError when no server answers, or it refuses.
     """
+    token = token or os.environ.get("STEERSIGHT_TOKEN") or None
     try:
         socket = await dial(url, subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=None)
+    except InvalidStatus as error:
+        said = (error.response.body or b"").decode(errors="replace").strip()
+        raise SteersightError(
+            "disconnected", said or f"The server at {url} answered {error.response.status_code}."
+        ) from None
     except (OSError, InvalidHandshake) as error:
         raise SteersightError(
             "disconnected", f"No Steersight server answers at {url} ({error}). Start one with `make run`."

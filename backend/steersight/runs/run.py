@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from .. import logs
 from ..engine.service import EngineService, GenerateRequest, TokenStep
 from ..metrics import LENS_METRICS, Registry
 from ..metrics.logit_lens import lens_layers
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from ..vectors.action import Action
     from .prompt import TokenTexts
 
+logger = logging.getLogger(__name__)
+
 # Rows lead tokens by a millisecond or so; what has not come after this was dropped on the way.
 LAST_ROWS_SECONDS = 2.0
 
@@ -54,6 +58,7 @@ class Run:
         registry: Registry,
         layers: int,
         engine: EngineService,
+        max_reply_tokens: int,
         wake: Callable[[], None],
     ) -> None:
         self.id = run_id
@@ -66,6 +71,7 @@ class Run:
         self._prompt = prompt
         self._texts = texts
         self._engine = engine
+        self._max_reply_tokens = max_reply_tokens
         self._wake = wake
         self._registry = registry
         # The engine reads for all runs of a step together: rows can hold layers that this one did not ask
@@ -105,6 +111,9 @@ class Run:
         await self._engine.steer(self.id, rev, actions)
 
     async def _generate(self) -> None:
+        logs.run.set(self.id)
+        logs.event(logger, logging.INFO, "A run has started.", prompt_tokens=self.prompt_tokens)
+        logs.event(logs.prompts, logging.INFO, "What was asked.", prompt="".join(self._prompt.texts))
         reason: Literal["stop", "length", "cancelled", "error"] = "error"
         stop: str | None = None
         try:
@@ -126,7 +135,7 @@ class Run:
     def _request(self) -> GenerateRequest:
         sampling = self._start.sampling.model_dump()
         room = self._engine.model.max_model_len - len(self._prompt.ids) if self._engine.model else 1
-        sampling["max_tokens"] = min(sampling["max_tokens"], room)
+        sampling["max_tokens"] = min(sampling["max_tokens"], room, self._max_reply_tokens or room)
         return GenerateRequest(
             run=self.id,
             prompt_ids=self._prompt.ids,
@@ -242,6 +251,13 @@ class Run:
         if self._first is not None and self._tokens > 1 and now > self._first:
             speed = (self._tokens - 1) / (now - self._first)
         self.done = True
+        logs.event(
+            logger, logging.INFO, "A run has finished.", reason=reason, tokens=self._tokens,
+            revisions=self._revs_seen, ms=round((now - self._began) * 1e3),
+        )  # fmt: skip
+        if logs.prompts.isEnabledFor(logging.INFO):
+            pieces = [text for e in self.log.events if isinstance(e, TokensEvent) for text in e.texts]
+            logs.event(logs.prompts, logging.INFO, "What was answered.", reply="".join(pieces))
         self.log.append(
             FinishedEvent(
                 reason=reason,

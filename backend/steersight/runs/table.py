@@ -25,9 +25,10 @@ END_SECONDS = 5
 class RunTable:
     """Admits runs to one engine and knows those that are still live."""
 
-    def __init__(self, engine: EngineService, max_runs: int) -> None:
+    def __init__(self, engine: EngineService, max_runs: int, max_reply_tokens: int) -> None:
         self.engine = engine
         self.max_runs = max_runs
+        self.max_reply_tokens = max_reply_tokens
         self.live: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # strong references; the loop holds weak ones
 
@@ -59,7 +60,7 @@ class RunTable:
         run = Run(
             run_id=secrets.token_hex(8), start=start, prompt=prompt, texts=texts, metrics=metrics,
             actions=actions, registry=self.engine.registry, layers=model.layers, engine=self.engine,
-            wake=wake,
+            max_reply_tokens=self.max_reply_tokens, wake=wake,
         )  # fmt: skip
         self.live[run.id] = run
         task = run.begin()

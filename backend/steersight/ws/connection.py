@@ -23,6 +23,7 @@ from ..protocol.messages import SUBPROTOCOL, Error, ErrorCode, Frame, Hello, Pin
 from ..runs.run import Run
 from ..runs.table import RunTable
 from . import handshake
+from .visits import Visit
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +42,14 @@ class Connection:
     """One accepted WebSocket, from `hello` to its end."""
 
     def __init__(
-        self, socket: WebSocket, engine: EngineService, table: RunTable, name: str, epoch: str
+        self, socket: WebSocket, engine: EngineService, table: RunTable, name: str, epoch: str, visit: Visit
     ) -> None:
         self._socket = socket
         self._engine = engine
         self._table = table
         self._name = name
         self._epoch = epoch
+        self._visit = visit
         self._outbox: deque[Frame] = deque()
         self._wake = asyncio.Event()
         self._runs: dict[str, tuple[Run, int]] = {}  # run id -> run and how far its log has been sent
@@ -88,6 +90,11 @@ class Connection:
             if frame is not None:
                 self._post(Error(code=ErrorCode.UNEXPECTED, message=REASONS[CloseCode.BAD_HANDSHAKE]))
             raise _Close(CloseCode.BAD_HANDSHAKE)
+        try:
+            self._visit.may_enter(frame.token)
+        except FrameError as error:
+            self._refuse(error)
+            raise _Close(CloseCode.UNAUTHORIZED) from None
         self._post(handshake.welcome(self._engine, self._name, self._epoch))
 
     # ------------------------------------------------------------ in
@@ -102,6 +109,7 @@ class Connection:
             self._post(Error(code=ErrorCode.BAD_FRAME, message=REASONS[CloseCode.TEXT_FRAME]))
             raise _Close(CloseCode.TEXT_FRAME)
         try:
+            self._visit.may_send()
             return codec.decode_client(data)
         except FrameError as error:
             self._refuse(error)
@@ -150,6 +158,7 @@ class Connection:
                 f"This connection has {live} live runs, which is all it may have. Stop one or wait.",
                 id=frame.id,
             )
+        self._visit.may_start(frame.id)
         run = self._table.admit(frame, self._wake.set)
         self._start_ids.add(frame.id)
         self._runs[run.id] = (run, 0)
@@ -157,6 +166,7 @@ class Connection:
 
     async def _steer(self, frame: Steer) -> None:
         run = self._run(frame.run)
+        self._visit.may_steer(run.id)
         if frame.rev <= run.rev:
             raise FrameError(
                 ErrorCode.STALE_REVISION,
