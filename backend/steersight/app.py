@@ -29,7 +29,7 @@ from .runs.table import RunTable
 from .ws import handshake
 from .ws.connection import Connection
 from .ws.doors import Doors
-from .ws.entrance import Entrance
+from .ws.entrance import SOCKET, Entrance, failed
 from .ws.visits import Visitors
 
 
@@ -111,7 +111,7 @@ def create_app(settings: Settings) -> Starlette:
         page = Mount("/", StaticFiles(directory=settings.ui, html=True))
     application = Starlette(
         routes=[
-            WebSocketRoute("/ws", socket),
+            WebSocketRoute(SOCKET, socket),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
@@ -120,6 +120,7 @@ def create_app(settings: Settings) -> Starlette:
             page,
         ],
         middleware=[Middleware(Entrance, doors=doors, visitors=visitors)],
+        exception_handlers={Exception: failed},
         lifespan=lifespan,
     )
     application.state.engine = engine

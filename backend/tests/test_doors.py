@@ -16,6 +16,7 @@ from websockets.typing import Origin, Subprotocol
 
 from steersight.client import SteersightError
 from steersight.client import connect as dial_client
+from steersight.engine.service import EngineService
 from steersight.protocol import codec
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import SUBPROTOCOL, ChatMessage, Error, Hello, Ping, Pong, Start, Welcome
@@ -234,6 +235,18 @@ def check_headers(headers: object) -> None:
     assert "camera=()" in lower["permissions-policy"]
 
 
+async def test_a_fault_of_ours_has_the_headers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(_: object) -> None:
+        raise RuntimeError("something of ours")
+
+    monkeypatch.setattr(EngineService, "held", broken)
+    async with served(tmp_path) as (address, _), httpx.AsyncClient(base_url=f"http://{address}") as http:
+        answer = await http.get("/metrics")
+        assert answer.status_code == 500
+        assert answer.text == "The server failed; its log says why.\n"
+        check_headers(answer.headers)
+
+
 async def test_a_rebound_name_gets_nothing(tmp_path: Path) -> None:
     async with served(tmp_path) as (address, _), httpx.AsyncClient(base_url=f"http://{address}") as http:
         for path in ("/", "/healthz", "/readyz", "/metrics", "/api/vectors", "/ws"):
@@ -335,6 +348,15 @@ async def test_pages_of_other_sites_get_no_socket(tmp_path: Path) -> None:
             assert b"may not use this server" in denied.value.response.body
         for origin in ("https://friend.example", f"http://{address}"):
             await (await open_socket(address, origin=Origin(origin))).close()
+
+
+async def test_there_is_one_socket(tmp_path: Path) -> None:
+    async with served(tmp_path) as (address, _):
+        for path in ("/", "/api/vectors", "/nowhere"):
+            with pytest.raises(InvalidStatus) as denied:
+                await connect(f"ws://{address}{path}")
+            assert denied.value.response.status_code == 404
+            assert b"there is one at /ws" in denied.value.response.body
 
 
 async def test_hello_with_a_token(

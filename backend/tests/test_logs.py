@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from steersight import logs
-from steersight.engine.service import EngineOptions, EngineService, GenerateRequest, ModelFacts
+from steersight.engine.service import EngineOptions, EngineService
 from steersight.metrics import Registry
 from steersight.protocol.messages import ChatMessage, Prompt, Sampling, Start
 from steersight.runs.run import Run
@@ -135,11 +135,3 @@ def test_the_server_logs_what_its_engine_does(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert json.loads(said[-1])["state"] == "failed"
     assert "a-token-for-tests" not in "".join(said) + rest + out
-
-
-@pytest.mark.parametrize(("limit", "asked", "given"), [(0, 50, 50), (20, 50, 20), (20, 5, 5)])
-def test_a_reply_is_no_longer_than_the_server_allows(limit: int, asked: int, given: int) -> None:
-    run = a_run(limit, asked)
-    run._engine.model = ModelFacts("m", 2, 4, 10, "float32", 100, [])
-    request: GenerateRequest = run._request()
-    assert request.sampling["max_tokens"] == given

@@ -14,10 +14,12 @@ import logging
 import time
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import logs
+from ..protocol.close import REASONS, CloseCode
 from .doors import Doors
 from .rates import Bucket, address_of
 from .visits import TOO_MANY_GUESSES, Visitors
@@ -38,6 +40,8 @@ HEADERS = {
 }
 LOGGED_PER_SECOND, LOGGED_AT_ONCE = 1, 20
 """Refusals that are logged: a flood of them must not become a flood of lines."""
+
+SOCKET = "/ws"
 
 Refusal = tuple[int, str]
 
@@ -83,6 +87,8 @@ class Entrance:
         if changes and (why := self._doors.origin_refusal(origin, host)) is not None:
             return 403, why
         if is_socket:
+            if scope["path"] != SOCKET:
+                return 404, f"There is no socket here; there is one at {SOCKET}."
             return self._visitors.full_for(address)
         if scope["path"].startswith(("/api/", "/metrics")):
             return self._unknown(headers.get("authorization"), address)
@@ -114,6 +120,13 @@ class Entrance:
                 logger, logging.INFO, "A connection has ended.", code=codes[0] if codes else None,
                 seconds=round(time.monotonic() - began, 3),
             )  # fmt: skip
+
+
+async def failed(request: Request, _: Exception) -> Response:
+    """What a request gets that ran into a fault of ours. Starlette answers it outside of the entrance."""
+    answer = _answer(request.url.path, 500, REASONS[CloseCode.INTERNAL])
+    answer.headers.update(HEADERS)
+    return answer
 
 
 def _noting(receive: Receive, codes: list[int]) -> Receive:
