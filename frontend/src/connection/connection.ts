@@ -5,11 +5,7 @@ import { CLOSE_CODES, type ClientFrame, PROTOCOL_VERSION, type ServerFrame } fro
 import { retryWait } from "./backoff";
 import type { OpenTransport, Transport } from "./transport";
 
-export type GiveUpReason =
-	| "unauthorized"
-	| "protocol-mismatch"
-	| "text-frames"
-	| "unreachable";
+export type GiveUpReason = "unauthorized" | "protocol-mismatch" | "text-frames" | "unreachable";
 
 export type ConnectionState =
 	| { kind: "connecting" }
