@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from . import logs
 from .api import vectors
 from .api.building import BuildApi
 from .config import Settings
@@ -28,35 +28,12 @@ from .engine.service import EngineOptions, EngineService
 from .runs.table import RunLimits, RunTable
 from .ws import handshake
 from .ws.connection import Connection
+from .ws.doors import Doors
+from .ws.entrance import SOCKET, Entrance, failed
+from .ws.visits import Visitors
 
-CONTENT_SECURITY_POLICY = (
-    "default-src 'self'; connect-src 'self' ws: wss:; "
-    "style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; "
-    "worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
 TELL_SECONDS = 2.0
 """How long the end of the server waits for clients to take their last frames."""
-
-
-class SecurityHeaders:
-    """Adds the headers every answer carries. Plain ASGI, so WebSockets pass untouched."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
-            await send(message)
-
-        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -71,13 +48,18 @@ def create_app(settings: Settings) -> Starlette:
             layout=settings.layout,
         )
     )  # fmt: skip
+    doors = Doors.of(settings)
+    visitors = Visitors(doors, settings.max_connections, settings.starts_per_minute)
     table = RunTable(
         engine,
         RunLimits(
-            max_runs=settings.max_runs, max_queue=settings.max_queue, grace_seconds=settings.grace_seconds
+            max_runs=settings.max_runs, max_queue=settings.max_queue, grace_seconds=settings.grace_seconds,
+            max_reply_tokens=settings.max_reply_tokens,
         ),
+    )  # fmt: skip
+    vector_api = vectors.VectorApi(
+        engine, table, settings.data_dir / "vectors", settings.vector_quota_mib << 20
     )
-    vector_api = vectors.VectorApi(engine, table, settings.data_dir / "vectors")
     building = BuildApi(vector_api)
     epoch = secrets.token_hex(8)
     registry = CollectorRegistry()
@@ -95,7 +77,8 @@ def create_app(settings: Settings) -> Starlette:
     connections: set[Connection] = set()
 
     async def socket(websocket: WebSocket) -> None:
-        connection = Connection(websocket, engine, table, settings.name, epoch)
+        visit = websocket.scope["visit"]
+        connection = Connection(websocket, engine, table, settings.name, epoch, visit)
         connections.add(connection)
         try:
             await connection.serve()
@@ -138,6 +121,7 @@ def create_app(settings: Settings) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        logs.follow(engine)
         loading = asyncio.create_task(engine.load(), name="load-engine")
         try:
             yield
@@ -153,7 +137,7 @@ def create_app(settings: Settings) -> Starlette:
         page = Mount("/", StaticFiles(directory=settings.ui, html=True))
     application = Starlette(
         routes=[
-            WebSocketRoute("/ws", socket),
+            WebSocketRoute(SOCKET, socket),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
@@ -161,7 +145,8 @@ def create_app(settings: Settings) -> Starlette:
             *vectors.routes(vector_api, building),
             page,
         ],
-        middleware=[Middleware(SecurityHeaders)],
+        middleware=[Middleware(Entrance, doors=doors, visitors=visitors)],
+        exception_handlers={Exception: failed},
         lifespan=lifespan,
     )
     application.state.engine = engine

@@ -57,15 +57,26 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.command == "doctor":
         from .doctor import main as doctor_main
 
-        return doctor_main(arguments)
+        try:
+            return doctor_main(arguments)
+        except ValueError as error:
+            doctor.error(str(error))
     if arguments.command == "chat":
         from .chat import main as chat_main
 
         return chat_main(arguments.url, arguments.token, Path(arguments.history).expanduser())
-    return _serve(config.settings_from(arguments))
+    try:
+        settings = config.settings_from(arguments)
+    except ValueError as error:
+        serve.error(str(error))
+    return _serve(settings)
 
 
 def _serve(settings: config.Settings) -> int:
+    unguarded = config.unguarded(settings.host, settings.token, settings.open)
+    if unguarded is not None:
+        print(unguarded, file=sys.stderr)
+        return 2
     if settings.model.startswith("/") and not Path(settings.model, "config.json").is_file():
         print(
             f"There is no model in {settings.model}. Run `make model` for the bundled one, "
@@ -73,9 +84,11 @@ def _serve(settings: config.Settings) -> int:
             file=sys.stderr,
         )
         return 2
+    from . import logs
     from .app import create_app
     from .serving import serve
 
+    logs.configure(settings.log_format, settings.log_prompts)
     print(f"Steersight serves http://{settings.host}:{settings.port} while the engine loads.", flush=True)
     return serve(create_app(settings), settings.host, settings.port)
 

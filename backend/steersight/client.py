@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as dial
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
 from .protocol import codec
@@ -524,16 +525,22 @@ async def connect(
 
     Args:
         url: address of the server's socket, such as ws://127.0.0.1:8000/ws.
-        token: what the server asks for, if it does.
+        token: what the server asks for, if it does; without one, that of STEERSIGHT_TOKEN.
         patience: seconds to try to come back when the line is lost; 0 gives up at once. Runs are resumed.
 
-    Raises: SteersightError when no server answers.
+    Raises: SteersightError when no server answers, or it refuses.
     """
+    token = token or os.environ.get("STEERSIGHT_TOKEN") or None
 
     async def call() -> ClientConnection:
         try:
             socket = await dial(url, subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=None)
             await socket.send(codec.encode(Hello(token=token)))
+        except InvalidStatus as error:
+            said = (error.response.body or b"").decode(errors="replace").strip()
+            raise SteersightError(
+                "disconnected", said or f"The server at {url} answered {error.response.status_code}."
+            ) from None
         except (OSError, InvalidHandshake, ConnectionClosed) as error:
             raise SteersightError(
                 "disconnected", f"No Steersight server answers at {url} ({error}). Start one with `make run`."

@@ -7,8 +7,10 @@ import importlib.util
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from .ws.doors import host_name, is_loopback
 
 INFINITY = float("inf")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -26,9 +28,6 @@ class Settings:
     dtype: str
     max_model_len: int
     max_runs: int
-    max_queue: int
-    grace_seconds: float
-    drain_seconds: float
     tensor_parallel: int
     kv_cache_gib: int
     gpu_memory: float
@@ -37,6 +36,23 @@ class Settings:
     metrics: tuple[str, ...]
     layout: str
     name: str
+    token: str = field(repr=False)
+    """What everybody has to show; empty when nobody is asked."""
+    open: bool
+    """Whether a server without a token may listen where others can reach it."""
+    allow_origin: tuple[str, ...]
+    allow_host: tuple[str, ...]
+    max_connections: int
+    starts_per_minute: int
+    max_queue: int
+    max_reply_tokens: int
+    """0 is as many as the model's length allows."""
+    grace_seconds: float
+    drain_seconds: float
+    stall_seconds: float
+    vector_quota_mib: int
+    log_format: str
+    log_prompts: bool
 
 
 def number(
@@ -105,6 +121,69 @@ def layout(text: str) -> str:
     return text
 
 
+MAX_TOKEN = 1024
+"""Characters; `hello` takes no more."""
+
+
+def token(text: str) -> str:
+    """A token that can travel in a header. Never says what it is."""
+    if len(text) > MAX_TOKEN or not text.isascii() or not text.isprintable() or " " in text:
+        raise argparse.ArgumentTypeError(
+            f"A token has at most {MAX_TOKEN} letters, digits and signs of ASCII and no spaces. "
+            "Make one with `openssl rand -hex 32`."
+        )
+    return text
+
+
+def token_of_file(name: str) -> str:
+    """What stands in a file; an empty one holds none."""
+    if not name:
+        return ""
+    try:
+        text = Path(name).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise argparse.ArgumentTypeError(f"The token cannot be read from {name}: {what}.") from None
+    return token(text.strip())
+
+
+def hosts(text: str) -> tuple[str, ...]:
+    """Names separated by commas, without ports: a name is allowed with any."""
+    names = tuple(part.strip().lower().removesuffix(".") for part in text.split(",") if part.strip())
+    for name in names:
+        if host_name(name) != name or "/" in name:
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is not the name of a host. Write it as lab.example, without scheme and port."
+            )
+    return names
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Addresses of sites separated by commas, as browsers send them."""
+    found = tuple(part.strip().lower().removesuffix("/") for part in text.split(",") if part.strip())
+    for origin in found:
+        scheme, _, place = origin.partition("://")
+        if scheme not in ("http", "https") or not host_name(place) or set("/?#@") & set(place):
+            raise argparse.ArgumentTypeError(
+                f"{origin!r} is not the address of a site. Write it as https://notebook.example:8888."
+            )
+    return found
+
+
+def switch(text: str) -> bool:
+    """On or off, as variables say it."""
+    if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 1 nor 0.")
+    return text.lower() in ("1", "true", "yes", "on")
+
+
+def log_format(text: str) -> str:
+    """How lines are written."""
+    if text not in ("text", "json"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither text nor json.")
+    return text
+
+
 class FromEnvironment(str):
     """A default that a variable has set: parsed like a flag's value, and an error names the variable."""
 
@@ -118,6 +197,7 @@ def flags_of(parser: argparse.ArgumentParser) -> Flag:
     """A function that adds a flag which can also be set as STEERSIGHT_<NAME>."""
 
     def flag(name: str, default: str, text: str, kind: Callable[[str], object] = str) -> None:
+        """One flag; that of a switch stands alone."""
         variable = "STEERSIGHT_" + name.upper().replace("-", "_")
 
         def parse(value: str) -> object:
@@ -129,7 +209,14 @@ def flags_of(parser: argparse.ArgumentParser) -> Flag:
                 raise
 
         chosen = FromEnvironment(os.environ[variable]) if variable in os.environ else default
-        parser.add_argument(f"--{name}", type=parse, default=chosen, help=f"{text} [{variable}]")
+        alone: dict[str, object] = {"nargs": "?", "const": "1", "metavar": "0"} if kind is switch else {}
+        parser.add_argument(
+            f"--{name}",
+            type=parse,
+            default=chosen,
+            help=f"{text} [{variable}]",
+            **alone,  # type: ignore[arg-type]
+        )
 
     return flag
 
@@ -138,7 +225,7 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the server listens and where its files are: what `serve` uses and `doctor` looks at."""
     flag = flags_of(parser)
     data = os.environ.get("STEERSIGHT_DATA_DIR", str(REPOSITORY / "data"))
-    flag("host", "127.0.0.1", "Address to listen on. Keep it on loopback unless you trust the network.")
+    flag("host", "127.0.0.1", "Address to listen on. Any but loopback needs a token, or --open.")
     flag("port", "8000", "Port to listen on.", number(int, 0, 65535))
     flag("data-dir", data, "Folder of models and vectors.")
     flag(
@@ -147,6 +234,13 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
         "Checkpoint folder or hub name; default is the bundled SmolLM2-135M-Instruct in the data folder.",
     )
     flag("ui", str(REPOSITORY / "frontend" / "dist"), "Folder of the built page.")
+    flag(
+        "token-file",
+        "",
+        "File with the token that everybody has to show; or set STEERSIGHT_TOKEN to the token itself.",
+        token_of_file,
+    )
+    flag("open", "0", "Serve everybody who reaches the port, also where that is not only you.", switch)
 
 
 def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,19 +256,6 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     flag("dtype", "auto", "Weights and activations: auto, float32, bfloat16 or float16.")
     flag("max-model-len", "4096", "The most tokens of prompt and reply together.", number(int, 16, INFINITY))
     flag("max-runs", "64", "Runs that may be live at once on the whole server.", number(int, 1, INFINITY))
-    flag("max-queue", "64", "Runs that may wait for a place beyond that.", number(int, 0, INFINITY))
-    flag(
-        "grace-seconds",
-        "30",
-        "How long a run goes on, and a finished one is kept, when its connection is gone.",
-        number(float, 0, 3600),
-    )
-    flag(
-        "drain-seconds",
-        "10",
-        "How long live replies may go on after SIGTERM before they are ended.",
-        number(float, 0, 3600),
-    )
     flag(
         "tensor-parallel",
         "1",
@@ -205,6 +286,63 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         layout,
     )
     flag("name", "", "What the page calls this server; the host's name where none is given.", server_name)
+    _add_door_arguments(flag)
+    _add_limit_arguments(flag)
+    flag("log-format", "text", "Lines of the log: text or json.", log_format)
+    flag("log-prompts", "0", "Also log what people write and what the model answers.", switch)
+
+
+def _add_door_arguments(flag: Flag) -> None:
+    """Who may come in, beside the token."""
+    flag(
+        "allow-origin",
+        "",
+        "Sites whose pages may use this server besides its own, separated by commas: https://site.example.",
+        origins,
+    )
+    flag(
+        "allow-host",
+        "",
+        "Names that this server may be called by besides loopback ones and --host, separated by commas.",
+        hosts,
+    )
+    flag("max-connections", "1000", "Sockets that may be open at once.", number(int, 1, INFINITY))
+    flag("starts-per-minute", "600", "Runs that one address may start in a minute.", number(int, 1, INFINITY))
+
+
+def _add_limit_arguments(flag: Flag) -> None:
+    """What everybody may take of it."""
+    flag("max-queue", "64", "Runs that may wait for a place in the engine.", number(int, 0, INFINITY))
+    flag(
+        "max-reply-tokens",
+        "0",
+        "The longest reply, in tokens; 0 is what the model's length allows.",
+        number(int, 0, INFINITY),
+    )
+    flag(
+        "grace-seconds",
+        "30",
+        "How long a run goes on that nobody watches, and is kept when it has finished.",
+        number(float, 0, 86_400),
+    )
+    flag(
+        "drain-seconds",
+        "10",
+        "How long live replies may go on when the server is told to end.",
+        number(float, 0, 86_400),
+    )
+    flag(
+        "stall-seconds",
+        "60",
+        "How long the engine may take for a step before it counts as stuck.",
+        number(float, 1, 86_400),
+    )
+    flag(
+        "vector-quota-mib",
+        "1024",
+        "Disk space for vectors that people bring or make, in MiB.",
+        number(int, 0, INFINITY),
+    )
 
 
 def add_chat_arguments(parser: argparse.ArgumentParser) -> None:
@@ -223,10 +361,34 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
     return Settings(
         host=arguments.host, port=arguments.port, model=model, data_dir=data_dir, ui=Path(arguments.ui),
         dtype=arguments.dtype, max_model_len=arguments.max_model_len, max_runs=arguments.max_runs,
-        max_queue=arguments.max_queue, grace_seconds=arguments.grace_seconds,
-        drain_seconds=arguments.drain_seconds,
         tensor_parallel=arguments.tensor_parallel, kv_cache_gib=arguments.kv_cache_gib,
         gpu_memory=arguments.gpu_memory, executor=arguments.executor,
         engine_mode=arguments.engine_mode, metrics=arguments.metrics,
-        layout=arguments.layout, name=arguments.name,
+        layout=arguments.layout, name=arguments.name, token=token_from(arguments), open=arguments.open,
+        allow_origin=arguments.allow_origin, allow_host=arguments.allow_host,
+        max_connections=arguments.max_connections, starts_per_minute=arguments.starts_per_minute,
+        max_queue=arguments.max_queue, max_reply_tokens=arguments.max_reply_tokens,
+        grace_seconds=arguments.grace_seconds, drain_seconds=arguments.drain_seconds,
+        stall_seconds=arguments.stall_seconds, vector_quota_mib=arguments.vector_quota_mib,
+        log_format=arguments.log_format, log_prompts=arguments.log_prompts,
     )  # fmt: skip
+
+
+def token_from(arguments: argparse.Namespace) -> str:
+    """The token of `--token-file`, else that of the environment. Raises ValueError with a sentence."""
+    if arguments.token_file:
+        return str(arguments.token_file)
+    try:
+        return token(os.environ.get("STEERSIGHT_TOKEN", ""))
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"{error} It was set by STEERSIGHT_TOKEN.") from None
+
+
+def unguarded(host: str, token: str, is_open: bool) -> str | None:
+    """Why the server does not start like this, or None: nobody shall serve a network without knowing."""
+    if token or is_open or is_loopback(host):
+        return None
+    return (
+        f"Whoever reaches {host or 'any address of this machine'} could use this server. Give it a token "
+        "(--token-file FILE, or STEERSIGHT_TOKEN), or say --open if that is meant."
+    )

@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from .config import token_from, unguarded
 from .machine import Facts, gather
+from .ws.doors import is_loopback
 
 GIB = 1 << 30
 TESTED = {"nnsight": {"0.8.1"}, "vllm": {"0.32.0", "0.26.0"}, "torch": {"2.13.0"}, "transformers": {"5.19.0"}}
@@ -154,6 +156,17 @@ def port(facts: Facts) -> Finding:
     return Finding("problem", "port", says, "End that program, or take another port: `make run PORT=8001`.")
 
 
+def door(facts: Facts) -> Finding:
+    """Who could use the server at this address."""
+    if facts.door == "undecided":
+        advice = "The server would not start. Give it a token, with --token-file or STEERSIGHT_TOKEN."
+        return Finding("problem", "door", f"everybody who reaches {facts.host}", advice)
+    if facts.door == "everybody":
+        advice = "Meant with --open or STEERSIGHT_OPEN. A token would ask them who they are."
+        return Finding("note", "door", f"everybody who reaches {facts.host}", advice)
+    return Finding("ok", "door", f"open for {facts.door}" if facts.door == "this machine" else facts.door)
+
+
 def model(facts: Facts) -> Finding:
     """Whether there is something to serve."""
     if facts.model_state == "complete":
@@ -192,7 +205,7 @@ def browser(facts: Facts) -> Finding:
 
 
 CHECKS: tuple[Callable[[Facts], Finding], ...] = (
-    system, python, packages, processor, libnuma, memory, disk, shared_memory, port, model, page, node,
+    system, python, packages, processor, libnuma, memory, disk, shared_memory, port, door, model, page, node,
     browser,
 )  # fmt: skip
 
@@ -220,11 +233,21 @@ def describe(findings: list[Finding], colour: bool) -> str:
     return "\n".join(lines)
 
 
+def door_of(host: str, token: str, is_open: bool) -> str:
+    """Who may use a server with these settings, in the words of `Facts.door`."""
+    if token:
+        return "with a token"
+    if is_loopback(host):
+        return "this machine"
+    return "undecided" if unguarded(host, token, is_open) else "everybody"
+
+
 def main(arguments: argparse.Namespace) -> int:
     """The command; 1 when something keeps the server from working."""
     data_dir = Path(arguments.data_dir).expanduser().resolve()
     served = arguments.model or str(data_dir / "models" / "smollm2-135m-instruct")
-    facts = gather(arguments.host, arguments.port, served, data_dir, Path(arguments.ui))
+    door = door_of(arguments.host, token_from(arguments), arguments.open)
+    facts = gather(arguments.host, arguments.port, served, data_dir, Path(arguments.ui), door)
     findings = diagnose(facts)
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))

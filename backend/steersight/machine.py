@@ -43,6 +43,8 @@ class Facts:
     host: str
     host_trouble: str | None
     """Why nothing can listen at the host, whatever the port; None when it can."""
+    door: str
+    """Who may use a server at the host: `this machine`, `with a token`, `everybody` or `undecided`."""
     model: str
     model_state: str
     """`complete`, `missing`, `incomplete` or `hub`."""
@@ -51,8 +53,9 @@ class Facts:
     browser: str | None
 
 
-def gather(host: str, port: int, model: str, data_dir: Path, page: Path) -> Facts:
-    """Look at everything. Imports neither torch nor vLLM, which would take most of a minute."""
+def gather(host: str, port: int, model: str, data_dir: Path, page: Path, door: str) -> Facts:
+    """Look at everything but the door, which the settings say. Imports neither torch nor vLLM, which would
+    take most of a minute."""
     port_used_by, host_trouble = _listening(host, port)
     return Facts(
         system=platform.system(),
@@ -69,6 +72,7 @@ def gather(host: str, port: int, model: str, data_dir: Path, page: Path) -> Fact
         port_used_by=port_used_by,
         host=host,
         host_trouble=host_trouble,
+        door=door,
         model=model,
         model_state=_model_state(model),
         page=(page / "index.html").is_file(),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -22,8 +23,26 @@ import psutil
 import uvicorn
 from starlette.applications import Starlette
 
-# What one WebSocket message may weigh before it is even read; the protocol's own limit is far below.
-TRANSPORT_LIMIT = 8 * 1024 * 1024
+from .ws.transport import HttpProtocol, WebSocketProtocol
+
+# What one WebSocket message may weigh before it is even read; the protocol's own limit is below, and is the
+# one that a client is told of in a sentence.
+TRANSPORT_LIMIT = 1024 * 1024
+OPEN_FILES = 65_536
+
+
+def configured(application: Starlette, host: str, port: int) -> uvicorn.Config:
+    """How an application is served; tests serve it alike."""
+    return uvicorn.Config(
+        application, host=host, port=port, http=HttpProtocol, ws=WebSocketProtocol,
+        ws_max_size=TRANSPORT_LIMIT, ws_ping_interval=10.0, ws_ping_timeout=10.0,
+        # Blocks of half floats hardly shrink: deflate took 7 % off blocks of one row of a real reply, 22 %
+        # off blocks of 16. Every connection would pay a window's memory for it, and what is compressed
+        # together with text of a stranger's choice tells him about itself by its length (CRIME).
+        ws_per_message_deflate=False,
+        log_config=None, log_level="warning", access_log=False, server_header=False,
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
 
 
 class DrainingServer(uvicorn.Server):
@@ -60,13 +79,7 @@ class DrainingServer(uvicorn.Server):
 
 def serve(application: Starlette, host: str, port: int) -> int:
     """Serve until told to end; returns the exit status. Exits with 3 where the port cannot be had."""
-    server = DrainingServer(
-        uvicorn.Config(
-            application, host=host, port=port, ws="websockets-sansio", ws_max_size=TRANSPORT_LIMIT,
-            ws_ping_interval=10.0, ws_ping_timeout=10.0, log_level="warning", timeout_graceful_shutdown=5,
-        ),
-        application.state.drain,
-    )  # fmt: skip
+    server = DrainingServer(configured(application, host, port), application.state.drain)
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         # uvicorn takes the signals over while it serves, and raises them once more when it is done, so that
@@ -76,10 +89,19 @@ def serve(application: Starlette, host: str, port: int) -> int:
 
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, end)
+    allow_many_files()
     server.run()
     if application.state.engine.abandoned:
         leave_now()
     return 0
+
+
+def allow_many_files() -> None:
+    """Every connection is an open file, and most systems let a process have 1024 unless it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def leave_now() -> None:

@@ -21,12 +21,14 @@ from safetensors.torch import save_file
 
 from steersight.app import create_app
 from steersight.cli import main as cli
-from steersight.config import REPOSITORY, Settings
+from steersight.config import REPOSITORY
 from steersight.engine.service import EngineService
 from steersight.runs.table import RunTable
+from steersight.serving import configured
 from steersight.vectors.store import FeatureReader, SteeringVector, save_vector
 
 from .reference import Reference
+from .settings import settings
 
 HIDDEN = 576
 OWN_METRICS = (
@@ -133,22 +135,13 @@ async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> As
     write_test_vectors(data / "vectors")
     import_catalogue(tmp_path_factory.mktemp("features"), model_dir, data)
     app = create_app(
-        Settings(
-            host="127.0.0.1", port=0, model=model_dir, data_dir=data, ui=data / "no-page", dtype="auto",
-            max_model_len=2048, max_runs=32, max_queue=16,
-            grace_seconds=GRACE_SECONDS, drain_seconds=5.0, tensor_parallel=1, kv_cache_gib=1, gpu_memory=0.9,
-            engine_mode="auto", metrics=OWN_METRICS, layout="", executor="auto", name="test",
+        settings(
+            "--model", model_dir, "--data-dir", str(data), "--ui", str(data / "no-page"), "--name", "test",
+            "--max-model-len", "2048", "--max-runs", "32", "--grace-seconds", str(GRACE_SECONDS),
+            "--metrics", os.pathsep.join(OWN_METRICS),
         )
     )  # fmt: skip
-    config = uvicorn.Config(
-        app,
-        host="127.0.0.1",
-        port=0,
-        ws="websockets-sansio",
-        ws_max_size=8 * 1024 * 1024,
-        log_level="warning",
-    )
-    running = uvicorn.Server(config)
+    running = uvicorn.Server(configured(app, "127.0.0.1", 0))
     task = asyncio.create_task(running.serve())
     engine: EngineService = app.state.engine
     changed = asyncio.Event()

@@ -6,10 +6,23 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from steersight.protocol import codec
 from steersight.protocol.codec import FrameError
-from steersight.protocol.messages import ChatMessage, Frame, Hello, Ping, Sampling, Start, Steer, Stop
+from steersight.protocol.messages import (
+    ChatMessage,
+    Frame,
+    Hello,
+    Ping,
+    Prompt,
+    Sampling,
+    Start,
+    Started,
+    Steer,
+    Stop,
+    VectorSetting,
+)
 
 names = st.text("abcXYZ019_.:-", min_size=1, max_size=64)
 strengths = st.dictionaries(names, st.floats(-10, 10), max_size=32)
@@ -94,3 +107,65 @@ def test_tricks_are_refused(data: bytes) -> None:
     with pytest.raises(FrameError) as refused:
         codec.decode_client(data)
     assert refused.value.message.endswith(".")
+
+
+def nested(levels: int) -> bytes:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    packed: bytes = msgpack.packb({"type": "ping", "t": value})
+    return packed
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (nested(8), "maps and lists within one another more than 8 deep"),
+        (nested(500), "maps and lists within one another more than 8 deep"),
+        (msgpack.packb({"type": "ping", "t": [0] * 1025}), "a map or list of more than 1024 entries"),
+        (
+            msgpack.packb({"type": "ping", "t": {str(number): 0 for number in range(1025)}}),
+            "a map or list of more than 1024 entries",
+        ),
+        (msgpack.packb({"type": "ping", "t": [[0] * 1000] * 5}), "more than 4096 entries"),
+        # Each byte of it is a list here: 14 MB, if it were let in.
+        (msgpack.packb({"type": "ping", "t": [[[]] * 1000] * 200}), "more than 4096 entries"),
+    ],
+    ids=["deep", "very deep", "long list", "long map", "much", "nothing, many times"],
+)
+def test_a_frame_that_unfolds_to_too_much(data: bytes, sentence: str) -> None:
+    with pytest.raises(FrameError) as refused:
+        codec.decode_client(data)
+    assert refused.value.code == "bad_frame"
+    assert refused.value.message.startswith(f"The frame holds {sentence}")
+    assert refused.value.message.endswith(". No valid frame does; send less.")
+
+
+def test_what_is_not_too_deep_is_looked_at() -> None:
+    with pytest.raises(FrameError) as refused:
+        codec.decode_client(nested(7))
+    assert refused.value.code == "invalid"
+
+
+def test_the_largest_frames_that_are_valid_are_taken() -> None:
+    many = [f"v{number}" for number in range(32)]
+    setting = VectorSetting(operator="clamp", lo=0.0, hi=1.0, scope="reply", first=3, layers=[0, 9])
+    frame = Start(
+        id="x", messages=[ChatMessage(role="user", content="w" * 700)] * 256,
+        strengths=dict.fromkeys(many, 1.0), settings=dict.fromkeys(many, setting), metrics=["m"] * 64,
+        sampling=Sampling(stop=["s" * 128] * 8),
+    )  # fmt: skip
+    assert codec.decode_client(codec.encode(frame)) == frame
+
+
+def test_frames_of_a_server_have_no_such_limits() -> None:
+    prompt = Prompt(ids=list(range(20_000)), texts=["x"] * 20_000, spans=[])
+    frame = Started(run="r", seq=1, id="i", prompt=prompt, metrics=[])
+    assert codec.decode_server(codec.encode(frame)) == frame
+
+
+def test_an_error_does_not_repeat_what_was_written() -> None:
+    """Errors are logged, and prompts are not."""
+    with pytest.raises(ValidationError) as raised:
+        ChatMessage.model_validate({"role": "user", "content": ["the secret"]})
+    assert "secret" not in str(raised.value)

@@ -24,7 +24,7 @@ GOOD = Facts(
     cpu_flags=frozenset({"avx2", "avx512f"}), gpus=(), libnuma=True, memory=8 << 30, disk=9 << 30,
     shared_memory=1 << 30, port=8000, port_used_by=None, host="127.0.0.1", host_trouble=None,
     model="/data/m", model_state="complete", page=True,
-    node="v22.1.0", browser="/usr/bin/chromium",
+    node="v22.1.0", browser="/usr/bin/chromium", door="this machine",
 )  # fmt: skip
 
 
@@ -41,6 +41,8 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
         ({"machine": "aarch64"}, "system", "note", "x86-64"),
         ({"packages": GOOD.packages | {"vllm": "0.32.0"}}, "processor", "problem", "CUDA engine"),
         ({"host_trouble": "its name is not known"}, "port", "problem", "127.0.0.1"),
+        ({"host": "0.0.0.0", "door": "undecided"}, "door", "problem", "--token-file"),
+        ({"host": "0.0.0.0", "door": "everybody"}, "door", "note", "--open"),
         ({"python": (3, 10)}, "Python", "problem", "3.11"),
         ({"python": (3, 14)}, "Python", "problem", "3.13"),
         ({"packages": {}}, "packages", "problem", "make setup"),

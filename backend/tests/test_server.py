@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 
 import httpx
 import msgpack
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
-from websockets.typing import Subprotocol
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin, Subprotocol
 
 from steersight.client import SteersightError
 from steersight.client import connect as dial_client
@@ -227,11 +228,9 @@ async def test_handshakes_that_are_refused(server: Server) -> None:
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4406
     protocols = [Subprotocol(messages.SUBPROTOCOL)]
-    async with connect(url, subprotocols=protocols, origin="http://elsewhere.example") as socket:  # type: ignore[arg-type]
-        with pytest.raises(ConnectionClosed) as closed:
-            await socket.recv()
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 4403
+    with pytest.raises(InvalidStatus) as denied:
+        await connect(url, subprotocols=protocols, origin=Origin("http://elsewhere.example"))
+    assert denied.value.response.status_code == 403
 
 
 async def test_revisions_must_rise_and_vectors_must_exist(server: Server) -> None:
@@ -300,3 +299,21 @@ async def test_text_of_prompt_and_reply_is_whole(server: Server) -> None:
         pieces = "".join(text for frame in wire.of(run, Tokens) for text in frame.texts)
         assert pieces == server.engine.tokenizer.decode(reply)
         assert codec.encode(wire.frames[0])
+
+
+async def test_what_people_write_is_not_logged(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "steersight")
+    secret = "Zanzibar heliotrope"
+    async with dial(server.address) as wire:
+        run = await wire.start("t", f"Repeat exactly: {secret}", sampling=greedy(8))
+        await wire.until(lambda f: isinstance(f, Finished))
+        await wire.socket.send(start_map(messages=[{"role": "user", "content": [secret]}]))
+        await wire.until(lambda f: isinstance(f, Error))
+        pieces = "".join(text for frame in wire.of(run, Tokens) for text in frame.texts)
+    facts = [vars(record).get("facts", {}) for record in caplog.records]
+    assert {"A run has started.", "A run has finished."} <= set(caplog.messages)
+    finished = facts[caplog.messages.index("A run has finished.")]
+    assert (finished["reason"], finished["tokens"]) == ("length", 8)
+    for record in caplog.records:
+        for told in (secret, pieces):
+            assert told not in str(vars(record))

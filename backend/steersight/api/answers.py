@@ -1,13 +1,15 @@
-"""What all handlers share: refusals with a sentence, the guard against other sites, bodies with a limit."""
+"""What all handlers share: refusals with a sentence, bodies with a limit."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..ws.handshake import is_foreign
+BODY_SECONDS = 120.0
+"""For a file of 64 MiB that is half a megabyte a second."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -20,13 +22,11 @@ class Refusal(Exception):  # noqa: N818 - not an error of ours: an answer
         self.status = status
 
 
-def answered(handler: Handler, *, changes: bool = False) -> Handler:
-    """The handler with its refusals as answers; what changes something is not for other sites' pages."""
+def answered(handler: Handler) -> Handler:
+    """The handler with its refusals as answers."""
 
     async def answer(request: Request) -> Response:
         try:
-            if changes and is_foreign(request):
-                raise Refusal(403, "A page of another site may not change this server's vectors.")
             return await handler(request)
         except Refusal as refusal:
             return JSONResponse({"error": str(refusal)}, status_code=refusal.status)
@@ -35,10 +35,14 @@ def answered(handler: Handler, *, changes: bool = False) -> Handler:
 
 
 async def body(request: Request, limit: int) -> bytes:
-    """The whole body; refused as soon as it is longer than `limit` bytes."""
+    """The whole body; refused as soon as it is longer than `limit` bytes, or takes too long to come."""
     data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > limit:
-            raise Refusal(413, f"It is larger than {limit >> 20} MiB, which is too large here.")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.stream():
+                data += piece
+                if len(data) > limit:
+                    raise Refusal(413, f"It is larger than {limit >> 20} MiB, which is too large here.")
+    except TimeoutError:
+        raise Refusal(408, f"It did not arrive within {BODY_SECONDS:g} seconds. Try again.") from None
     return bytes(data)

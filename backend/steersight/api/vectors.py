@@ -25,29 +25,41 @@ if TYPE_CHECKING:
     from .building import BuildApi
 
 MAX_OWN_VECTORS = 256
+MAX_UPLOADS = 4
+"""Files that may be on their way at once: each is held in memory, several times over while it is read."""
+
+
+class NoRoomError(VectorError):
+    """The vector is right, but this server cannot keep it."""
 
 
 def routes(api: VectorApi, building: BuildApi) -> list[Route]:
     """All routes below /api/vectors."""
     return [
         Route("/api/vectors", answered(api.everything), methods=["GET"]),
-        Route("/api/vectors", answered(api.bring, changes=True), methods=["POST"]),
-        Route("/api/vectors/build", answered(building.start, changes=True), methods=["POST"]),
+        Route("/api/vectors", answered(api.bring), methods=["POST"]),
+        Route("/api/vectors/build", answered(building.start), methods=["POST"]),
         Route("/api/vectors/build/{job}", answered(building.look), methods=["GET"]),
-        Route("/api/vectors/build/{job}", answered(building.cancel, changes=True), methods=["DELETE"]),
+        Route("/api/vectors/build/{job}", answered(building.cancel), methods=["DELETE"]),
         Route("/api/vectors/{id}", answered(api.card), methods=["GET"]),
-        Route("/api/vectors/{id}", answered(api.delete, changes=True), methods=["DELETE"]),
+        Route("/api/vectors/{id}", answered(api.delete), methods=["DELETE"]),
         Route("/api/vectors/{id}/file", answered(api.file), methods=["GET"]),
     ]
 
 
 class VectorApi:
-    """The handlers, around one engine; `folder` is where vectors that people bring or make are kept."""
+    """The handlers, around one engine; `folder` is where vectors that people bring or make are kept,
+    in `quota` bytes."""
 
-    def __init__(self, engine: EngineService, table: RunTable, folder: Path) -> None:
+    def __init__(self, engine: EngineService, table: RunTable, folder: Path, quota: int) -> None:
         self.engine = engine
         self._table = table
         self._folder = folder
+        self._quota = quota
+        self._uploads = 0
+        # One at a time: two that are kept at once must not choose the same name, or share the last of the
+        # room.
+        self._keeping = asyncio.Lock()
 
     async def everything(self, _: Request) -> Response:
         """All vectors of the served model."""
@@ -70,6 +82,15 @@ class VectorApi:
 
     async def bring(self, request: Request) -> Response:
         """Read a file of any known format; unless it is only tried, keep what fits and offer it at once."""
+        if self._uploads >= MAX_UPLOADS:
+            raise Refusal(503, f"{MAX_UPLOADS} files are on their way already. Try again in a moment.")
+        self._uploads += 1
+        try:
+            return await self._bring(request)
+        finally:
+            self._uploads -= 1
+
+    async def _bring(self, request: Request) -> Response:
         from ..vectors.importers import read_import
 
         model = self.engine.model
@@ -86,7 +107,7 @@ class VectorApi:
             )  # fmt: skip
         except VectorError as error:
             raise Refusal(422, str(error)) from None
-        vectors, problems = report.vectors, list(report.problems)
+        vectors, problems, status = report.vectors, list(report.problems), 422
         if not request.query_params.get("try"):
             vectors = []
             for vector in report.vectors:
@@ -94,8 +115,10 @@ class VectorApi:
                     vectors.append(await self.keep(vector))
                 except VectorError as error:
                     problems.append(f"{vector.label} is not used. {error}")
+                    if isinstance(error, NoRoomError):
+                        status = 507
         if not vectors:
-            raise Refusal(422, " ".join(problems) or "There is no vector in it.")
+            raise Refusal(status, " ".join(problems) or "There is no vector in it.")
         return JSONResponse(
             {
                 "format": report.format, "found": report.found, "problems": problems,
@@ -104,18 +127,39 @@ class VectorApi:
         )  # fmt: skip
 
     async def keep(self, vector: SteeringVector) -> SteeringVector:
-        """Under a free id: one that is taken may be at work in somebody's run."""
-        if len(self.engine.own_vectors) >= MAX_OWN_VECTORS:
-            raise VectorError(f"This server already keeps {MAX_OWN_VECTORS} vectors. Delete some first.")
-        vector = vector.renamed(self._free(vector.id))
-        path = self._folder / f"{vector.id}{SUFFIX}"
-        await asyncio.to_thread(save_vector, vector, path)
-        try:
-            await self.engine.add_vector(vector, path)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        return vector
+        """Under a free id: one that is taken may be at work in somebody's run.
+
+        Raises: NoRoomError when there is no room for it; VectorError when the engine cannot use it. Nothing
+        has changed then, on disk or in the engine.
+        """
+        async with self._keeping:
+            if len(self.engine.own_vectors) >= MAX_OWN_VECTORS:
+                raise NoRoomError(f"This server already keeps {MAX_OWN_VECTORS} vectors. Delete some first.")
+            vector = vector.renamed(self._free(vector.id))
+            path = self._folder / f"{vector.id}{SUFFIX}"
+            try:
+                await asyncio.to_thread(self._save, vector, path)
+            except OSError as error:
+                raise NoRoomError(
+                    f"The server could not write it to its disk: {error.strerror}. "
+                    "Whoever runs it has to make room in its data folder, or let it write there."
+                ) from error
+            try:
+                await self.engine.add_vector(vector, path)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+            return vector
+
+    def _save(self, vector: SteeringVector, path: Path) -> None:
+        kept = sum(file.stat().st_size for file in self._folder.glob(f"*{SUFFIX}"))
+        save_vector(vector, path)
+        if kept + path.stat().st_size > self._quota:
+            path.unlink()
+            raise NoRoomError(
+                f"This server keeps {self._quota >> 20} MiB of vectors, and this would be more. "
+                "Delete some first."
+            )
 
     def _free(self, wanted: str) -> str:
         names, number = self.engine.vectors, 2

@@ -11,7 +11,6 @@ class CloseCode(IntEnum):
 
     BAD_HANDSHAKE = 4400
     UNAUTHORIZED = 4401
-    FORBIDDEN_ORIGIN = 4403
     WRONG_SUBPROTOCOL = 4406
     HELLO_TIMEOUT = 4408
     FRAME_TOO_LARGE = 4413
@@ -24,12 +23,11 @@ class CloseCode(IntEnum):
 REASONS: dict[CloseCode, str] = {
     CloseCode.BAD_HANDSHAKE: "The first frame must be a hello.",
     CloseCode.UNAUTHORIZED: "The token in hello is missing or wrong.",
-    CloseCode.FORBIDDEN_ORIGIN: "This page's origin may not open a socket here.",
     CloseCode.WRONG_SUBPROTOCOL: "Ask for the WebSocket subprotocol steersight.v1.",
     CloseCode.HELLO_TIMEOUT: "No hello arrived in time.",
     CloseCode.FRAME_TOO_LARGE: "The frame is larger than limits.max_frame_bytes.",
     CloseCode.TEXT_FRAME: "Text frames are not part of this protocol; send msgpack in binary frames.",
-    CloseCode.TOO_MANY_ERRORS: "Too many bad frames on this connection.",
+    CloseCode.TOO_MANY_ERRORS: "Too many frames of this connection were bad, or came too fast.",
     CloseCode.INTERNAL: "The server failed; its log says why.",
     CloseCode.TOO_SLOW: "The client reads too slowly to keep up.",
 }

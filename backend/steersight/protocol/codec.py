@@ -1,10 +1,11 @@
 """Frames to bytes and back: the one place that knows msgpack.
 
-Decoding never executes or constructs anything but plain msgpack types, has a size limit, and turns every
-failure into a `FrameError` that says what to do. The server decodes client frames; `client.py` decodes
-server frames.
+Decoding never executes or constructs anything but plain msgpack types, has limits on size, depth and count,
+and turns every failure into a `FrameError` that says what to do. The server decodes client frames;
+`client.py` decodes server frames.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -32,6 +33,13 @@ _client: TypeAdapter[AnyClientFrame] = TypeAdapter(ClientFrame)
 _server: TypeAdapter[Any] = TypeAdapter(ServerFrame)
 MAX_PATH = 120
 """Longest field path in an error frame, in characters."""
+MAX_DEPTH = 8
+"""Maps and lists within one another in a client's frame; the protocol has 4."""
+MAX_LENGTH = 1024
+"""Entries of one map or list in a client's frame; the protocol has 256."""
+MAX_VALUES = 4096
+"""Entries of all maps and lists of a client's frame together; the largest valid one has about half. A byte on
+the wire can be an empty list of 56 bytes here, so that it is not the frame's size that bounds its memory."""
 
 
 class FrameError(ValueError):
@@ -62,36 +70,50 @@ def encode(frame: Frame) -> bytes:
 
 def decode_client(data: bytes) -> AnyClientFrame:
     """Validate one frame from a client. Raises FrameError; never anything else for any bytes."""
-    frame: AnyClientFrame = _decode(data, CLIENT_TYPES, _client, MAX_FRAME_BYTES)
+    if len(data) > MAX_FRAME_BYTES:
+        raise FrameError(
+            ErrorCode.TOO_LARGE,
+            f"The frame has {len(data)} bytes; at most {MAX_FRAME_BYTES} are allowed. "
+            "Send fewer or shorter messages.",
+        )
+    limits = _Limits()
+    value = _unpack(
+        data, limits.map_of, list_hook=limits.list_of, max_array_len=MAX_LENGTH, max_map_len=MAX_LENGTH
+    )
+    if _is_deeper(value, MAX_DEPTH):
+        raise _too_much(f"maps and lists within one another more than {MAX_DEPTH} deep")
+    frame: AnyClientFrame = _validate(value, CLIENT_TYPES, _client)
     return frame
 
 
 def decode_server(data: bytes) -> Any:
     """Validate one frame from a server (any size the transport let through). Raises FrameError."""
-    return _decode(data, SERVER_TYPES, _server, len(data))
+    return _validate(_unpack(data, _map_of), SERVER_TYPES, _server)
 
 
-def _decode(data: bytes, types: dict[str, type[Frame]], adapter: TypeAdapter[Any], limit: int) -> Any:
-    if len(data) > limit:
-        raise FrameError(
-            ErrorCode.TOO_LARGE,
-            f"The frame has {len(data)} bytes; at most {limit} are allowed. Send fewer or shorter messages.",
-        )
+def _unpack(data: bytes, map_of: Callable[[list[tuple[Any, Any]]], Any], **limits: Any) -> Any:
     try:
-        value = msgpack.unpackb(
-            data, raw=False, strict_map_key=True, ext_hook=_refuse_ext, object_pairs_hook=_map_of
+        return msgpack.unpackb(
+            data, raw=False, strict_map_key=True, ext_hook=_refuse_ext, object_pairs_hook=map_of, **limits
         )
+    except FrameError:
+        raise
     except _DuplicateKeyError as error:
         raise FrameError(
             ErrorCode.BAD_FRAME,
             f"A map in the frame has the key {error} twice. Send every key once.",
         ) from None
     except Exception as error:  # msgpack raises half a dozen unrelated types, RecursionError among them
+        if isinstance(error, ValueError) and " exceeds max_" in str(error):
+            raise _too_much(f"a map or list of more than {MAX_LENGTH} entries") from None
         raise FrameError(
             ErrorCode.BAD_FRAME,
             f"The frame is not one valid msgpack value ({type(error).__name__}). "
             "Encode one map per binary frame.",
         ) from None
+
+
+def _validate(value: Any, types: dict[str, type[Frame]], adapter: TypeAdapter[Any]) -> Any:
     if not isinstance(value, dict):
         raise FrameError(
             ErrorCode.BAD_FRAME,
@@ -118,6 +140,38 @@ def _decode(data: bytes, types: dict[str, type[Frame]], adapter: TypeAdapter[Any
 
 class _DuplicateKeyError(ValueError):
     """Two values under one key: which of them was meant is not ours to guess."""
+
+
+class _Limits:
+    """Counts what a frame unfolds to while it is decoded."""
+
+    def __init__(self) -> None:
+        self._values = 0
+
+    def list_of(self, items: list[Any]) -> list[Any]:
+        self._count(len(items))
+        return items
+
+    def map_of(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        self._count(len(pairs))
+        return _map_of(pairs)
+
+    def _count(self, more: int) -> None:
+        self._values += more
+        if self._values > MAX_VALUES:
+            raise _too_much(f"more than {MAX_VALUES} entries in its maps and lists")
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return False
+    return levels == 0 or any(_is_deeper(inner, levels - 1) for inner in value)
+
+
+def _too_much(what: str) -> FrameError:
+    return FrameError(ErrorCode.BAD_FRAME, f"The frame holds {what}. No valid frame does; send less.")
 
 
 def _map_of(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

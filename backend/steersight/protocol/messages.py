@@ -64,9 +64,12 @@ class ErrorCode(StrEnum):
 
 
 class Frame(BaseModel):
-    """Base of everything on the wire: strict, closed, immutable."""
+    """Base of everything on the wire: strict, closed, immutable. What does not fit is not named in the error,
+    because errors are logged and prompts are not."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
 
 # ---------------------------------------------------------------- client to server

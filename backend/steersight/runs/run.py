@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from .. import logs
 from ..engine.service import (
     EngineLostError,
     EngineNotReadyError,
@@ -71,6 +72,7 @@ class Run:
         registry: Registry,
         layers: int,
         engine: EngineService,
+        max_reply_tokens: int,
         ended: Callable[[Run], None],
     ) -> None:
         self.id = run_id
@@ -88,6 +90,7 @@ class Run:
         self._prompt = prompt
         self._texts = texts
         self._engine = engine
+        self._max_reply_tokens = max_reply_tokens
         self._ended = ended
         self._registry = registry
         # The engine reads for all runs of a step together: rows can hold layers that this one did not ask
@@ -191,6 +194,9 @@ class Run:
             wake()
 
     async def _generate(self) -> None:
+        logs.run.set(self.id)
+        logs.event(logger, logging.INFO, "A run has started.", prompt_tokens=self.prompt_tokens)
+        logs.event(logs.prompts, logging.INFO, "What was asked.", prompt="".join(self._prompt.texts))
         reason: Reason = "error"
         stop: str | None = None
         error: RunError | None = None
@@ -224,7 +230,7 @@ class Run:
 
     def _reply_limit(self) -> int:
         room = self._engine.model.max_model_len - len(self._prompt.ids) if self._engine.model else 1
-        return min(self._start.sampling.max_tokens, room)
+        return min(self._start.sampling.max_tokens, room, self._max_reply_tokens or room)
 
     def _request(self) -> GenerateRequest:
         sampling = self._start.sampling.model_dump()
@@ -345,6 +351,14 @@ class Run:
         if self._first is not None and self._tokens > 1 and now > self._first:
             speed = (self._tokens - 1) / (now - self._first)
         self.done = True
+        logs.event(
+            logger, logging.INFO, "A run has finished.", reason=reason, tokens=self._tokens,
+            revisions=self._revs_seen, ms=round((now - self._began) * 1e3),
+            error=None if error is None else error.code,
+        )  # fmt: skip
+        if logs.prompts.isEnabledFor(logging.INFO):
+            pieces = [text for e in self.log.events if isinstance(e, TokensEvent) for text in e.texts]
+            logs.event(logs.prompts, logging.INFO, "What was answered.", reply="".join(pieces))
         self.log.append(
             FinishedEvent(
                 reason=reason,

@@ -55,6 +55,8 @@ class RunLimits:
     """Runs that the engine computes at once."""
     max_queue: int = 64
     """Runs that may wait for a place."""
+    max_reply_tokens: int = 0
+    """The longest reply; 0 is what the model's length allows."""
     grace_seconds: float = 30.0
     """How long a live run goes on, and a finished one is kept, that nobody watches."""
 
@@ -113,7 +115,7 @@ class RunTable:
         return Run(
             run_id=secrets.token_hex(8), start=start, prompt=prompt, texts=texts, metrics=metrics,
             actions=actions, registry=self.engine.registry, layers=layers, engine=self.engine,
-            ended=self._ended,
+            max_reply_tokens=self.limits.max_reply_tokens, ended=self._ended,
         )  # fmt: skip
 
     def _ready(self) -> ModelFacts:

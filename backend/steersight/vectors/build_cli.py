@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,8 @@ def add_arguments(commands: Any) -> None:
         "build",
         help="Have a running server make a vector.",
         description="The file is JSON or YAML with `label`, `positive` and `negative` (instructions, or "
-        "lists of example texts) and, if you like, `topics`.",
+        "lists of example texts) and, if you like, `topics`. A server that asks for a token gets that of "
+        "STEERSIGHT_TOKEN.",
     )
     parser.add_argument("file", type=Path, help="What the vector is made of.")
     parser.add_argument("--url", default=DEFAULT_URL, help=f"The server; default is {DEFAULT_URL}.")
@@ -31,7 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         wish = read(arguments.file)
-        with httpx.Client(base_url=arguments.url, timeout=60) as server:
+        token = os.environ.get("STEERSIGHT_TOKEN")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        with httpx.Client(base_url=arguments.url, headers=headers, timeout=60) as server:
             job = _answer(server.post("/api/vectors/build", json=wish))["job"]
             try:
                 state = _watch(server, job)

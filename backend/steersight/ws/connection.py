@@ -42,6 +42,7 @@ from ..runs.run import Run
 from ..runs.table import RunTable
 from . import handshake
 from .feed import Feed
+from .visits import Visit
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +79,14 @@ class Connection:
     """One accepted WebSocket, from `hello` to its end."""
 
     def __init__(
-        self, socket: WebSocket, engine: EngineService, table: RunTable, name: str, epoch: str
+        self, socket: WebSocket, engine: EngineService, table: RunTable, name: str, epoch: str, visit: Visit
     ) -> None:
         self._socket = socket
         self._engine = engine
         self._table = table
         self._name = name
         self._epoch = epoch
+        self._visit = visit
         self._outbox: deque[Frame] = deque()
         self._wake = asyncio.Event()
         self._overrun = asyncio.Event()
@@ -135,6 +137,11 @@ class Connection:
             if frame is not None:
                 self._post(Error(code=ErrorCode.UNEXPECTED, message=REASONS[CloseCode.BAD_HANDSHAKE]))
             raise _Close(CloseCode.BAD_HANDSHAKE)
+        try:
+            self._visit.may_enter(frame.token)
+        except FrameError as error:
+            self._refuse(error)
+            raise _Close(CloseCode.UNAUTHORIZED) from None
         self._post(handshake.welcome(self._engine, self._table.limits, self._name, self._epoch))
 
     # ------------------------------------------------------------ in
@@ -149,6 +156,7 @@ class Connection:
             self._post(Error(code=ErrorCode.BAD_FRAME, message=REASONS[CloseCode.TEXT_FRAME]))
             raise _Close(CloseCode.TEXT_FRAME)
         try:
+            self._visit.may_send()
             return codec.decode_client(data)
         except FrameError as error:
             self._refuse(error)
@@ -203,6 +211,7 @@ class Connection:
                 id=frame.id,
             )
         self._make_room()
+        self._visit.may_start(frame.id)
         run = await self._table.admit(frame, self._wake.set)
         self._start_ids.add(frame.id)
         self._add(run)
@@ -255,6 +264,7 @@ class Connection:
 
     def _steer(self, frame: Steer) -> None:
         run = self._of(frame.run).run
+        self._visit.may_steer(run.id)
         if frame.rev <= run.rev:
             raise FrameError(
                 ErrorCode.STALE_REVISION,

@@ -1,11 +1,9 @@
-"""Before the first frame: subprotocol and origin. After it: `welcome`."""
+"""Before the first frame: the subprotocol. After it: `welcome`."""
 
 from __future__ import annotations
 
 from typing import cast
-from urllib.parse import urlsplit
 
-from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
 
 from .. import __version__
@@ -33,16 +31,8 @@ from ..vectors.store import SteeringVector
 MAX_RUNS_PER_CONNECTION = 16
 
 
-def is_foreign(connection: HTTPConnection) -> bool:
-    """Whether a page of another site asks. It must not drive somebody's model."""
-    origin = connection.headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != connection.headers.get("host")
-
-
 def refusal(socket: WebSocket) -> CloseCode | None:
-    """Why this socket may not be used, or None."""
-    if is_foreign(socket):
-        return CloseCode.FORBIDDEN_ORIGIN
+    """Why this socket may not be used, or None. It is accepted first, so that a browser reads the code."""
     if SUBPROTOCOL not in socket.scope.get("subprotocols", []):
         return CloseCode.WRONG_SUBPROTOCOL
     return None
@@ -97,7 +87,7 @@ def welcome(engine: EngineService, limits: RunLimits, name: str, epoch: str) -> 
         limits=Limits(
             max_frame_bytes=MAX_FRAME_BYTES, max_messages=MAX_MESSAGES, max_vectors=MAX_VECTORS,
             max_strength=MAX_STRENGTH, max_runs_per_connection=MAX_RUNS_PER_CONNECTION,
-            max_reply_tokens=most, grace_seconds=limits.grace_seconds,
+            max_reply_tokens=min(most, limits.max_reply_tokens or most), grace_seconds=limits.grace_seconds,
         ),
     )  # fmt: skip
 

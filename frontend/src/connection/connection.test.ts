@@ -154,7 +154,6 @@ describe("connection", () => {
 
 	test.each([
 		[CLOSE_CODES.UNAUTHORIZED.code, "unauthorized"],
-		[CLOSE_CODES.FORBIDDEN_ORIGIN.code, "forbidden-origin"],
 		[CLOSE_CODES.WRONG_SUBPROTOCOL.code, "protocol-mismatch"],
 		[CLOSE_CODES.BAD_HANDSHAKE.code, "protocol-mismatch"],
 	] as const)("close code %i ends it: %s", (code, reason) => {

@@ -5,12 +5,7 @@ import { CLOSE_CODES, type ClientFrame, PROTOCOL_VERSION, type ServerFrame } fro
 import { retryWait } from "./backoff";
 import type { OpenTransport, Transport } from "./transport";
 
-export type GiveUpReason =
-	| "unauthorized"
-	| "forbidden-origin"
-	| "protocol-mismatch"
-	| "text-frames"
-	| "unreachable";
+export type GiveUpReason = "unauthorized" | "protocol-mismatch" | "text-frames" | "unreachable";
 
 export type ConnectionState =
 	| { kind: "connecting" }
@@ -48,7 +43,6 @@ export const MOST_ATTEMPTS = 40;
 
 const FATAL: Record<number, GiveUpReason> = {
 	[CLOSE_CODES.UNAUTHORIZED.code]: "unauthorized",
-	[CLOSE_CODES.FORBIDDEN_ORIGIN.code]: "forbidden-origin",
 	[CLOSE_CODES.BAD_HANDSHAKE.code]: "protocol-mismatch",
 	[CLOSE_CODES.WRONG_SUBPROTOCOL.code]: "protocol-mismatch",
 	[CLOSE_CODES.TEXT_FRAME.code]: "text-frames",

@@ -457,10 +457,6 @@ export const CLOSE_CODES = {
 		"code": 4401,
 		"reason": "The token in hello is missing or wrong."
 	},
-	"FORBIDDEN_ORIGIN": {
-		"code": 4403,
-		"reason": "This page's origin may not open a socket here."
-	},
 	"WRONG_SUBPROTOCOL": {
 		"code": 4406,
 		"reason": "Ask for the WebSocket subprotocol steersight.v1."
@@ -479,7 +475,7 @@ export const CLOSE_CODES = {
 	},
 	"TOO_MANY_ERRORS": {
 		"code": 4429,
-		"reason": "Too many bad frames on this connection."
+		"reason": "Too many frames of this connection were bad, or came too fast."
 	},
 	"INTERNAL": {
 		"code": 4500,

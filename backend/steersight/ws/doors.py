@@ -1,0 +1,105 @@
+"""Who may come in: the rules on Host, Origin and token, as pure functions of what a request says.
+
+Host holds off DNS rebinding, where a stranger's name is made to lead to this machine and the browser takes
+his page for ours. Origin holds off pages of other sites, which a browser lets open any socket. The token
+holds off everybody else. None of them replaces another.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..config import Settings
+
+HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[^][:/?#@,\s]+))(:\d*)?")
+
+
+def host_name(host: str) -> str:
+    """The name or address in a Host header, in small letters and without port; "" when it is none."""
+    found = HOST.fullmatch(host.lower())
+    return "" if found is None else (found["address"] or found["name"]).removesuffix(".")
+
+
+def is_address(name: str) -> bool:
+    """Whether it is an IP address and no name."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(name: str) -> bool:
+    """Whether only this machine can be meant. A name that might be resolved to anything is not."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    return is_address(name) and ipaddress.ip_address(name).is_loopback
+
+
+def shown(text: str) -> str:
+    """What a stranger has sent, fit for an answer or a log."""
+    return repr(text[:80])
+
+
+@dataclass(frozen=True)
+class Doors:
+    """What is asked of everybody who comes."""
+
+    bound: str
+    """Name or address that the server listens on."""
+    hosts: frozenset[str] = frozenset()
+    """Names that it may be called by, besides."""
+    origins: frozenset[str] = frozenset()
+    """Pages of other sites that may use it, as `scheme://host:port`."""
+    token: bytes = field(default=b"", repr=False)
+    """Empty: nobody is asked for one."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Doors:
+        """The doors that the settings ask for."""
+        return cls(
+            settings.host.lower(), frozenset(settings.allow_host), frozenset(settings.allow_origin),
+            settings.token.encode(),
+        )  # fmt: skip
+
+    def host_refusal(self, host: str | None) -> str | None:
+        """Why a request with this Host is not answered, or None.
+
+        Without one it is: no browser sends such a request, and health checks do. An address in place of a
+        name is no rebinding, which needs a name; so where others than this machine are meant to come, they
+        may come by any address. Behind a token any name will do unless some are given, because a page that
+        was brought here by rebinding does not have it.
+        """
+        if host is None:
+            return None
+        name = host_name(host)
+        if name and (is_loopback(name) or name == self.bound or name in self.hosts):
+            return None
+        if name and not is_loopback(self.bound) and (is_address(name) or (self.token and not self.hosts)):
+            return None
+        advice = f" If it should, start it with --allow-host {name}." if name.isascii() and name else ""
+        return f"This server does not answer to the host {shown(host)}.{advice}"
+
+    def origin_refusal(self, origin: str | None, host: str | None) -> str | None:
+        """Why a page of this origin may not drive the server, or None. Who sends none is no browser."""
+        if origin is None:
+            return None
+        origin = origin.lower()
+        scheme, _, place = origin.partition("://")
+        if scheme in ("http", "https") and host and place == host.lower():
+            return None
+        if origin in self.origins:
+            return None
+        return (
+            f"A page of another site, {shown(origin)}, may not use this server. "
+            "If it should, start it with --allow-origin and that address."
+        )
+
+    def knows(self, token: bytes) -> bool:
+        """Whether it is the token. Takes as long for one that is nearly right as for any other."""
+        return hmac.compare_digest(token, self.token)
