@@ -6,29 +6,15 @@ import { createRoot, type Root } from "react-dom/client";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { App } from "./App";
 import type { TransportHandlers } from "./connection/transport";
-import type { ClientFrame, ServerFrame, Welcome } from "./protocol/types.gen";
+import type { ClientFrame, ServerFrame } from "./protocol/types.gen";
 import { Session } from "./session/session";
 import { FrameBatch } from "./store/signal";
-import { metricInfo, rowsFrame, startedFrame, tokensFrame } from "./testing";
+import { finishedFrame, metricInfo, rowsFrame, startedFrame, tokensFrame, welcomeFrame } from "./testing";
 
-const welcome: Welcome = {
-	type: "welcome",
-	protocol: 1,
-	server: "test",
-	name: "lab",
-	epoch: "e1",
+const welcome = welcomeFrame({
 	engine: { state: "loading", stage: "Loading weights.", progress: 0.4 },
-	model: null,
 	metrics: [metricInfo({ label: "Residual norm" })],
-	vectors: [],
-	limits: {
-		max_frame_bytes: 1,
-		max_messages: 1,
-		max_vectors: 1,
-		max_strength: 1,
-		max_runs_per_connection: 1,
-	},
-};
+});
 
 let root: Root;
 let host: HTMLElement;
@@ -151,15 +137,8 @@ describe("the page", () => {
 		expect(find("send")).toBeNull();
 		await click("stop");
 		expect(sent.at(-1)).toEqual({ type: "stop", run: "r1" });
-		await say({
-			type: "finished",
-			run: "r1",
-			seq: 5,
-			reason: "cancelled",
-			stop: null,
-			usage: { prompt_tokens: 1, reply_tokens: 2 },
-			timing: { first_token_ms: 81, total_ms: 200, tokens_per_s: 17.25 },
-		});
+		const timing = { first_token_ms: 81, total_ms: 200, tokens_per_s: 17.25 };
+		await say(finishedFrame({ reason: "cancelled", timing }));
 		expect(find("message-assistant")!.dataset.status).toBe("done");
 		expect(find("ttft")!.textContent).toBe("81 ms");
 		expect(find("tokens-per-second")!.textContent).toBe("17.3 tokens/s");

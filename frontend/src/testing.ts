@@ -1,6 +1,15 @@
 // What several tests need: frames with short defaults, half floats, a seeded source of chance, a batch that
 // runs when told. Used by tests only.
-import type { Lens, MetricInfo, Rows, Started, Tokens, VectorInfo } from "./protocol/types.gen";
+import type {
+	Finished,
+	Lens,
+	MetricInfo,
+	Rows,
+	Started,
+	Tokens,
+	VectorInfo,
+	Welcome,
+} from "./protocol/types.gen";
 import { FrameBatch } from "./store/signal";
 
 /** A batch whose frames come when `flush` is called. */
@@ -131,6 +140,44 @@ export function tokensFrame(start: number, texts: readonly string[], ids?: numbe
 		texts: [...texts],
 		logprobs: texts.map(() => null),
 		ranks: texts.map(() => null),
+	};
+}
+
+export function finishedFrame(changes: Partial<Finished> = {}): Finished {
+	return {
+		type: "finished",
+		run: "r1",
+		seq: 9,
+		reason: "stop",
+		stop: null,
+		error: null,
+		usage: { prompt_tokens: 1, reply_tokens: 1 },
+		timing: { first_token_ms: 1, total_ms: 2, tokens_per_s: null },
+		...changes,
+	};
+}
+
+export function welcomeFrame(changes: Partial<Welcome> = {}): Welcome {
+	return {
+		type: "welcome",
+		protocol: 1,
+		server: "test",
+		name: "lab",
+		epoch: "e1",
+		engine: { state: "ready", stage: "Ready.", progress: 1 },
+		model: null,
+		metrics: [],
+		vectors: [],
+		limits: {
+			max_frame_bytes: 1,
+			max_messages: 1,
+			max_vectors: 1,
+			max_strength: 1,
+			max_runs_per_connection: 1,
+			max_reply_tokens: 1,
+			grace_seconds: 30,
+		},
+		...changes,
 	};
 }
 

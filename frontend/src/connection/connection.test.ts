@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { CLOSE_CODES, type ClientFrame, type ServerFrame, type Welcome } from "../protocol/types.gen";
+import { CLOSE_CODES, type ClientFrame, type ServerFrame } from "../protocol/types.gen";
+import { welcomeFrame } from "../testing";
 import { FIRST_WAIT_MS, LONGEST_WAIT_MS, retryWait } from "./backoff";
 import { type Clock, Connection, type ConnectionState, MOST_ATTEMPTS, SILENCE_MS } from "./connection";
 import { socketUrl, type TransportHandlers } from "./transport";
@@ -46,24 +47,7 @@ class FakeSocket {
 	}
 }
 
-const welcome: Welcome = {
-	type: "welcome",
-	protocol: 1,
-	server: "test",
-	name: "lab",
-	epoch: "e1",
-	engine: { state: "ready", stage: "Ready.", progress: 1 },
-	model: null,
-	metrics: [],
-	vectors: [],
-	limits: {
-		max_frame_bytes: 1,
-		max_messages: 1,
-		max_vectors: 1,
-		max_strength: 1,
-		max_runs_per_connection: 1,
-	},
-};
+const welcome = welcomeFrame();
 
 let clock: FakeClock;
 let sockets: FakeSocket[];

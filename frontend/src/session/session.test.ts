@@ -1,7 +1,16 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { TransportHandlers } from "../connection/transport";
 import type { ClientFrame, Engine, ServerFrame, Start, VectorInfo, Welcome } from "../protocol/types.gen";
-import { lensFrame, manualBatch, metricInfo, rowsFrame, startedFrame, tokensFrame } from "../testing";
+import {
+	finishedFrame,
+	lensFrame,
+	manualBatch,
+	metricInfo,
+	rowsFrame,
+	startedFrame,
+	tokensFrame,
+	welcomeFrame,
+} from "../testing";
 import { Session } from "./session";
 import { defaultSettings } from "./settings";
 
@@ -27,24 +36,7 @@ const model = {
 	max_model_len: 64,
 	special_ids: [7],
 };
-const welcome: Welcome = {
-	type: "welcome",
-	protocol: 1,
-	server: "test",
-	name: "lab",
-	epoch: "e1",
-	engine: { state: "ready", stage: "Ready.", progress: 1 },
-	model,
-	metrics: [metric],
-	vectors: [vector],
-	limits: {
-		max_frame_bytes: 1,
-		max_messages: 1,
-		max_vectors: 1,
-		max_strength: 1,
-		max_runs_per_connection: 1,
-	},
-};
+const welcome = welcomeFrame({ model, metrics: [metric], vectors: [vector] });
 const engineReady: Engine = {
 	type: "engine",
 	state: "ready",
@@ -55,7 +47,6 @@ const engineReady: Engine = {
 	vectors: [vector],
 };
 const settings = defaultSettings();
-const timing = { first_token_ms: 1, total_ms: 2, tokens_per_s: null };
 
 let session: Session;
 let server: TransportHandlers;
@@ -90,15 +81,7 @@ function turn(text: string, reply: string[], run: string) {
 	const { id } = starts().at(-1)!;
 	say(startedFrame(["p"], id, run));
 	say(tokensFrame(1, reply, undefined, run));
-	say({
-		type: "finished",
-		run,
-		seq: 9,
-		reason: "stop",
-		stop: null,
-		usage: { prompt_tokens: 1, reply_tokens: reply.length },
-		timing,
-	});
+	say(finishedFrame({ run, usage: { prompt_tokens: 1, reply_tokens: reply.length } }));
 }
 
 describe("Session", () => {
@@ -131,15 +114,7 @@ describe("Session", () => {
 		say(startedFrame(["p"], starts()[0]!.id, "r1"));
 		say(rowsFrame(0, 2));
 		const version = session.changed.version;
-		say({
-			type: "finished",
-			run: "r1",
-			seq: 9,
-			reason: "stop",
-			stop: null,
-			usage: { prompt_tokens: 1, reply_tokens: 1 },
-			timing,
-		});
+		say(finishedFrame());
 		expect(session.changed.version).toBeGreaterThan(version);
 		say(tokensFrame(1, ["late"]));
 		expect(session.turns[0]!.run.ids).toEqual([]);
@@ -314,15 +289,7 @@ describe("Session", () => {
 
 	describe("writing a reply on", () => {
 		const finished = (run: string, reason: "stop" | "length" | "cancelled") =>
-			say({
-				type: "finished",
-				run,
-				seq: 9,
-				reason,
-				stop: null,
-				usage: { prompt_tokens: 1, reply_tokens: 1 },
-				timing,
-			});
+			say(finishedFrame({ run, reason }));
 		const begin = () => {
 			say(welcome);
 			session.ask("one", settings);
