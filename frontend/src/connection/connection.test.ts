@@ -2,7 +2,14 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { CLOSE_CODES, type ClientFrame, type ServerFrame } from "../protocol/types.gen";
 import { welcomeFrame } from "../testing";
 import { FIRST_WAIT_MS, LONGEST_WAIT_MS, retryWait } from "./backoff";
-import { type Clock, Connection, type ConnectionState, MOST_ATTEMPTS, SILENCE_MS } from "./connection";
+import {
+	type Clock,
+	Connection,
+	type ConnectionState,
+	MOST_ATTEMPTS,
+	PROBE_MS,
+	SILENCE_MS,
+} from "./connection";
 import { socketUrl, type TransportHandlers } from "./transport";
 
 class FakeClock implements Clock {
@@ -18,6 +25,12 @@ class FakeClock implements Clock {
 	}
 	clearTimeout(id: unknown) {
 		this.#timers.delete(id as number);
+	}
+	/** Time passes and no timer fires; those that came due fire at the end, once. */
+	sleep(ms: number) {
+		this.time += ms;
+		const due = [...this.#timers].filter(([, timer]) => timer.at <= this.time);
+		for (const [id, timer] of due) if (this.#timers.delete(id)) timer.callback();
 	}
 	advance(ms: number) {
 		const end = this.time + ms;
@@ -178,6 +191,81 @@ describe("connection", () => {
 		clock.advance(SILENCE_MS + 10_000);
 		expect(states.some((state) => state.kind === "reconnecting")).toBe(true);
 		expect(sockets[0]!.closed).toBe(true);
+	});
+
+	describe("when the network or the person comes back", () => {
+		test("a lost line is tried at once", () => {
+			goLive();
+			last().handlers.onClose(1006, "");
+			connection.wake();
+			expect([connection.state.kind, sockets.length]).toEqual(["connecting", 2]);
+			connection.wake();
+			expect(sockets.length).toBe(2);
+			clock.advance(PROBE_MS + 1);
+			connection.wake();
+			expect(sockets.length).toBe(3);
+		});
+
+		test("a live line that answers stays", () => {
+			goLive();
+			clock.advance(1000);
+			connection.wake();
+			last().handlers.onFrame({ type: "pong", t: clock.now() });
+			clock.advance(PROBE_MS * 2);
+			expect([connection.state.kind, sockets.length]).toEqual(["live", 1]);
+		});
+
+		test("a live line that is dead without a word is replaced", () => {
+			goLive();
+			last().handlers.onFrame({ type: "pong", t: 0 });
+			connection.wake();
+			expect(last().sent.at(-1)).toMatchObject({ type: "ping" });
+			clock.advance(PROBE_MS);
+			expect([sockets.length, sockets[0]!.closed, connection.state.kind]).toEqual([2, true, "connecting"]);
+		});
+
+		test("a page that gave up for lack of an answer tries again, one without a right token does not", () => {
+			for (let i = 0; i <= MOST_ATTEMPTS; i++) {
+				last().handlers.onClose(1006, "");
+				clock.advance(LONGEST_WAIT_MS);
+			}
+			const tried = sockets.length;
+			connection.wake();
+			expect(sockets.length).toBe(tried + 1);
+			last().handlers.onClose(CLOSE_CODES.UNAUTHORIZED.code, "");
+			connection.wake();
+			expect(sockets.length).toBe(tried + 1);
+		});
+	});
+
+	test("a hidden page whose timers are slow is not cut off from a server that answers", () => {
+		goLive();
+		for (let minute = 0; minute < 5; minute++) {
+			last().handlers.onFrame({ type: "pong", t: clock.now() });
+			// Every timer that came due meanwhile fires only now.
+			clock.sleep(60_000);
+		}
+		expect([connection.state.kind, sockets.length]).toEqual(["live", 1]);
+	});
+
+	test("a page that slept in the middle of a ping asks once more before it lets go", () => {
+		goLive();
+		clock.sleep(600_000);
+		expect(connection.state.kind).toBe("live");
+		last().handlers.onFrame({ type: "pong", t: 0 });
+		clock.advance(PROBE_MS);
+		expect(sockets.length).toBe(1);
+		clock.sleep(600_000);
+		clock.advance(PROBE_MS);
+		expect(sockets.length).toBe(2);
+	});
+
+	test("another token is said at once", () => {
+		expect(connection.hasToken).toBe(true);
+		last().handlers.onClose(CLOSE_CODES.UNAUTHORIZED.code, "");
+		connection.useToken("better");
+		last().handlers.onOpen();
+		expect(last().sent).toEqual([{ type: "hello", token: "better" }]);
 	});
 
 	test("closing stops every timer", () => {
