@@ -1,51 +1,9 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { CLOSE_CODES, type ClientFrame, type ServerFrame } from "../protocol/types.gen";
-import { welcomeFrame } from "../testing";
+import { TestClock, welcomeFrame } from "../testing";
 import { FIRST_WAIT_MS, LONGEST_WAIT_MS, retryWait } from "./backoff";
-import {
-	type Clock,
-	Connection,
-	type ConnectionState,
-	MOST_ATTEMPTS,
-	PROBE_MS,
-	SILENCE_MS,
-} from "./connection";
+import { Connection, type ConnectionState, MOST_ATTEMPTS, PROBE_MS, SILENCE_MS } from "./connection";
 import { socketUrl, type TransportHandlers } from "./transport";
-
-class FakeClock implements Clock {
-	time = 0;
-	chance = 0;
-	#timers = new Map<number, { at: number; callback: () => void }>();
-	#next = 1;
-	now = () => this.time;
-	random = () => this.chance;
-	setTimeout(callback: () => void, ms: number) {
-		this.#timers.set(this.#next, { at: this.time + ms, callback });
-		return this.#next++;
-	}
-	clearTimeout(id: unknown) {
-		this.#timers.delete(id as number);
-	}
-	/** Time passes and no timer fires; those that came due fire at the end, once. */
-	sleep(ms: number) {
-		this.time += ms;
-		const due = [...this.#timers].filter(([, timer]) => timer.at <= this.time);
-		for (const [id, timer] of due) if (this.#timers.delete(id)) timer.callback();
-	}
-	advance(ms: number) {
-		const end = this.time + ms;
-		for (;;) {
-			const due = [...this.#timers]
-				.filter(([, timer]) => timer.at <= end)
-				.sort((a, b) => a[1].at - b[1].at)[0];
-			if (due === undefined) break;
-			this.#timers.delete(due[0]);
-			this.time = due[1].at;
-			due[1].callback();
-		}
-		this.time = end;
-	}
-}
 
 class FakeSocket {
 	sent: ClientFrame[] = [];
@@ -62,7 +20,7 @@ class FakeSocket {
 
 const welcome = welcomeFrame();
 
-let clock: FakeClock;
+let clock: TestClock;
 let sockets: FakeSocket[];
 let states: ConnectionState[];
 let frames: ServerFrame[];
@@ -71,7 +29,7 @@ let connection: Connection;
 const last = () => sockets.at(-1)!;
 
 beforeEach(() => {
-	clock = new FakeClock();
+	clock = new TestClock();
 	sockets = [];
 	states = [];
 	frames = [];
