@@ -219,7 +219,7 @@ describe("connection", () => {
 	});
 
 	test("another token is said at once", () => {
-		expect(connection.hasToken).toBe(true);
+		expect(connection.token).toBe("secret");
 		last().handlers.onClose(CLOSE_CODES.UNAUTHORIZED.code, "");
 		connection.useToken("better");
 		last().handlers.onOpen();

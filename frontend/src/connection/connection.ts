@@ -76,7 +76,7 @@ export class Connection {
 	constructor(
 		private readonly open: OpenTransport,
 		private readonly listener: ConnectionListener,
-		private token: string | null = null,
+		private said: string | null = null,
 		private readonly clock: Clock = browserClock,
 	) {}
 
@@ -107,14 +107,14 @@ export class Connection {
 		return this.#state.kind === "live" && this.#transport?.send(frame) === true;
 	}
 
-	/** Whether the last `hello` said a token. */
-	get hasToken(): boolean {
-		return this.token !== null;
+	/** What `hello` says to a server that asks for a token. */
+	get token(): string | null {
+		return this.said;
 	}
 
 	/** Say this token from now on, at once. */
 	useToken(token: string | null): void {
-		this.token = token;
+		this.said = token;
 		this.#attempt = 0;
 		this.connect();
 	}

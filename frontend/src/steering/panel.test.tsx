@@ -418,7 +418,15 @@ describe("a vector's card", () => {
 		await click("card-toggle-joy");
 		expect(text("provenance")).toBe("methoddifference in meanstopicsrain\ntea");
 		expect(text("vector-card")).toContain("3 KiB");
-		expect(find<HTMLAnchorElement>("vector-download")!.getAttribute("href")).toBe("/api/vectors/joy/file");
+		answers["GET /api/vectors/joy/file"] = { any: "bytes" };
+		const saved: string[] = [];
+		vi.spyOn(HTMLAnchorElement.prototype, "click").mockImplementation(function (this: HTMLAnchorElement) {
+			saved.push(this.download, this.href.slice(0, 5));
+		});
+		await click("vector-download");
+		expect(asked.at(-1)).toMatchObject({ method: "GET", path: "/api/vectors/joy/file" });
+		expect(saved).toEqual(["joy.safetensors", "blob:"]);
+		vi.restoreAllMocks();
 		expect(find("vector-delete")).toBeNull();
 	});
 
