@@ -80,6 +80,17 @@ describe("TokenText", () => {
 		expect(at(2)!.dataset.rev).toBe("1");
 	});
 
+	test("a remembered text stands alone until its tokens have come again", () => {
+		run.remembered = "Onetwo";
+		text.sync();
+		run.take(tokensFrame(2, ["One"]), 0);
+		text.sync();
+		expect([root.textContent, root.children.length]).toEqual(["Onetwo", 1]);
+		run.take(tokensFrame(3, ["two"]), 0);
+		text.sync();
+		expect([root.textContent, root.children.length, at(3)?.textContent]).toEqual(["Onetwo", 2, "two"]);
+	});
+
 	test("one token is lit at a time", () => {
 		run.take(tokensFrame(2, ["c", "d"]), 0);
 		text.sync();

@@ -221,7 +221,7 @@ describe("connection", () => {
 	test("another token is said at once", () => {
 		expect(connection.token).toBe("secret");
 		last().handlers.onClose(CLOSE_CODES.UNAUTHORIZED.code, "");
-		connection.useToken("better");
+		connection.sayToken("better");
 		last().handlers.onOpen();
 		expect(last().sent).toEqual([{ type: "hello", token: "better" }]);
 	});

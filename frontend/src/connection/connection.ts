@@ -113,7 +113,7 @@ export class Connection {
 	}
 
 	/** Say this token from now on, at once. */
-	useToken(token: string | null): void {
+	sayToken(token: string | null): void {
 		this.said = token;
 		this.#attempt = 0;
 		this.connect();

@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { RunState } from "../store/run";
 import { finishedFrame, manualBatch, startedFrame, tokensFrame } from "../testing";
 import type { Turn } from "./conversation";
-import { findKept, keep, MOST_CHARACTERS, revive, reviveText } from "./kept";
+import { findKept, Keeper, keep, MOST_CHARACTERS, revive, reviveText } from "./kept";
 import { loadToken, saveToken } from "./token";
 
 class TestStorage {
@@ -56,6 +56,21 @@ describe("a kept conversation", () => {
 		const found = findKept(storage)!;
 		expect(found.turns.map(({ user }) => user)).toEqual(["two", "three"]);
 		expect(found.cut).toBe(true);
+	});
+
+	test("is written when it has changed, and when told", () => {
+		const turns = [turn("one", "A")];
+		const keeper = new Keeper(storage, () => ({ turns, asked: null }));
+		const looked = () => {
+			storage.items.clear();
+			keeper.look();
+			return storage.items.size;
+		};
+		expect([looked(), looked()]).toEqual([1, 0]);
+		turns[0]!.run.take(finishedFrame(), 0);
+		expect([looked(), looked()]).toEqual([1, 0]);
+		keeper.keep();
+		expect(findKept(storage)?.turns.length).toBe(1);
 	});
 
 	test("is gone with the chat, and does not mind a storage that is full or missing", () => {

@@ -60,6 +60,30 @@ export function keep(
 	}
 }
 
+/** Keeps a conversation when it has changed, and not with every measured ping. */
+export class Keeper {
+	#last: readonly unknown[] = [];
+
+	constructor(
+		private readonly storage: Pick<Storage, "setItem" | "removeItem"> | null,
+		private readonly now: () => { turns: readonly Turn[]; asked: string | null },
+	) {}
+
+	look(): void {
+		const { turns, asked } = this.now();
+		const run = turns.at(-1)?.run;
+		const seen = [turns, asked, run?.run, run?.status, run?.complete, run?.stopAsked];
+		if (seen.every((one, index) => one === this.#last[index])) return;
+		this.#last = seen;
+		keep(this.storage, turns, asked);
+	}
+
+	keep(): void {
+		const { turns, asked } = this.now();
+		keep(this.storage, turns, asked);
+	}
+}
+
 /** What a reload left of a conversation, or null. */
 export function findKept(storage: Pick<Storage, "getItem"> | null): Kept | null {
 	let found: unknown;
@@ -109,7 +133,8 @@ function toKept({ user, before, watched, run }: Turn): KeptTurn {
 
 const STATUSES: readonly RunStatus[] = ["starting", "streaming", "done", "failed", "lost"];
 const REASONS = ["stop", "length", "cancelled", "error"];
-const NAME = /^[A-Za-z0-9_.:-]{1,64}$/;
+/** As the server names runs. */
+export const RUN_NAME = /^[A-Za-z0-9_.:-]{1,64}$/;
 
 function readTurn(value: unknown): KeptTurn | null {
 	if (!isMap(value) || !isMap(value.run)) return null;
@@ -123,7 +148,7 @@ function readTurn(value: unknown): KeptTurn | null {
 		watched: watched === true,
 		run: {
 			text: run.text,
-			run: name !== null && NAME.test(name) ? name : null,
+			run: name !== null && RUN_NAME.test(name) ? name : null,
 			epoch: textOrNull(run.epoch),
 			status,
 			finished: readFinished(run.finished),

@@ -30,7 +30,7 @@ import { type FrameBatch, pageBatch, Signal } from "../store/signal";
 import { conversation, readPrompt, replyText, type Turn, textOf } from "./conversation";
 import { CursorStore } from "./cursor";
 import { Delivery } from "./delivery";
-import { type Kept, revive, reviveText } from "./kept";
+import { type Kept, RUN_NAME, revive, reviveText } from "./kept";
 import { type Settings, tabStorage, toSampling } from "./settings";
 import { saveToken } from "./token";
 import { toStart } from "./watch";
@@ -198,6 +198,10 @@ export class Session {
 
 	/** Watch a reply that was asked for elsewhere, by its run's name. */
 	watch(name: string): void {
+		if (!RUN_NAME.test(name)) {
+			this.#notify({ place: "page", message: "The address names no reply that could be watched." });
+			return;
+		}
 		const known = this.#delivery.find(name);
 		if (known !== undefined) {
 			this.show(known);
@@ -222,10 +226,16 @@ export class Session {
 		this.changed.changed();
 	}
 
+	/** Address under which another tab watches a reply, while the server has it; null where it has not. */
+	watchLink(run: RunState): string | null {
+		const there = run.run !== null && run.epoch === this.epoch && run.gone === null && run.status !== "lost";
+		return there && this.connection.state.kind === "live" ? `#watch=${run.run}` : null;
+	}
+
 	/** Say this token to the server from now on. */
-	useToken(token: string): void {
+	sayToken(token: string): void {
 		saveToken(tabStorage(), token);
-		this.connection.useToken(token);
+		this.connection.sayToken(token);
 	}
 
 	/** Whether the last reply has a beginning and, as far as is known, not its end. */
@@ -442,7 +452,8 @@ export class Session {
 			return;
 		}
 		const wasLive = run.live;
-		const queued = run.queued;
+		const { queued } = run;
+		const before = run.ids.length;
 		run.take(frame, this.clock.now());
 		// A run that the page can no longer show rightly need not be written to its end.
 		if (wasLive && !run.live && frame.type !== "finished") {
@@ -474,6 +485,10 @@ export class Session {
 				// Somebody else steers it: how, is said by an answer to `resume`.
 				if (this.steering.applied(run, frame.rev)) this.#delivery.resume(run);
 				this.steering.changed.changed();
+				break;
+			case "tokens":
+				// The turn waits no longer.
+				if (run.ids.length > 0 && before === 0) this.changed.changed();
 				break;
 			default:
 				// The first rows put revision 0 in force; later ones change nothing that a slider says.

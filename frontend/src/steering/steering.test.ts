@@ -316,6 +316,7 @@ describe("Steering", () => {
 test("statuses and layers read as words", () => {
 	expect(statusText({ kind: "in-force", position: 45 })).toBe("in force at token 45");
 	expect(statusText({ kind: "idle" })).toBe("");
+	expect(statusText({ kind: "held" })).toBe("waits for the connection");
 	expect(layersText([12])).toBe("layer 12");
 	expect(layersText([10, 11, 12])).toBe("layers 10\u201312");
 	expect(layersText([3, 9, 20])).toBe("layers 3, 9, 20");
