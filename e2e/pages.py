@@ -169,11 +169,6 @@ class SteersightPage:
         self.page.reload()
         self.wait_until_live()
 
-    def show_in_map(self, reply: int) -> None:
-        """Put the reply of an earlier turn into the map; it has some of its columns when this returns."""
-        self.replies.nth(reply).get_by_role("button", name="Show in heatmap").click()
-        self._wait("columns > 0")
-
     def new_chat(self) -> None:
         """Begin anew."""
         self.new_chat_button.click()
