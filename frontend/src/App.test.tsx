@@ -402,6 +402,26 @@ describe("the page", () => {
 		});
 	});
 
+	test("a reply of which only the text is left says so where its map would be", async () => {
+		const run = {
+			text: "Hi",
+			run: "r1",
+			epoch: "e0",
+			status: "done",
+			finished: finishedFrame({ usage: { prompt_tokens: 12, reply_tokens: 1 } }),
+			problem: null,
+			stopAsked: false,
+		} as const;
+		const turns = [{ user: "Hello?", before: "", watched: false, run }];
+		await act(async () => session.restore({ turns, asked: null, cut: false }));
+		expect(find("message-assistant")!.textContent).toContain("Hi");
+		expect(find("heatmap-gone")).toBeNull();
+		await ready();
+		expect(find("heatmap-gone")!.textContent).toContain("no longer has the numbers of this reply");
+		expect([find("turn-note"), find("watch-tab"), find("error-banner")]).toEqual([null, null, null]);
+		expect(host.querySelector(".run-stats")!.textContent).toContain("12 prompt, 1 reply");
+	});
+
 	test("a queued reply says how many are before it, and can be stopped", async () => {
 		await ready();
 		await type("prompt-input", "Hello?");

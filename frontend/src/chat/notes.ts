@@ -11,15 +11,11 @@ export function waitingFor(run: RunState): string | null {
 	return run.ids.length === 0 && run.remembered === null ? "Waiting for the first token" : null;
 }
 
-/** What a person should know of a reply whose line is down, or which is known by its text only; or null. */
+/** What a person should know of a reply whose line is down; or null. */
 export function noteOf(run: RunState): string | null {
-	if (run.live && run.stopAsked) {
-		return run.away ? "The connection is lost. The reply will be stopped when it is back." : null;
-	}
-	if (run.live && run.away) {
-		return "The connection is lost. The reply goes on being written, and comes when the connection is back.";
-	}
-	return run.gone;
+	if (!run.live || !run.away) return null;
+	if (run.stopAsked) return "The connection is lost. The reply will be stopped when it is back.";
+	return "The connection is lost. The reply goes on being written, and comes when the connection is back.";
 }
 
 /** How a reply ended, in a few words. */

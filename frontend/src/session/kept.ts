@@ -5,6 +5,7 @@ import type { ErrorCode, Finished } from "../protocol/types.gen";
 import { RunState, type RunStatus } from "../store/run";
 import type { FrameBatch } from "../store/signal";
 import { type Turn, textOf } from "./conversation";
+import { NO_MAP } from "./delivery";
 
 const KEY = "steersight.conversation.v1";
 /** Characters of the newest turns that are kept. Browsers give a page some five million. */
@@ -109,6 +110,7 @@ export function revive(kept: KeptRun, id: string, last: boolean, batch: FrameBat
 	run.status = kept.status;
 	const live = run.live && last && run.run !== null;
 	run.away = live;
+	if (run.run === null) run.gone = NO_MAP;
 	if (run.live && !live) run.status = "lost";
 	return run;
 }
@@ -118,6 +120,7 @@ export function reviveText(text: string, id: string, batch: FrameBatch): RunStat
 	const run = new RunState(id, null, new Set(), undefined, batch);
 	run.remembered = text;
 	run.status = "done";
+	run.gone = NO_MAP;
 	return run;
 }
 
