@@ -62,6 +62,8 @@ class SteersightPage:
         self.replies = at("message-assistant")
         self.reply = self.replies.last
         self.ending = at("ending").last
+        self.note = at("turn-note").last
+        self.notice = at("notice-banner")
         self.metric_picker = at("metric-picker")
         self.legend = at("legend")
         self.map = at("heatmap")
@@ -98,6 +100,11 @@ class SteersightPage:
     def wait_until_ready(self) -> None:
         """The engine takes questions."""
         expect(self.engine_state).to_have_attribute("data-state", "ready", timeout=LOAD_SECONDS * 1000)
+
+    def come_back(self, event: str) -> None:
+        """What the browser tells a page: "online", or "visibilitychange" when it is seen again."""
+        target = "document" if event == "visibilitychange" else "window"
+        self.page.evaluate(f"{target}.dispatchEvent(new Event('{event}'))")
 
     def connect_now(self) -> None:
         """Do not wait for the page's own next try."""
@@ -148,6 +155,19 @@ class SteersightPage:
         self.stop_button.click()
         self._wait("status === 'done'")
         expect(self.ending).to_have_text("Stopped")
+
+    def watch_in_another_tab(self) -> SteersightPage:
+        """Open the reply that is shown in a second tab, as its link does."""
+        with self.page.expect_popup() as opened:
+            self.page.get_by_test_id("watch-tab").click()
+        tab = SteersightPage(opened.value, self.url)
+        tab.wait_until_live()
+        return tab
+
+    def reload(self) -> None:
+        """Load the page anew; it is connected again when this returns."""
+        self.page.reload()
+        self.wait_until_live()
 
     def new_chat(self) -> None:
         """Begin anew."""

@@ -7,6 +7,7 @@ where the server is foreign.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +29,17 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _below(pid: int) -> list[int]:
+    """All processes that this one started, and those started."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [one for child in children for one in _below(child)]
+
+
+def _memory(pid: int) -> int:
+    """Pages of memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
 
 
 class Server:
@@ -96,6 +108,11 @@ class OwnServer(Server):
         )
         self.wait_until_it_answers(self._process)
         self.answered_after = time.monotonic() - began
+
+    def kill_engine(self) -> None:
+        """End the engine as the kernel does when memory runs out: the largest process below the server's."""
+        assert self._process is not None
+        os.kill(max(_below(self._process.pid), key=_memory), signal.SIGKILL)
 
     def stop(self) -> None:
         """End the process as an operator would, and insist if it will not."""

@@ -54,9 +54,7 @@ class Wire:
 
     def reply_ids(self) -> list[int]:
         """Ids of the newest run's reply."""
-        run = self.last_started().run
-        frames = [frame for frame in self.received if isinstance(frame, Tokens) and frame.run == run]
-        return [token for frame in frames for token in frame.ids]
+        return [token for token, _ in self._reply()]
 
     def layers(self) -> int:
         """Layers of the served model, as the server says."""
@@ -81,11 +79,17 @@ class Wire:
 
     def token_after(self, position: int) -> str:
         """The token of the newest reply that was written after a position, as the page shows it."""
-        started = self.last_started()
-        frames = [frame for frame in self.received if isinstance(frame, Tokens) and frame.run == started.run]
-        texts = [text for frame in frames for text in frame.texts]
-        text: str = texts[position + 1 - len(started.prompt.ids)]
+        _, text = self._reply()[position + 1 - len(self.last_started().prompt.ids)]
         return text.replace("\n", "\u23ce").replace("\t", "\u21e5").replace(" ", "\u00b7")
+
+    def _reply(self) -> list[tuple[int, str]]:
+        """Id and text of each token of the newest reply. Frames may come twice, after a lost line."""
+        run = self.last_started().run
+        found: dict[int, tuple[int, str]] = {}
+        for frame in self.received:
+            if isinstance(frame, Tokens) and frame.run == run:
+                found |= dict(enumerate(zip(frame.ids, frame.texts, strict=True), start=frame.start))
+        return [found[position] for position in sorted(found)]
 
     def values(self, metric: str) -> dict[int, NDArray[np.float32]]:
         """Position -> the metric's value per layer, in its own unit, of the newest run."""

@@ -6,29 +6,23 @@ import { createRoot, type Root } from "react-dom/client";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { App } from "./App";
 import type { TransportHandlers } from "./connection/transport";
-import type { ClientFrame, ServerFrame, Welcome } from "./protocol/types.gen";
+import type { ClientFrame, ServerFrame } from "./protocol/types.gen";
 import { Session } from "./session/session";
 import { FrameBatch } from "./store/signal";
-import { metricInfo, rowsFrame, startedFrame, tokensFrame } from "./testing";
+import {
+	finishedFrame,
+	metricInfo,
+	resumedFrame,
+	rowsFrame,
+	startedFrame,
+	tokensFrame,
+	welcomeFrame,
+} from "./testing";
 
-const welcome: Welcome = {
-	type: "welcome",
-	protocol: 1,
-	server: "test",
-	name: "lab",
-	epoch: "e1",
+const welcome = welcomeFrame({
 	engine: { state: "loading", stage: "Loading weights.", progress: 0.4 },
-	model: null,
 	metrics: [metricInfo({ label: "Residual norm" })],
-	vectors: [],
-	limits: {
-		max_frame_bytes: 1,
-		max_messages: 1,
-		max_vectors: 1,
-		max_strength: 1,
-		max_runs_per_connection: 1,
-	},
-};
+});
 
 let root: Root;
 let host: HTMLElement;
@@ -68,6 +62,7 @@ afterEach(async () => {
 	await act(async () => root.unmount());
 	host.remove();
 	localStorage.clear();
+	sessionStorage.clear();
 	vi.unstubAllGlobals();
 });
 
@@ -151,15 +146,8 @@ describe("the page", () => {
 		expect(find("send")).toBeNull();
 		await click("stop");
 		expect(sent.at(-1)).toEqual({ type: "stop", run: "r1" });
-		await say({
-			type: "finished",
-			run: "r1",
-			seq: 5,
-			reason: "cancelled",
-			stop: null,
-			usage: { prompt_tokens: 1, reply_tokens: 2 },
-			timing: { first_token_ms: 81, total_ms: 200, tokens_per_s: 17.25 },
-		});
+		const timing = { first_token_ms: 81, total_ms: 200, tokens_per_s: 17.25 };
+		await say(finishedFrame({ reason: "cancelled", timing }));
 		expect(find("message-assistant")!.dataset.status).toBe("done");
 		expect(find("ttft")!.textContent).toBe("81 ms");
 		expect(find("tokens-per-second")!.textContent).toBe("17.3 tokens/s");
@@ -355,5 +343,144 @@ describe("the page", () => {
 		await ready();
 		await act(async () => server.onClose(1006, ""));
 		expect(find("connection-state")!.dataset.state).toBe("reconnecting");
+	});
+
+	describe("a reply whose line breaks", () => {
+		async function begin() {
+			await ready();
+			await type("prompt-input", "Hello?");
+			await click("send");
+			await say(startedFrame(["p"]), tokensFrame(1, ["Hi"]));
+		}
+
+		test("says quietly that it goes on, can be stopped, and goes on in its place", async () => {
+			await begin();
+			await act(async () => server.onClose(1006, ""));
+			expect(find("turn-note")!.textContent).toContain("The reply goes on being written");
+			expect([find("ending"), find("error-banner"), find("watch-tab")]).toEqual([null, null, null]);
+			expect(find("message-assistant")!.dataset.status).toBe("streaming");
+			expect(host.querySelector(".composer-hint")!.textContent).toBe(
+				"There is no connection to the server now.",
+			);
+			await type("slider-joy", "0.5");
+			expect(find("slider-status-joy")!.textContent).toBe("waits for the connection");
+			await click("stop");
+			expect(find<HTMLButtonElement>("stop")!.disabled).toBe(true);
+			expect(find("turn-note")!.textContent).toContain("will be stopped");
+			await act(async () => {
+				session.connection.retryNow();
+				server.onOpen();
+			});
+			await say({ ...welcome, engine: { state: "ready", stage: "", progress: 1 } }, resumedFrame());
+			expect(find("turn-note")).toBeNull();
+			await say(tokensFrame(2, [" you"]), finishedFrame({ reason: "cancelled" }));
+			expect(host.querySelectorAll(".token").length).toBe(2);
+			expect(find("ending")!.textContent).toBe("Stopped");
+		});
+
+		test("says so when it cannot be fetched any more", async () => {
+			await begin();
+			await act(async () => server.onClose(1006, ""));
+			await act(async () => {
+				session.connection.retryNow();
+				server.onOpen();
+			});
+			await say(
+				{ ...welcome, engine: { state: "ready", stage: "", progress: 1 } },
+				{ type: "error", code: "unknown_run", message: "No.", run: "r1", id: null, field: null },
+			);
+			expect(find("error-banner")!.textContent).toContain("What had arrived is kept.");
+			expect(find("ending")!.textContent).toBe("Interrupted");
+			expect(find("regenerate")).not.toBeNull();
+		});
+
+		test("can be watched in another tab", async () => {
+			await begin();
+			const link = find<HTMLAnchorElement>("watch-tab")!;
+			// Only with an opener does the new tab begin with this tab's storage, where the token is.
+			expect([link.getAttribute("href"), link.rel]).toEqual(["#watch=r1", "opener"]);
+		});
+	});
+
+	test("a reply of which only the text is left says so where its map would be", async () => {
+		const run = {
+			text: "Hi",
+			run: "r1",
+			epoch: "e0",
+			status: "done",
+			finished: finishedFrame({ usage: { prompt_tokens: 12, reply_tokens: 1 } }),
+			problem: null,
+			stopAsked: false,
+		} as const;
+		const turns = [{ user: "Hello?", before: "", watched: false, run }];
+		await act(async () => session.restore({ turns, asked: null, cut: false }));
+		expect(find("message-assistant")!.textContent).toContain("Hi");
+		expect(find("heatmap-gone")).toBeNull();
+		await ready();
+		expect(find("heatmap-gone")!.textContent).toContain("no longer has the numbers of this reply");
+		expect([find("turn-note"), find("watch-tab"), find("error-banner")]).toEqual([null, null, null]);
+		expect(host.querySelector(".run-stats")!.textContent).toContain("12 prompt, 1 reply");
+	});
+
+	test("a queued reply says how many are before it, and can be stopped", async () => {
+		await ready();
+		await type("prompt-input", "Hello?");
+		await click("send");
+		expect(find("waiting")!.textContent).toBe("Waiting for the first token");
+		await say(startedFrame(["p"]), { type: "queued", run: "r1", seq: 2, position: 3 });
+		expect(find("waiting")!.textContent).toBe("Waiting for a place: 2 before you");
+		expect(find<HTMLButtonElement>("stop")!.disabled).toBe(false);
+		await say({ type: "queued", run: "r1", seq: 3, position: 0 }, tokensFrame(1, ["Hi"]));
+		expect(find("waiting")).toBeNull();
+	});
+
+	test("a reply that failed says why at its turn", async () => {
+		await ready();
+		await type("prompt-input", "Hello?");
+		await click("send");
+		const error = { code: "engine_failed" as const, message: "The engine's process ended." };
+		await say(startedFrame(["p"]), finishedFrame({ reason: "error", error }));
+		expect(find("message-assistant")!.textContent).toContain("The engine's process ended.");
+		expect(find("ending")!.textContent).toBe("Failed");
+		expect(find("send")).not.toBeNull();
+	});
+
+	test("a server that ends says so and takes no question", async () => {
+		await ready();
+		await say({
+			type: "engine",
+			state: "draining",
+			stage: "",
+			progress: 1,
+			model: null,
+			metrics: [],
+			vectors: [],
+		});
+		expect(find("engine-state")!.textContent).toBe("The server is about to end");
+		await type("prompt-input", "Hello?");
+		expect(find<HTMLButtonElement>("send")!.disabled).toBe(true);
+		expect(host.querySelector(".composer-hint")!.textContent).toContain("takes no new questions");
+	});
+
+	test("a server that asks for a token is told it, and a wrong one is said to be wrong", async () => {
+		const refuse = () => act(async () => server.onClose(4401, "The token in hello is missing or wrong."));
+		await refuse();
+		expect(find("connection-state")!.textContent).toBe("A token is needed");
+		expect([find("token-wrong")!.textContent, find<HTMLInputElement>("token")!.type]).toEqual([
+			"",
+			"password",
+		]);
+		await type("token", "wrong");
+		await click("token-use");
+		expect(sessionStorage.getItem("steersight.token.v1")).toBe("wrong");
+		await act(async () => server.onOpen());
+		expect(sent.at(-1)).toEqual({ type: "hello", token: "wrong" });
+		await refuse();
+		expect(find("token-wrong")!.textContent).toBe("The server did not accept this token.");
+		expect(sessionStorage.getItem("steersight.token.v1")).toBeNull();
+		await type("token", "right");
+		await click("token-use");
+		await ready();
+		expect([find("token-form"), sessionStorage.getItem("steersight.token.v1")]).toEqual([null, "right"]);
 	});
 });

@@ -5,6 +5,7 @@ import { Heatmap } from "./heatmap/Heatmap";
 import { StatusBar } from "./session/StatusBar";
 import type { Session } from "./session/session";
 import { loadSettings, pageStorage, type Settings, saveSettings } from "./session/settings";
+import { TokenForm } from "./session/TokenForm";
 import { SteeringPanel } from "./steering/SteeringPanel";
 import { ErrorBanner } from "./ui/ErrorBanner";
 import { NoticeBanner } from "./ui/NoticeBanner";
@@ -31,6 +32,7 @@ export function App({ session }: { session: Session }) {
 				dark={dark}
 				onTheme={() => change({ ...settings, theme: dark ? "light" : "dark" })}
 			/>
+			<TokenForm session={session} />
 			{session.moved !== null && (
 				<NoticeBanner message={session.moved} onDismiss={() => session.dismissMoved()} />
 			)}

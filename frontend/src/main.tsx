@@ -1,10 +1,15 @@
-// Entry of the page: one session for its whole life, over the socket beside it.
+// Entry of the page: one session for its whole life, over the socket beside it. What a tab keeps over a reload,
+// and what its address says once, is handed to the session here.
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { App } from "./App";
 import { socketUrl, webSocketTransport } from "./connection/transport";
+import { wakeOnReturn } from "./connection/wake";
+import { takePart } from "./session/fragment";
+import { findKept, Keeper } from "./session/kept";
 import { Session } from "./session/session";
-import { sharedIn, withoutShared } from "./steering/share";
+import { tabStorage } from "./session/settings";
+import { loadToken } from "./session/token";
 import "./styles/base.css";
 import "./styles/layout.css";
 import "./styles/chat.css";
@@ -13,22 +18,36 @@ import "./styles/steering.css";
 import "./styles/dialog.css";
 import "./styles/motion.css";
 
-// A server that asks for a token is opened as /#token=...; the part after # never leaves the browser.
-const token = new URLSearchParams(location.hash.slice(1)).get("token");
-const session = new Session(webSocketTransport(socketUrl(location)), token);
-session.connection.connect();
-addEventListener("online", () => session.connection.retryNow());
+const storage = tabStorage();
+const session = new Session(webSocketTransport(socketUrl(location)), loadToken(storage));
 
-/** Sliders that stand in the address are set once; they would only be set back at the next reload. */
+const watched = takePart(location, history, "watch");
+// A tab that was opened to watch a reply begins with a copy of the other tab's storage: not its conversation.
+const kept = watched === null ? findKept(storage) : null;
+if (kept !== null) session.restore(kept);
+if (watched !== null) session.watch(watched);
+
+session.connection.connect();
+wakeOnReturn(() => session.connection.wake(), window, document);
+
+const keeper = new Keeper(storage, () => session.keepable);
+session.changed.subscribe(() => keeper.look());
+// With the last words of a reply that is being written.
+addEventListener("pagehide", () => keeper.keep());
+document.addEventListener("visibilitychange", () => {
+	if (document.visibilityState === "hidden") keeper.keep();
+});
+
 function takeShared() {
-	const shared = sharedIn(location.hash);
-	if (shared === null) return;
-	session.openShared(shared);
-	const rest = withoutShared(location.hash);
-	history.replaceState(null, "", `${location.pathname}${location.search}${rest === "" ? "" : `#${rest}`}`);
+	const shared = takePart(location, history, "s");
+	if (shared !== null) session.openShared(shared);
 }
 takeShared();
-addEventListener("hashchange", takeShared);
+addEventListener("hashchange", () => {
+	takeShared();
+	const name = takePart(location, history, "watch");
+	if (name !== null) session.watch(name);
+});
 
 createRoot(document.getElementById("root")!).render(
 	<StrictMode>

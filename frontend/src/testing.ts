@@ -1,11 +1,58 @@
 // What several tests need: frames with short defaults, half floats, a seeded source of chance, a batch that
 // runs when told. Used by tests only.
-import type { Lens, MetricInfo, Rows, Started, Tokens, VectorInfo } from "./protocol/types.gen";
+import type { Clock } from "./connection/connection";
+import type {
+	Finished,
+	Lens,
+	MetricInfo,
+	Resumed,
+	Rows,
+	Started,
+	Tokens,
+	VectorInfo,
+	Welcome,
+} from "./protocol/types.gen";
 import { FrameBatch } from "./store/signal";
 
 /** A batch whose frames come when `flush` is called. */
 export function manualBatch(): FrameBatch {
 	return new FrameBatch(() => {});
+}
+
+/** Time that passes when told. */
+export class TestClock implements Clock {
+	time = 0;
+	chance = 0;
+	#timers = new Map<number, { at: number; callback: () => void }>();
+	#next = 1;
+	now = () => this.time;
+	random = () => this.chance;
+	setTimeout(callback: () => void, ms: number) {
+		this.#timers.set(this.#next, { at: this.time + ms, callback });
+		return this.#next++;
+	}
+	clearTimeout(id: unknown) {
+		this.#timers.delete(id as number);
+	}
+	advance(ms: number) {
+		const end = this.time + ms;
+		for (;;) {
+			const due = [...this.#timers]
+				.filter(([, timer]) => timer.at <= end)
+				.sort((a, b) => a[1].at - b[1].at)[0];
+			if (due === undefined) break;
+			this.#timers.delete(due[0]);
+			this.time = due[1].at;
+			due[1].callback();
+		}
+		this.time = end;
+	}
+	/** Time passes and no timer fires; those that came due fire at the end, once. */
+	sleep(ms: number) {
+		this.time += ms;
+		const due = [...this.#timers].filter(([, timer]) => timer.at <= this.time);
+		for (const [id, timer] of due) if (this.#timers.delete(id)) timer.callback();
+	}
 }
 
 /** A small linear congruential generator: the same "chance" in every run of a test. */
@@ -131,6 +178,48 @@ export function tokensFrame(start: number, texts: readonly string[], ids?: numbe
 		texts: [...texts],
 		logprobs: texts.map(() => null),
 		ranks: texts.map(() => null),
+	};
+}
+
+export function finishedFrame(changes: Partial<Finished> = {}): Finished {
+	return {
+		type: "finished",
+		run: "r1",
+		seq: 9,
+		reason: "stop",
+		stop: null,
+		error: null,
+		usage: { prompt_tokens: 1, reply_tokens: 1 },
+		timing: { first_token_ms: 1, total_ms: 2, tokens_per_s: null },
+		...changes,
+	};
+}
+
+export function resumedFrame(changes: Partial<Resumed> = {}): Resumed {
+	return { type: "resumed", run: "r1", seq: 0, newest: 9, rev: 0, strengths: {}, settings: {}, ...changes };
+}
+
+export function welcomeFrame(changes: Partial<Welcome> = {}): Welcome {
+	return {
+		type: "welcome",
+		protocol: 1,
+		server: "test",
+		name: "lab",
+		epoch: "e1",
+		engine: { state: "ready", stage: "Ready.", progress: 1 },
+		model: null,
+		metrics: [],
+		vectors: [],
+		limits: {
+			max_frame_bytes: 1,
+			max_messages: 1,
+			max_vectors: 1,
+			max_strength: 1,
+			max_runs_per_connection: 1,
+			max_reply_tokens: 1,
+			grace_seconds: 30,
+		},
+		...changes,
 	};
 }
 

@@ -7,6 +7,7 @@ import { PlusIcon, SettingsIcon } from "../ui/icons";
 import { useSignal } from "../ui/useSignal";
 import { Composer } from "./Composer";
 import { Message } from "./Message";
+import { noteOf, waitingFor } from "./notes";
 import { RunStats } from "./RunStats";
 import { SettingsPanel } from "./SettingsPanel";
 
@@ -59,6 +60,9 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 							name={turn.run.run}
 							shown={session.shown === turn.run}
 							problem={turn.run.problem?.message ?? null}
+							waiting={waitingFor(turn.run)}
+							note={noteOf(turn.run)}
+							watch={session.shown === turn.run ? session.watchLink(turn.run) : null}
 							onRegenerate={
 								turn === last && !blocked && !turn.run.live ? () => session.regenerate(settings) : null
 							}

@@ -77,10 +77,10 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 						type="button"
 						className="primary"
 						data-testid="stop"
-						disabled={live.run === null}
+						disabled={live.run === null || live.stopAsked}
 						onClick={() => session.stop()}
 					>
-						<StopIcon /> Stop
+						<StopIcon /> {live.stopAsked ? "Stopping" : "Stop"}
 					</button>
 				) : (
 					<button
@@ -95,7 +95,7 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 				)}
 			</div>
 			<p className="composer-hint">
-				{blocked !== null && live === null
+				{blocked !== null && (live === null || session.connection.state.kind !== "live")
 					? blocked
 					: "Enter sends, Shift+Enter makes a new line, Esc stops."}
 			</p>

@@ -5,6 +5,7 @@ import type { Session, Turn } from "../session/session";
 import type { RunState } from "../store/run";
 import { ErrorBanner } from "../ui/ErrorBanner";
 import { AgainIcon } from "../ui/icons";
+import { endingOf } from "./notes";
 import { TokenText } from "./tokenText";
 
 interface MessageProps {
@@ -15,17 +16,25 @@ interface MessageProps {
 	name: string | null;
 	shown: boolean;
 	problem: string | null;
+	/** What it waits for, and what else is so with it: sentences, or null. */
+	waiting: string | null;
+	note: string | null;
+	/** Address of this reply for another tab, or null where there is none. */
+	watch: string | null;
 	onRegenerate: (() => void) | null;
 }
 
 export const Message = memo(function Message(props: MessageProps) {
-	const { session, turn, status, name, shown, problem, onRegenerate } = props;
+	const { session, turn, status, name, shown, problem, waiting, note, watch, onRegenerate } = props;
 	const live = status === "starting" || status === "streaming";
 	return (
 		<div className="turn">
-			<div className="message message-user" data-testid="message-user">
-				{turn.user}
-			</div>
+			{/* What somebody else asked is not known before the prompt is. */}
+			{turn.user !== "" && (
+				<div className="message message-user" data-testid="message-user">
+					{turn.user}
+				</div>
+			)}
 			<div
 				className={shown ? "message message-assistant shown" : "message message-assistant"}
 				data-testid="message-assistant"
@@ -36,15 +45,36 @@ export const Message = memo(function Message(props: MessageProps) {
 					<ReplyText key={run.id} session={session} run={run} />
 				))}
 				<ReplyText key={turn.run.id} session={session} run={turn.run} />
-				{status === "starting" && <span className="waiting">Waiting for the first token</span>}
+				{waiting !== null && (
+					<span className="waiting" role="status" data-testid="waiting">
+						{waiting}
+					</span>
+				)}
+				{note !== null && (
+					<p className="turn-note" role="status" data-testid="turn-note">
+						{note}
+					</p>
+				)}
 				{problem !== null && <ErrorBanner message={problem} />}
 				<div className="message-tools">
 					{!live && (
 						<span className="ending" data-testid="ending">
-							{ending(turn.run)}
+							{endingOf(turn.run)}
 						</span>
 					)}
 					<span className="spring" />
+					{watch !== null && (
+						<a
+							className="quiet small link"
+							data-testid="watch-tab"
+							href={watch}
+							// biome-ignore lint/security/noBlankTarget: the new tab is this page, and needs this one's token
+							target="_blank"
+							rel="opener"
+						>
+							Watch in another tab
+						</a>
+					)}
 					{!shown && (
 						<button type="button" className="quiet small" onClick={() => session.show(turn.run)}>
 							Show in heatmap
@@ -90,14 +120,4 @@ function ReplyText({ session, run }: { session: Session; run: RunState }) {
 		if (session.cursor.cursor?.by === "text") session.cursor.set(null);
 	};
 	return <span className="reply-text" ref={root} onPointerOver={onOver} onPointerLeave={onLeave} />;
-}
-
-/** How a reply ended, in a few words. */
-function ending(run: RunState): string {
-	const reason = run.finished?.reason;
-	if (reason === "length") return "Ended at the token limit";
-	if (reason === "cancelled") return "Stopped";
-	if (run.status === "lost") return "Interrupted";
-	if (run.status === "failed") return "Failed";
-	return run.finished?.stop ? `Ended at ${JSON.stringify(run.finished.stop)}` : "";
 }

@@ -7,6 +7,7 @@ export function RunStats({ run }: { run: RunState }) {
 	const first = run.firstTokenMs();
 	const speed = run.tokensPerSecond();
 	const reply = run.finished?.usage.reply_tokens ?? run.ids.length;
+	const prompt = run.finished?.usage.prompt_tokens ?? run.promptLength;
 	return (
 		<>
 			<dl className="run-stats">
@@ -23,7 +24,7 @@ export function RunStats({ run }: { run: RunState }) {
 				<div>
 					<dt>tokens</dt>
 					<dd>
-						{run.promptLength} prompt, {reply} reply
+						{prompt} prompt, {reply} reply
 					</dd>
 				</div>
 			</dl>

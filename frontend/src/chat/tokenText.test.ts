@@ -1,7 +1,7 @@
 // @vitest-environment happy-dom
 import { beforeEach, describe, expect, test } from "vitest";
 import { RunState } from "../store/run";
-import { manualBatch, rowsFrame, startedFrame, tokensFrame } from "../testing";
+import { finishedFrame, manualBatch, rowsFrame, startedFrame, tokensFrame } from "../testing";
 import { TokenText } from "./tokenText";
 
 let run: RunState;
@@ -54,18 +54,7 @@ describe("TokenText", () => {
 	test("the stop string goes, also when it begins inside a token", () => {
 		run.take(tokensFrame(2, ["One", " tEN", "D", "."]), 0);
 		text.sync();
-		run.take(
-			{
-				type: "finished",
-				run: "r1",
-				seq: 9,
-				reason: "stop",
-				stop: "END",
-				usage: { prompt_tokens: 2, reply_tokens: 4 },
-				timing: { first_token_ms: 1, total_ms: 2, tokens_per_s: 3 },
-			},
-			0,
-		);
+		run.take(finishedFrame({ stop: "END" }), 0);
 		text.sync();
 		expect(root.textContent).toBe("One t");
 		expect(root.textContent).toBe(run.replyText());
@@ -89,6 +78,17 @@ describe("TokenText", () => {
 		run.take(tokensFrame(2, ["c"]), 0);
 		text.sync();
 		expect(at(2)!.dataset.rev).toBe("1");
+	});
+
+	test("a remembered text stands alone until its tokens have come again", () => {
+		run.remembered = "Onetwo";
+		text.sync();
+		run.take(tokensFrame(2, ["One"]), 0);
+		text.sync();
+		expect([root.textContent, root.children.length]).toEqual(["Onetwo", 1]);
+		run.take(tokensFrame(3, ["two"]), 0);
+		text.sync();
+		expect([root.textContent, root.children.length, at(3)?.textContent]).toEqual(["Onetwo", 2, "two"]);
 	});
 
 	test("one token is lit at a time", () => {

@@ -1,6 +1,7 @@
 // A reply's text as one span per token, written straight into the page. React renders the message once;
 // after that each frame appends the spans of the new tokens and touches no other, however long the
-// conversation is. Also marks where a revision came into force and lights the token under the cursor.
+// conversation is. Also marks where a revision came into force and lights the token under the cursor. After a
+// reload the text that was kept stands alone, as one span, until the tokens have come again.
 import type { RunState } from "../store/run";
 
 export class TokenText {
@@ -10,6 +11,7 @@ export class TokenText {
 	#markedCount = 0;
 	#lit: HTMLSpanElement | null = null;
 	#cut = false;
+	#remembered: HTMLSpanElement | null = null;
 
 	constructor(
 		private readonly root: HTMLElement,
@@ -20,6 +22,12 @@ export class TokenText {
 
 	/** Bring the text up to date with the run. */
 	sync(): void {
+		if (this.run.remembered !== null) {
+			this.#remember(this.run.remembered);
+			return;
+		}
+		this.#remembered?.remove();
+		this.#remembered = null;
 		this.#append();
 		this.#markRevisions();
 		if (this.run.finished?.stop && !this.#cut) this.#cutAtStop();
@@ -32,6 +40,14 @@ export class TokenText {
 		this.#lit?.classList.remove("lit");
 		span?.classList.add("lit");
 		this.#lit = span;
+	}
+
+	#remember(text: string): void {
+		if (this.#remembered !== null) return;
+		this.#remembered = this.root.ownerDocument.createElement("span");
+		this.#remembered.className = "remembered";
+		this.#remembered.textContent = text;
+		this.root.append(this.#remembered);
 	}
 
 	#append(): void {

@@ -1,37 +1,9 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { CLOSE_CODES, type ClientFrame, type ServerFrame, type Welcome } from "../protocol/types.gen";
+import { CLOSE_CODES, type ClientFrame, type ServerFrame } from "../protocol/types.gen";
+import { TestClock, welcomeFrame } from "../testing";
 import { FIRST_WAIT_MS, LONGEST_WAIT_MS, retryWait } from "./backoff";
-import { type Clock, Connection, type ConnectionState, MOST_ATTEMPTS, SILENCE_MS } from "./connection";
+import { Connection, type ConnectionState, MOST_ATTEMPTS, PROBE_MS, SILENCE_MS } from "./connection";
 import { socketUrl, type TransportHandlers } from "./transport";
-
-class FakeClock implements Clock {
-	time = 0;
-	chance = 0;
-	#timers = new Map<number, { at: number; callback: () => void }>();
-	#next = 1;
-	now = () => this.time;
-	random = () => this.chance;
-	setTimeout(callback: () => void, ms: number) {
-		this.#timers.set(this.#next, { at: this.time + ms, callback });
-		return this.#next++;
-	}
-	clearTimeout(id: unknown) {
-		this.#timers.delete(id as number);
-	}
-	advance(ms: number) {
-		const end = this.time + ms;
-		for (;;) {
-			const due = [...this.#timers]
-				.filter(([, timer]) => timer.at <= end)
-				.sort((a, b) => a[1].at - b[1].at)[0];
-			if (due === undefined) break;
-			this.#timers.delete(due[0]);
-			this.time = due[1].at;
-			due[1].callback();
-		}
-		this.time = end;
-	}
-}
 
 class FakeSocket {
 	sent: ClientFrame[] = [];
@@ -46,26 +18,9 @@ class FakeSocket {
 	}
 }
 
-const welcome: Welcome = {
-	type: "welcome",
-	protocol: 1,
-	server: "test",
-	name: "lab",
-	epoch: "e1",
-	engine: { state: "ready", stage: "Ready.", progress: 1 },
-	model: null,
-	metrics: [],
-	vectors: [],
-	limits: {
-		max_frame_bytes: 1,
-		max_messages: 1,
-		max_vectors: 1,
-		max_strength: 1,
-		max_runs_per_connection: 1,
-	},
-};
+const welcome = welcomeFrame();
 
-let clock: FakeClock;
+let clock: TestClock;
 let sockets: FakeSocket[];
 let states: ConnectionState[];
 let frames: ServerFrame[];
@@ -74,7 +29,7 @@ let connection: Connection;
 const last = () => sockets.at(-1)!;
 
 beforeEach(() => {
-	clock = new FakeClock();
+	clock = new TestClock();
 	sockets = [];
 	states = [];
 	frames = [];
@@ -193,6 +148,81 @@ describe("connection", () => {
 		clock.advance(SILENCE_MS + 10_000);
 		expect(states.some((state) => state.kind === "reconnecting")).toBe(true);
 		expect(sockets[0]!.closed).toBe(true);
+	});
+
+	describe("when the network or the person comes back", () => {
+		test("a lost line is tried at once", () => {
+			goLive();
+			last().handlers.onClose(1006, "");
+			connection.wake();
+			expect([connection.state.kind, sockets.length]).toEqual(["connecting", 2]);
+			connection.wake();
+			expect(sockets.length).toBe(2);
+			clock.advance(PROBE_MS + 1);
+			connection.wake();
+			expect(sockets.length).toBe(3);
+		});
+
+		test("a live line that answers stays", () => {
+			goLive();
+			clock.advance(1000);
+			connection.wake();
+			last().handlers.onFrame({ type: "pong", t: clock.now() });
+			clock.advance(PROBE_MS * 2);
+			expect([connection.state.kind, sockets.length]).toEqual(["live", 1]);
+		});
+
+		test("a live line that is dead without a word is replaced", () => {
+			goLive();
+			last().handlers.onFrame({ type: "pong", t: 0 });
+			connection.wake();
+			expect(last().sent.at(-1)).toMatchObject({ type: "ping" });
+			clock.advance(PROBE_MS);
+			expect([sockets.length, sockets[0]!.closed, connection.state.kind]).toEqual([2, true, "connecting"]);
+		});
+
+		test("a page that gave up for lack of an answer tries again, one without a right token does not", () => {
+			for (let i = 0; i <= MOST_ATTEMPTS; i++) {
+				last().handlers.onClose(1006, "");
+				clock.advance(LONGEST_WAIT_MS);
+			}
+			const tried = sockets.length;
+			connection.wake();
+			expect(sockets.length).toBe(tried + 1);
+			last().handlers.onClose(CLOSE_CODES.UNAUTHORIZED.code, "");
+			connection.wake();
+			expect(sockets.length).toBe(tried + 1);
+		});
+	});
+
+	test("a hidden page whose timers are slow is not cut off from a server that answers", () => {
+		goLive();
+		for (let minute = 0; minute < 5; minute++) {
+			last().handlers.onFrame({ type: "pong", t: clock.now() });
+			// Every timer that came due meanwhile fires only now.
+			clock.sleep(60_000);
+		}
+		expect([connection.state.kind, sockets.length]).toEqual(["live", 1]);
+	});
+
+	test("a page that slept in the middle of a ping asks once more before it lets go", () => {
+		goLive();
+		clock.sleep(600_000);
+		expect(connection.state.kind).toBe("live");
+		last().handlers.onFrame({ type: "pong", t: 0 });
+		clock.advance(PROBE_MS);
+		expect(sockets.length).toBe(1);
+		clock.sleep(600_000);
+		clock.advance(PROBE_MS);
+		expect(sockets.length).toBe(2);
+	});
+
+	test("another token is said at once", () => {
+		expect(connection.token).toBe("secret");
+		last().handlers.onClose(CLOSE_CODES.UNAUTHORIZED.code, "");
+		connection.sayToken("better");
+		last().handlers.onOpen();
+		expect(last().sent).toEqual([{ type: "hello", token: "better" }]);
 	});
 
 	test("closing stops every timer", () => {

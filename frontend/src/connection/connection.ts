@@ -39,6 +39,8 @@ export const browserClock: Clock = {
 export const PING_EVERY_MS = 4_000;
 /** Longer than any pause of a healthy server: nothing heard for this long means the path is dead. */
 export const SILENCE_MS = 45_000;
+/** Longer than any answer takes to a ping, once the page is awake. */
+export const PROBE_MS = 4_000;
 export const MOST_ATTEMPTS = 40;
 
 const FATAL: Record<number, GiveUpReason> = {
@@ -60,12 +62,15 @@ export class Connection {
 	#attempt = 0;
 	#timer: unknown;
 	#pinger: unknown;
-	#heardAt = 0;
+	/** Since when an answer is owed; null when the server has said something since it was last asked. */
+	#owedSince: number | null = null;
+	#tickDue = 0;
+	#probe: unknown;
 
 	constructor(
 		private readonly open: OpenTransport,
 		private readonly listener: ConnectionListener,
-		private readonly token: string | null = null,
+		private said: string | null = null,
 		private readonly clock: Clock = browserClock,
 	) {}
 
@@ -80,9 +85,9 @@ export class Connection {
 			if (life === this.#life) action();
 		};
 		this.#become({ kind: "connecting" });
-		this.#heardAt = this.clock.now();
+		this.#owedSince = this.clock.now();
 		// A socket that neither opens nor fails is bounded by the same silence rule as a live one.
-		this.#pinger = this.clock.setTimeout(() => this.#tick(), PING_EVERY_MS);
+		this.#tickLater();
 		this.#transport = this.open({
 			onOpen: () => mine(() => this.#transport?.send({ type: "hello", token: this.token })),
 			onFrame: (frame) => mine(() => this.#take(frame)),
@@ -96,7 +101,31 @@ export class Connection {
 		return this.#state.kind === "live" && this.#transport?.send(frame) === true;
 	}
 
-	/** Connect at once: the person asked, or the network came back. */
+	/** What `hello` says to a server that asks for a token. */
+	get token(): string | null {
+		return this.said;
+	}
+
+	/** Say this token from now on, at once. */
+	sayToken(token: string | null): void {
+		this.said = token;
+		this.#attempt = 0;
+		this.connect();
+	}
+
+	/**
+	 * The network came back, or the person did. A lost line is tried at once; a live one may have died without a
+	 * word while the page was frozen, so it has to answer a ping.
+	 */
+	wake(): void {
+		const { kind } = this.#state;
+		if (kind === "live") this.#mustAnswer();
+		else if (kind === "reconnecting") this.retryNow();
+		else if (kind === "given-up" && this.#state.reason === "unreachable") this.retryNow();
+		else if (kind === "connecting" && this.clock.now() - (this.#owedSince ?? 0) > PROBE_MS) this.connect();
+	}
+
+	/** Connect at once: the person asked. */
 	retryNow(): void {
 		if (this.#state.kind === "live" || this.#state.kind === "connecting") return;
 		this.#attempt = 0;
@@ -108,7 +137,7 @@ export class Connection {
 	}
 
 	#take(frame: ServerFrame): void {
-		this.#heardAt = this.clock.now();
+		this.#owedSince = null;
 		if (frame.type === "pong") {
 			this.listener.onLatency(this.clock.now() - frame.t);
 			return;
@@ -157,24 +186,49 @@ export class Connection {
 	}
 
 	#tick(): void {
-		if (this.clock.now() - this.#heardAt > SILENCE_MS) {
+		const now = this.clock.now();
+		// The page itself slept: what the server said meanwhile may still wait to be heard.
+		const late = now - this.#tickDue > PROBE_MS;
+		const silent = this.#owedSince !== null && now - this.#owedSince > SILENCE_MS;
+		if (silent && late && this.#state.kind === "live") {
+			this.#mustAnswer();
+			this.#tickLater();
+		} else if (silent) {
 			this.#lost(1006, "Nothing was heard from the server for too long.");
-			return;
+		} else if (this.#state.kind === "live") {
+			this.#ping();
+		} else {
+			this.#tickLater();
 		}
-		if (this.#state.kind === "live") this.#ping();
-		else this.#pinger = this.clock.setTimeout(() => this.#tick(), PING_EVERY_MS);
+	}
+
+	#tickLater(): void {
+		this.clock.clearTimeout(this.#pinger);
+		this.#tickDue = this.clock.now() + PING_EVERY_MS;
+		this.#pinger = this.clock.setTimeout(() => this.#tick(), PING_EVERY_MS);
 	}
 
 	#ping(): void {
-		this.clock.clearTimeout(this.#pinger);
+		this.#owedSince ??= this.clock.now();
 		this.#transport?.send({ type: "ping", t: this.clock.now() });
-		this.#pinger = this.clock.setTimeout(() => this.#tick(), PING_EVERY_MS);
+		this.#tickLater();
+	}
+
+	#mustAnswer(): void {
+		const asked = this.clock.now();
+		this.#owedSince = asked;
+		this.#transport?.send({ type: "ping", t: asked });
+		this.clock.clearTimeout(this.#probe);
+		this.#probe = this.clock.setTimeout(() => {
+			if (this.#owedSince === asked) this.connect();
+		}, PROBE_MS);
 	}
 
 	#dropTransport(): void {
 		this.#life += 1;
 		this.clock.clearTimeout(this.#timer);
 		this.clock.clearTimeout(this.#pinger);
+		this.clock.clearTimeout(this.#probe);
 		this.#transport?.close();
 		this.#transport = null;
 	}

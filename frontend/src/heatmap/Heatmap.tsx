@@ -184,6 +184,11 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 						written.
 					</p>
 				)}
+				{run?.gone != null && (
+					<p className="heatmap-empty" role="status" data-testid="heatmap-gone">
+						{run.gone}
+					</p>
+				)}
 				{run !== null && metric !== null && !run.watches(metric.id) && (
 					<Unwatched
 						metric={metric}

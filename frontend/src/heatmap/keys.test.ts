@@ -55,5 +55,7 @@ test("the connection is told in words", () => {
 	expect(connectionWords({ kind: "reconnecting", attempt: 1, retryAt: 4200, why: "" }, 1000)).toBe(
 		"Reconnecting in 4 s",
 	);
-	expect(connectionWords({ kind: "given-up", reason: "unauthorized", message: "No." }, 0)).toBe("No.");
+	const givenUp = { kind: "given-up", message: "No." } as const;
+	expect(connectionWords({ ...givenUp, reason: "unreachable" }, 0)).toBe("No.");
+	expect(connectionWords({ ...givenUp, reason: "unauthorized" }, 0)).toBe("A token is needed");
 });

@@ -71,13 +71,15 @@ function EngineState({ session }: { session: Session }) {
 function engineWords(engine: EngineStatus | null): string {
 	if (engine === null) return "Engine unknown";
 	if (engine.state === "ready") return "Engine ready";
+	if (engine.state === "draining") return engine.stage || "The server is about to end";
 	return engine.stage || (engine.state === "loading" ? "Engine loading" : `Engine ${engine.state}`);
 }
 
 function ConnectionBadge({ session }: { session: Session }) {
 	const { state } = session.connection;
 	const now = useNow(state.kind === "reconnecting");
-	const again = state.kind === "reconnecting" || state.kind === "given-up";
+	const again =
+		state.kind === "reconnecting" || (state.kind === "given-up" && state.reason !== "unauthorized");
 	return (
 		<span className="connection">
 			<output
@@ -112,7 +114,7 @@ export function connectionWords(state: ConnectionState, now: number): string {
 		case "reconnecting":
 			return `Reconnecting in ${Math.max(0, Math.ceil((state.retryAt - now) / 1000))} s`;
 		case "given-up":
-			return state.message;
+			return state.reason === "unauthorized" ? "A token is needed" : state.message;
 	}
 }
 

@@ -1,7 +1,19 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { TransportHandlers } from "../connection/transport";
 import type { ClientFrame, Engine, ServerFrame, Start, VectorInfo, Welcome } from "../protocol/types.gen";
-import { lensFrame, manualBatch, metricInfo, rowsFrame, startedFrame, tokensFrame } from "../testing";
+import {
+	finishedFrame,
+	lensFrame,
+	manualBatch,
+	metricInfo,
+	resumedFrame,
+	rowsFrame,
+	startedFrame,
+	tokensFrame,
+	welcomeFrame,
+} from "../testing";
+import { NEVER_KNOWN, NO_MAP, OTHER_EPOCH, UNKNOWN } from "./delivery";
+import { findKept, keep } from "./kept";
 import { Session } from "./session";
 import { defaultSettings } from "./settings";
 
@@ -27,24 +39,7 @@ const model = {
 	max_model_len: 64,
 	special_ids: [7],
 };
-const welcome: Welcome = {
-	type: "welcome",
-	protocol: 1,
-	server: "test",
-	name: "lab",
-	epoch: "e1",
-	engine: { state: "ready", stage: "Ready.", progress: 1 },
-	model,
-	metrics: [metric],
-	vectors: [vector],
-	limits: {
-		max_frame_bytes: 1,
-		max_messages: 1,
-		max_vectors: 1,
-		max_strength: 1,
-		max_runs_per_connection: 1,
-	},
-};
+const welcome = welcomeFrame({ model, metrics: [metric], vectors: [vector] });
 const engineReady: Engine = {
 	type: "engine",
 	state: "ready",
@@ -55,13 +50,12 @@ const engineReady: Engine = {
 	vectors: [vector],
 };
 const settings = defaultSettings();
-const timing = { first_token_ms: 1, total_ms: 2, tokens_per_s: null };
 
 let session: Session;
 let server: TransportHandlers;
 let sent: ClientFrame[];
 
-beforeEach(() => {
+function open() {
 	sent = [];
 	session = new Session(
 		(handlers) => {
@@ -76,6 +70,10 @@ beforeEach(() => {
 		{ now: () => 0, random: () => 0, setTimeout: () => 0, clearTimeout: () => {} },
 	);
 	session.connection.connect();
+}
+
+beforeEach(() => {
+	open();
 	server.onOpen();
 });
 
@@ -90,15 +88,7 @@ function turn(text: string, reply: string[], run: string) {
 	const { id } = starts().at(-1)!;
 	say(startedFrame(["p"], id, run));
 	say(tokensFrame(1, reply, undefined, run));
-	say({
-		type: "finished",
-		run,
-		seq: 9,
-		reason: "stop",
-		stop: null,
-		usage: { prompt_tokens: 1, reply_tokens: reply.length },
-		timing,
-	});
+	say(finishedFrame({ run, usage: { prompt_tokens: 1, reply_tokens: reply.length } }));
 }
 
 describe("Session", () => {
@@ -131,15 +121,7 @@ describe("Session", () => {
 		say(startedFrame(["p"], starts()[0]!.id, "r1"));
 		say(rowsFrame(0, 2));
 		const version = session.changed.version;
-		say({
-			type: "finished",
-			run: "r1",
-			seq: 9,
-			reason: "stop",
-			stop: null,
-			usage: { prompt_tokens: 1, reply_tokens: 1 },
-			timing,
-		});
+		say(finishedFrame());
 		expect(session.changed.version).toBeGreaterThan(version);
 		say(tokensFrame(1, ["late"]));
 		expect(session.turns[0]!.run.ids).toEqual([]);
@@ -179,15 +161,256 @@ describe("Session", () => {
 		expect(session.returned).toBe("one");
 	});
 
-	test("a connection that breaks in a reply keeps what had come", () => {
+	describe("a connection that breaks in a reply", () => {
+		const breakOff = () => {
+			say(welcome);
+			session.ask("one", settings);
+			say(startedFrame(["p"]));
+			say({ ...tokensFrame(1, ["A"]), seq: 3 });
+			server.onClose(1006, "");
+		};
+		const comeBack = (epoch = "e1") => {
+			session.connection.retryNow();
+			server.onOpen();
+			say({ ...welcome, epoch });
+		};
+
+		test("leaves it live, and it goes on in its place when the line is back", () => {
+			breakOff();
+			const { run } = session.turns[0]!;
+			expect([run.live, run.away, session.live]).toEqual([true, true, run]);
+			expect(session.blocked).toBe("There is no connection to the server now.");
+			comeBack();
+			expect(sent.filter(({ type }) => type === "resume")).toEqual([
+				{ type: "resume", run: "r1", epoch: "e1", after: 3 },
+			]);
+			say(resumedFrame({ seq: 3 }));
+			say(tokensFrame(1, ["A", "B"]));
+			say(finishedFrame());
+			expect([run.away, run.status, run.replyText()]).toEqual([false, "done", "AB"]);
+			expect(session.moved).toBeNull();
+		});
+
+		test("sends sliders and Stop of meanwhile when it is back", () => {
+			breakOff();
+			session.steering.set("joy", 0.4);
+			session.stop();
+			expect(session.live?.stopAsked).toBe(true);
+			comeBack();
+			say(resumedFrame({ rev: 2 }));
+			expect(sent.slice(-2)).toEqual([
+				{ type: "stop", run: "r1" },
+				{ type: "steer", run: "r1", rev: 3, strengths: { joy: 0.4 }, settings: {} },
+			]);
+		});
+
+		test("ends it there when the server no longer has it, and the conversation goes on", () => {
+			breakOff();
+			comeBack();
+			say({ type: "error", code: "unknown_run", message: "No.", run: "r1", id: null, field: null });
+			const { run } = session.turns[0]!;
+			expect([run.status, run.problem?.message, run.replyText()]).toEqual(["lost", UNKNOWN, "A"]);
+			expect([session.notice, session.blocked]).toEqual([null, null]);
+			session.ask("two", settings);
+			expect(starts()[1]!.messages.map(({ content }) => content)).toEqual(["one", "A", "two"]);
+		});
+
+		test("writes on afterwards what was to be written on", () => {
+			breakOff();
+			session.writeOn(settings);
+			expect(session.canWriteOn).toBe(false);
+			comeBack();
+			say(resumedFrame());
+			session.writeOn(settings);
+			say(finishedFrame({ reason: "cancelled" }));
+			expect(starts()[1]!.write_on).toBe(true);
+		});
+	});
+
+	describe("a reload", () => {
+		/** The page as a reload makes it: the same storage, nothing else. */
+		function reload() {
+			const storage = new Map<string, string>();
+			const items = {
+				setItem: (key: string, value: string) => storage.set(key, value),
+				removeItem: (key: string) => storage.delete(key),
+				getItem: (key: string) => storage.get(key) ?? null,
+			};
+			const { turns, asked } = session.keepable;
+			keep(items, turns, asked);
+			open();
+			const kept = findKept(items);
+			if (kept !== null) session.restore(kept);
+			server.onOpen();
+		}
+
+		test("has the texts at once, and fetches the rest: the live reply, then the others", () => {
+			say(welcome);
+			turn("one", ["A"], "r1");
+			session.steering.set("joy", 0.3);
+			session.ask("two", settings);
+			say(startedFrame(["p", "q"], starts()[1]!.id, "r2"));
+			say(tokensFrame(2, ["B"], undefined, "r2"));
+			reload();
+			expect(session.turns.map(({ user, run }) => [user, run.replyText(), run.live])).toEqual([
+				["one", "A", false],
+				["two", "B", true],
+			]);
+			expect(session.shown).toBe(session.live);
+			say(welcome);
+			expect(sent.slice(2)).toMatchObject([
+				{ run: "r2", after: 0 },
+				{ run: "r1", after: 0 },
+			]);
+			say(resumedFrame({ run: "r2", rev: 4, strengths: { joy: 0.3 } }));
+			expect(session.steering.get("joy")).toBe(0.3);
+			say(startedFrame(["p", "q"], "c2", "r2"));
+			say(tokensFrame(2, ["B", "C"], undefined, "r2"));
+			expect(session.turns[1]!.run.replyText()).toBe("BC");
+			session.steering.set("joy", 0.5);
+			expect(sent.at(-1)).toMatchObject({ type: "steer", run: "r2", rev: 5 });
+			say({ type: "error", code: "unknown_run", message: "No.", run: "r1", id: null, field: null });
+			const first = session.turns[0]!.run;
+			expect([first.gone, first.status, first.problem]).toEqual([NO_MAP, "done", null]);
+			say(finishedFrame({ run: "r2" }));
+			session.ask("three", settings);
+			expect(
+				starts()
+					.at(-1)!
+					.messages.map(({ content }) => content),
+			).toEqual(["one", "A", "two", "BC", "three"]);
+			expect(new Set(session.turns.map(({ key }) => key)).size).toBe(3);
+		});
+
+		test("before the server took a question gives it back", () => {
+			say(welcome);
+			turn("one", ["A"], "r1");
+			session.ask("two", settings);
+			reload();
+			expect([session.turns.length, session.takeReturned()]).toEqual([1, "two"]);
+			expect(session.notice?.place).toBe("composer");
+		});
+
+		test("before the server took a new try gives the old reply back", () => {
+			say(welcome);
+			turn("one", ["A"], "r1");
+			session.regenerate(settings);
+			reload();
+			expect([session.turns[0]!.run.replyText(), session.returned]).toEqual(["A", null]);
+		});
+
+		test("that finds another server keeps texts, and says at the live reply that it ended", () => {
+			say(welcome);
+			session.ask("one", settings);
+			say(startedFrame(["p"]));
+			say(tokensFrame(1, ["A"]));
+			reload();
+			say({ ...welcome, epoch: "e2" });
+			const { run } = session.turns[0]!;
+			expect([run.replyText(), run.status, run.problem?.message]).toEqual(["A", "lost", OTHER_EPOCH]);
+			expect(session.moved).toBeNull();
+		});
+	});
+
+	describe("watching a reply of another tab", () => {
+		const asked = {
+			...startedFrame(["u", "Hi", "r", "Yes", "u", "Why?", "r"], "c1", "r7"),
+			prompt: {
+				ids: [7, 1, 7, 2, 7, 3, 7],
+				texts: ["<s>", "Hi", "<s>", "Yes", "<s>", "Why?", "<s>"],
+				spans: [
+					{ role: "user", start: 0, end: 2 },
+					{ role: "assistant", start: 2, end: 4 },
+					{ role: "user", start: 4, end: 6 },
+				],
+			},
+		};
+
+		test("shows the conversation, the reply as it is written and the sliders, and can steer and stop it", () => {
+			session.watch("r7");
+			say(welcome);
+			expect(sent.at(-1)).toEqual({ type: "resume", run: "r7", epoch: "e1", after: 0 });
+			say(resumedFrame({ run: "r7", rev: 2, strengths: { joy: 0.2 } }));
+			say(asked);
+			say(tokensFrame(7, ["Because"], undefined, "r7"));
+			expect(session.turns.map(({ user, run }) => [user, run.replyText()])).toEqual([
+				["Hi", "Yes"],
+				["Why?", "Because"],
+			]);
+			expect(session.shown).toBe(session.live);
+			expect(session.steering.get("joy")).toBe(0.2);
+			session.steering.set("joy", 0.6);
+			expect(sent.at(-1)).toMatchObject({ type: "steer", run: "r7", rev: 3 });
+			session.stop();
+			expect(sent.at(-1)).toEqual({ type: "stop", run: "r7" });
+		});
+
+		test("a new chat here does not end it there", () => {
+			say(welcome);
+			session.watch("r7");
+			say(resumedFrame({ run: "r7" }));
+			session.newChat();
+			say(asked);
+			expect(sent.some(({ type }) => type === "stop")).toBe(false);
+		});
+
+		test("one that the server does not have says so", () => {
+			say(welcome);
+			session.watch("r7");
+			say({ type: "error", code: "unknown_run", message: "No.", run: "r7", id: null, field: null });
+			expect([session.live, session.turns[0]!.run.problem?.message]).toEqual([null, NEVER_KNOWN]);
+		});
+
+		test("is not begun under a reply that is being written here", () => {
+			say(welcome);
+			session.ask("one", settings);
+			say(startedFrame(["p"]));
+			session.watch("r7");
+			expect([session.turns.length, session.notice?.place]).toEqual([1, "page"]);
+			session.watch("r1");
+			expect(session.shown).toBe(session.turns[0]!.run);
+		});
+
+		test("a slider moved there moves here", () => {
+			say(welcome);
+			session.ask("one", settings);
+			say(startedFrame(["p"]));
+			say({ type: "applied", run: "r1", seq: 4, rev: 1, position: 1 });
+			expect(sent.at(-1)).toMatchObject({ type: "resume", run: "r1", after: 4 });
+			say(resumedFrame({ rev: 1, strengths: { joy: 0.7 } }));
+			expect(session.steering.get("joy")).toBe(0.7);
+			expect(session.steering.status("joy")).toEqual({ kind: "in-force", position: 1 });
+		});
+	});
+
+	test("why nothing can be asked while the engine is built again or the server ends", () => {
+		say({ ...welcome, engine: { state: "loading", stage: "", progress: 0 } });
+		expect(session.blocked).toBe("The engine is still loading.");
+		say(engineReady);
+		say({ ...engineReady, state: "loading", stage: "The engine failed; a new one is loading." });
+		expect(session.blocked).toBe("The engine is being started again. You can write your question already.");
+		say({ ...engineReady, state: "draining" });
+		expect(session.blocked).toBe("The server is about to end and takes no new questions.");
+	});
+
+	test("a run that fails says why at its turn, and the conversation goes on", () => {
 		say(welcome);
 		session.ask("one", settings);
 		say(startedFrame(["p"]));
-		say(tokensFrame(1, ["A"]));
-		server.onClose(1006, "");
-		expect(session.turns[0]!.run.status).toBe("lost");
-		expect(session.turns[0]!.run.replyText()).toBe("A");
-		expect(session.live).toBeNull();
+		const error = { code: "engine_failed" as const, message: "The engine's process ended." };
+		say(finishedFrame({ reason: "error", error }));
+		expect(session.turns[0]!.run.problem).toEqual(error);
+		expect(session.ask("two", settings)).toBe(true);
+		expect(starts()[1]!.messages).toEqual([{ role: "user", content: "two" }]);
+	});
+
+	test("a place in the queue is told", () => {
+		say(welcome);
+		session.ask("one", settings);
+		say(startedFrame(["p"]));
+		const version = session.changed.version;
+		say({ type: "queued", run: "r1", seq: 2, position: 2 });
+		expect([session.live?.queued, session.changed.version > version]).toEqual([2, true]);
 	});
 
 	test("strengths of the sliders start the run and steer it", () => {
@@ -225,8 +448,13 @@ describe("Session", () => {
 		session.ask("one", settings);
 		say(startedFrame(["p"]));
 		const error = { type: "error" as const, run: "r1", id: null, field: null };
+		say({ ...error, code: "steering_failed", message: "It is not in force." });
+		expect(session.notice).toEqual({ place: "steering", message: "It is not in force." });
+		session.dismiss();
+		say({ ...error, code: "rate_limited", message: "Slower." });
 		say({ ...error, code: "stale_revision", message: "Revision 1 was had." });
-		expect(session.notice).toEqual({ place: "steering", message: "Revision 1 was had." });
+		expect(session.notice).toBeNull();
+		expect(sent.at(-1)).toMatchObject({ type: "resume", run: "r1" });
 		say({ ...error, code: "engine_failed", message: "The engine failed." });
 		expect(session.turns[0]!.run.problem?.message).toBe("The engine failed.");
 		say({ ...error, run: null, code: "internal", message: "Odd." });
@@ -314,15 +542,7 @@ describe("Session", () => {
 
 	describe("writing a reply on", () => {
 		const finished = (run: string, reason: "stop" | "length" | "cancelled") =>
-			say({
-				type: "finished",
-				run,
-				seq: 9,
-				reason,
-				stop: null,
-				usage: { prompt_tokens: 1, reply_tokens: 1 },
-				timing,
-			});
+			say(finishedFrame({ run, reason }));
 		const begin = () => {
 			say(welcome);
 			session.ask("one", settings);

@@ -1,6 +1,7 @@
 // The page's state and what a person can do: ask, stop, ask again, begin anew, steer. Frames are routed
 // here to the run they belong to. A turn that the server refuses leaves nothing behind but a sentence and
-// the person's own words, back where they were typed.
+// the person's own words, back where they were typed. A turn that it took outlives the line and the page:
+// `Delivery` brings it back.
 import {
 	browserClock,
 	type Clock,
@@ -10,7 +11,6 @@ import {
 } from "../connection/connection";
 import type { OpenTransport } from "../connection/transport";
 import type {
-	ChatMessage,
 	EngineStatus,
 	Limits,
 	MetricInfo,
@@ -25,19 +25,17 @@ import { watchSteering } from "../steering/live";
 import { OWN_WAY } from "../steering/setting";
 import { fitting, fromFragment, type Shared } from "../steering/share";
 import { Steering } from "../steering/steering";
-import { isRunFrame, RunState } from "../store/run";
+import { isRunFrame, type RunFrame, RunState } from "../store/run";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
+import { conversation, readPrompt, replyText, type Turn, textOf } from "./conversation";
 import { CursorStore } from "./cursor";
+import { Delivery } from "./delivery";
+import { type Kept, RUN_NAME, revive, reviveText } from "./kept";
 import { type Settings, tabStorage, toSampling } from "./settings";
+import { saveToken } from "./token";
 import { toStart } from "./watch";
 
-export interface Turn {
-	readonly key: string;
-	readonly user: string;
-	readonly run: RunState;
-	/** Runs that wrote the beginning of the reply, before it was written on. */
-	readonly before: readonly RunState[];
-}
+export type { Turn } from "./conversation";
 
 /** Something said on the page only, after so many turns. */
 export interface Aside {
@@ -62,14 +60,14 @@ export interface ServerInfo {
 	limits: Limits | null;
 }
 
-const STEERING_CODES = new Set(["stale_revision", "unknown_vector"]);
+const STEERING_CODES = new Set(["unknown_vector", "steering_failed"]);
 
 export class Session {
 	readonly changed: Signal;
 	readonly steering: Steering;
 	readonly cursor: CursorStore;
 	readonly connection: Connection;
-	readonly api = new VectorApi();
+	readonly api: VectorApi;
 	readonly build: VectorBuild;
 	server: ServerInfo = { name: "", engine: null, model: null, metrics: [], vectors: [], limits: null };
 	turns: readonly Turn[] = [];
@@ -83,13 +81,16 @@ export class Session {
 	moved: string | null = null;
 	/** What came of a link with sliders, until it is put away. */
 	linked: string | null = null;
+	/** The life of the server that answers now. */
+	epoch: string | null = null;
 	#shown: RunState | null = null;
-	#runs = new Map<string, RunState>();
+	#delivery: Delivery;
 	/** What a start replaces, until the server admits it: restored on refusal. */
-	#before: { id: string; turns: readonly Turn[]; shown: RunState | null } | null = null;
-	#epoch: string | null = null;
-	/** Whether the connection was lost while a reply was being written. */
-	#cutOff = false;
+	#before: { run: RunState; turns: readonly Turn[]; shown: RunState | null } | null = null;
+	/** Starts of chats that were put away before the server admitted them. */
+	#putAway = new Set<string>();
+	/** The engine was ready before, in this life of the server. */
+	#wasReady = false;
 	/** Sliders of a link, until the server's vectors are known. */
 	#shared: readonly Shared[] | null = null;
 	/** A run that ends now so that its reply can be written on. */
@@ -103,7 +104,6 @@ export class Session {
 		private readonly clock: Clock = browserClock,
 	) {
 		this.changed = new Signal(batch);
-		this.build = new VectorBuild(this.api, clock, tabStorage(), batch);
 		this.cursor = new CursorStore(batch);
 		const listener: ConnectionListener = {
 			onState: (state) => this.#onState(state),
@@ -115,6 +115,9 @@ export class Session {
 			onBadFrame: (message) => this.#notify({ place: "page", message }),
 		};
 		this.connection = new Connection(open, listener, token, clock);
+		this.#delivery = new Delivery((frame) => this.connection.send(frame), clock);
+		this.api = new VectorApi(() => this.connection.token);
+		this.build = new VectorBuild(this.api, clock, tabStorage(), batch);
 		this.steering = new Steering(
 			(run, rev, steered) => this.connection.send({ type: "steer", run, rev, ...steered }),
 			clock,
@@ -136,9 +139,14 @@ export class Session {
 	/** Why nothing can be sent now, as a sentence, or null when it can. */
 	get blocked(): string | null {
 		if (this.connection.state.kind !== "live") return "There is no connection to the server now.";
-		const engine = this.server.engine;
-		if (engine?.state === "loading") return "The engine is still loading.";
-		if (engine?.state !== "ready") return "The engine is not running.";
+		const state = this.server.engine?.state;
+		if (state === "loading") {
+			return this.#wasReady
+				? "The engine is being started again. You can write your question already."
+				: "The engine is still loading.";
+		}
+		if (state === "draining") return "The server is about to end and takes no new questions.";
+		if (state !== "ready") return "The engine is not running.";
 		return this.live === null ? null : "A reply is being written.";
 	}
 
@@ -151,6 +159,83 @@ export class Session {
 		const last = this.turns.at(-1);
 		if (last === undefined) return false;
 		return this.#start({ history: this.turns.slice(0, -1), user: last.user, before: [] }, settings);
+	}
+
+	/** What a reload should find: the turns that the server took, and the question of a start that it may have. */
+	get keepable(): { turns: readonly Turn[]; asked: string | null } {
+		if (this.#before === null) return { turns: this.turns, asked: null };
+		const { turns } = this.#before;
+		const asked = turns.length < this.turns.length ? (this.turns.at(-1)?.user ?? null) : null;
+		return { turns, asked };
+	}
+
+	/** Take up a conversation that a reload left: its texts now, the rest when the server answers. */
+	restore({ turns, asked, cut }: Kept): void {
+		this.turns = turns.map(({ user, before, watched, run: kept }, index) => {
+			const key = this.#newId();
+			const run = revive(kept, key, index === turns.length - 1, this.batch);
+			if (run.run !== null && (run.live || run.finished !== null)) this.#delivery.follow(run);
+			const beginning = before === "" ? [] : [reviveText(before, `${key}.0`, this.batch)];
+			return { key, user, run, before: beginning, watched };
+		});
+		this.#shown = this.turns.at(-1)?.run ?? null;
+		const { live } = this;
+		if (live !== null) this.steering.attach(live);
+		this.returned = asked;
+		if (asked !== null) {
+			this.notice = {
+				place: "composer",
+				message: "The page was reloaded before the server took this.",
+			};
+		} else if (cut) {
+			this.notice = {
+				place: "page",
+				message: "The conversation is too long to be kept whole over a reload. Its beginning is gone.",
+			};
+		}
+		this.changed.changed();
+	}
+
+	/** Watch a reply that was asked for elsewhere, by its run's name. */
+	watch(name: string): void {
+		if (!RUN_NAME.test(name)) {
+			this.#notify({ place: "page", message: "The address names no reply that could be watched." });
+			return;
+		}
+		const known = this.#delivery.find(name);
+		if (known !== undefined) {
+			this.show(known);
+			return;
+		}
+		if (this.live !== null) {
+			const message = "A reply is being written here. Open the link in a tab of its own.";
+			this.#notify({ place: "page", message });
+			return;
+		}
+		const key = this.#newId();
+		const run = new RunState(key, null, new Set(), undefined, this.batch);
+		run.run = name;
+		run.epoch = this.epoch;
+		run.status = "streaming";
+		run.away = true;
+		this.turns = [...this.turns, { key, user: "", run, before: [], watched: true }];
+		this.#shown = run;
+		this.#delivery.follow(run);
+		this.steering.attach(run);
+		if (this.connection.state.kind === "live") this.#delivery.resume(run);
+		this.changed.changed();
+	}
+
+	/** Address under which another tab watches a reply, while the server has it; null where it has not. */
+	watchLink(run: RunState): string | null {
+		const there = run.run !== null && run.epoch === this.epoch && run.gone === null && run.status !== "lost";
+		return there && this.connection.state.kind === "live" ? `#watch=${run.run}` : null;
+	}
+
+	/** Say this token to the server from now on. */
+	sayToken(token: string): void {
+		saveToken(tabStorage(), token);
+		this.connection.sayToken(token);
 	}
 
 	/** Whether the last reply has a beginning and, as far as is known, not its end. */
@@ -201,20 +286,26 @@ export class Session {
 		this.changed.changed();
 	}
 
+	/** End the reply that is being written; over a line that is down, as soon as it is back. */
 	stop(): void {
 		const run = this.live;
-		if (run?.run != null) this.connection.send({ type: "stop", run: run.run });
+		if (run?.run == null) return;
+		run.stopAsked = true;
+		this.connection.send({ type: "stop", run: run.run });
+		this.changed.changed();
 	}
 
 	newChat(): void {
-		this.stop();
+		// Whoever asked elsewhere may want the reply to go on.
+		if (this.turns.at(-1)?.watched === false) this.stop();
 		const live = this.live;
 		if (live !== null) this.steering.detach(live);
 		this.turns = [];
 		this.asides = [];
+		if (this.#before !== null) this.#putAway.add(this.#before.run.id);
 		this.#before = null;
 		this.#writeOn = null;
-		this.#runs.clear();
+		this.#delivery.clear();
 		this.#shown = null;
 		this.notice = null;
 		this.cursor.set(null);
@@ -262,8 +353,7 @@ export class Session {
 	): boolean {
 		if (this.blocked !== null) return false;
 		const { history, user, before } = turn;
-		this.#count += 1;
-		const id = `c${this.#count}`;
+		const id = this.#newId();
 		const steered = this.steering.steered();
 		const special = new Set(this.server.model?.special_ids);
 		const run = new RunState(id, this.clock.now(), special, steered, this.batch);
@@ -283,10 +373,9 @@ export class Session {
 			prompt_rows: true,
 		});
 		if (!sent) return false;
-		this.#before = { id, turns: this.turns, shown: this.#shown };
-		this.turns = [...history, { key: turn.key ?? id, user, run, before }];
+		this.#before = { run, turns: this.turns, shown: this.#shown };
+		this.turns = [...history, { key: turn.key ?? id, user, run, before, watched: false }];
 		this.#shown = run;
-		this.#runs.set(id, run);
 		this.steering.attach(run);
 		this.notice = null;
 		this.cursor.set(null);
@@ -295,23 +384,23 @@ export class Session {
 	}
 
 	/** Another life of the server, or another server, answers: its runs are not ours, our conversation is. */
-	#moved(name: string): void {
+	#moved(name: string, cutOff: boolean): void {
 		const what =
 			name === this.server.name ? "The server was restarted." : `You are now on another server (${name}).`;
 		const kept = this.turns.length > 0 ? " Your conversation was kept." : "";
-		const ended = this.#cutOff ? " The reply that was being written ended there." : "";
+		const ended = cutOff ? " The reply that was being written ended there." : "";
 		this.moved = `${what}${kept}${ended}`;
 	}
 
 	#onState(state: ConnectionState): void {
 		if (state.kind !== "live") {
 			this.latency = null;
-			this.#cutOff ||= this.live !== null;
-			// A start that was never admitted wrote nothing: it goes back to the person.
+			// Whether the server admitted the start is not known, and a run without a name cannot be resumed: the
+			// words go back to the person, and a run that nobody watches ends by itself.
 			if (this.#before !== null) this.#takeBack("The connection was lost before the server took this.");
-			this.#writeOn = null;
-			this.live?.lose();
-			for (const turn of this.turns) this.steering.ended(turn.run);
+			this.#delivery.lost();
+			if (this.live !== null) this.steering.hold(this.live);
+			if (state.kind === "given-up" && state.reason === "unauthorized") saveToken(tabStorage(), null);
 		}
 		this.changed.changed();
 	}
@@ -322,16 +411,18 @@ export class Session {
 			return;
 		}
 		if (frame.type === "welcome") {
-			if (frame.epoch !== this.#epoch) {
-				this.#runs.clear();
-				if (this.#epoch !== null) this.#moved(frame.name);
+			if (frame.epoch !== this.epoch) {
+				if (this.epoch !== null) this.#moved(frame.name, this.live !== null);
+				this.#wasReady = false;
 			}
-			this.#epoch = frame.epoch;
-			this.#cutOff = false;
+			this.epoch = frame.epoch;
 			const { name, engine, model, metrics, vectors, limits } = frame;
 			this.server = { ...this.server, name, engine, model, vectors, limits };
+			this.#wasReady ||= engine.state === "ready";
 			this.#knowMetrics(metrics);
 			if (engine.state === "ready") this.#knowVectors();
+			this.#delivery.back(frame.epoch);
+			this.#knowEnds();
 		} else if (frame.type === "engine") {
 			const { state, stage, progress, model, metrics, vectors } = frame;
 			this.server = {
@@ -341,6 +432,7 @@ export class Session {
 				vectors: vectors.length > 0 || state === "ready" ? vectors : this.server.vectors,
 			};
 			if (metrics.length > 0 || state === "ready") this.#knowMetrics(metrics);
+			this.#wasReady ||= state === "ready";
 			if (state === "ready") this.#knowVectors();
 		} else if (frame.type === "error") {
 			this.#onError(frame);
@@ -348,14 +440,20 @@ export class Session {
 		this.changed.changed();
 	}
 
-	#onRunFrame(frame: Extract<ServerFrame, { run: string; seq: number }>): void {
-		const run = frame.type === "started" ? this.#runs.get(frame.id) : this.#runs.get(frame.run);
-		if (run === undefined) {
+	#onRunFrame(frame: RunFrame): void {
+		// By the server's name first: a run that was asked for elsewhere may have any `id`.
+		const starting = frame.type === "started" ? this.#startingRun(frame.id) : null;
+		const run = this.#delivery.find(frame.run) ?? starting;
+		if (run == null) {
 			// The chat it belonged to is gone; it need not be written to its end.
-			if (frame.type === "started") this.connection.send({ type: "stop", run: frame.run });
+			if (frame.type === "started" && this.#putAway.delete(frame.id)) {
+				this.connection.send({ type: "stop", run: frame.run });
+			}
 			return;
 		}
 		const wasLive = run.live;
+		const { queued } = run;
+		const before = run.ids.length;
 		run.take(frame, this.clock.now());
 		// A run that the page can no longer show rightly need not be written to its end.
 		if (wasLive && !run.live && frame.type !== "finished") {
@@ -363,44 +461,122 @@ export class Session {
 			this.steering.ended(run);
 			this.changed.changed();
 		}
-		if (frame.type === "started") {
-			this.#runs.set(frame.run, run);
-			if (this.#before?.id === frame.id) this.#before = null;
+		if (run === starting) {
+			run.epoch = this.epoch;
+			this.#delivery.follow(run);
+			this.#before = null;
 			this.steering.started(run);
-			this.changed.changed();
-		} else if (frame.type === "finished") {
-			this.#runs.delete(run.id);
-			this.#runs.delete(frame.run);
-			this.steering.ended(run);
-			const waiting = this.#writeOn;
-			if (waiting?.run === run) {
-				this.#writeOn = null;
-				// A reply that came to its own end meanwhile has nothing to go on with.
-				if (this.canWriteOn) this.#goOn(waiting.settings);
-			}
-			this.changed.changed();
-		} else if (frame.type === "applied" || run.rows.changes.length === 1) {
-			// The first rows put revision 0 in force; later ones change nothing that a slider says.
-			this.steering.changed.changed();
+		}
+		this.#delivery.took(run, frame);
+		switch (frame.type) {
+			case "started":
+				this.#fillIn(run);
+				this.changed.changed();
+				break;
+			case "resumed":
+				run.specialIds = new Set(this.server.model?.special_ids);
+				this.steering.resumed(run, frame.rev, frame);
+				this.changed.changed();
+				break;
+			case "finished":
+				this.#onFinished(run);
+				break;
+			case "applied":
+				// Somebody else steers it: how, is said by an answer to `resume`.
+				if (this.steering.applied(run, frame.rev)) this.#delivery.resume(run);
+				this.steering.changed.changed();
+				break;
+			case "tokens":
+				// The turn waits no longer.
+				if (run.ids.length > 0 && before === 0) this.changed.changed();
+				break;
+			default:
+				// The first rows put revision 0 in force; later ones change nothing that a slider says.
+				if (run.rows.changes.length === 1) this.steering.changed.changed();
+				if (run.queued !== queued) this.changed.changed();
 		}
 	}
 
+	#startingRun(id: string): RunState | null {
+		return this.#before?.run.id === id ? this.#before.run : null;
+	}
+
+	#onFinished(run: RunState): void {
+		this.steering.ended(run);
+		const waiting = this.#writeOn;
+		if (waiting?.run === run) {
+			this.#writeOn = null;
+			// A reply that came to its own end meanwhile has nothing to go on with.
+			if (this.canWriteOn) this.#goOn(waiting.settings);
+		}
+		this.changed.changed();
+	}
+
+	/** What was asked elsewhere is known by its prompt. */
+	#fillIn(run: RunState): void {
+		const turn = this.turns.find((one) => one.run === run);
+		if (turn === undefined || !turn.watched || turn.user !== "") return;
+		const read = readPrompt(run.prompt, new Set(this.server.model?.special_ids));
+		const text = (reply: string) => reviveText(reply, this.#newId(), this.batch);
+		const first = this.turns[0] === turn;
+		const earlier = (first ? read.history : []).map(({ user, reply }): Turn => {
+			const said = text(reply);
+			return { key: said.id, user, run: said, before: [], watched: true };
+		});
+		const before = read.beginning === "" ? [] : [text(read.beginning)];
+		this.turns = [
+			...earlier,
+			...this.turns.map((one) => (one === turn ? { ...turn, user: read.user, before } : one)),
+		];
+	}
+
 	#onError(frame: ServerError): void {
-		if (frame.id !== null && this.#before?.id === frame.id) {
+		if (frame.id !== null && this.#startingRun(frame.id) !== null) {
 			this.#takeBack(frame.message);
 			return;
 		}
+		const run = frame.run === null ? undefined : this.#delivery.find(frame.run);
+		switch (frame.code) {
+			case "unknown_run":
+			case "other_epoch":
+				// Of a run that was put away nobody need hear.
+				if (run === undefined) return;
+				this.#delivery.unavailable(run, frame.code);
+				this.#knowEnds();
+				return;
+			case "rate_limited":
+				if (run === undefined) break;
+				this.#delivery.later(run);
+				this.steering.refused(run);
+				return;
+			case "stale_revision":
+				if (run === undefined) break;
+				this.steering.stale(run);
+				this.#delivery.resume(run);
+				return;
+		}
 		if (STEERING_CODES.has(frame.code) || /^(strengths|settings)/.test(frame.field ?? "")) {
 			this.#notify({ place: "steering", message: frame.message });
-			return;
-		}
-		const run = frame.run === null ? undefined : this.#runs.get(frame.run);
-		if (run !== undefined) {
+		} else if (run === undefined) {
+			this.#notify({ place: "page", message: frame.message });
+		} else if (run.complete) {
+			// Only rows are still asked of it, and the map shows which are missing.
+			this.#delivery.unavailable(run, frame.code);
+		} else {
 			run.fail(frame.code, frame.message);
 			this.steering.ended(run);
-		} else {
-			this.#notify({ place: "page", message: frame.message });
 		}
+	}
+
+	/** Runs may have ended without their last frame: none of them is steered or written on. */
+	#knowEnds(): void {
+		for (const { run } of this.turns) if (!run.live) this.steering.ended(run);
+		if (this.#writeOn !== null && !this.#writeOn.run.live) this.#writeOn = null;
+	}
+
+	#newId(): string {
+		this.#count += 1;
+		return `c${this.#count}`;
 	}
 
 	#takeBack(message: string): void {
@@ -408,7 +584,6 @@ export class Session {
 		if (before === null) return;
 		this.#before = null;
 		const refused = this.turns.at(-1);
-		this.#runs.delete(before.id);
 		// A refused regeneration puts the old reply back, so its question must not also return as text.
 		if (refused !== undefined && before.turns.length < this.turns.length) this.returned = refused.user;
 		this.turns = before.turns;
@@ -453,30 +628,4 @@ export class Session {
 		this.notice = notice;
 		this.changed.changed();
 	}
-}
-
-/** What the runs of one reply wrote, one after the other. */
-function textOf(runs: readonly RunState[]): string {
-	return runs.map((run) => run.replyText()).join("");
-}
-
-export function replyText(turn: Turn): string {
-	return textOf([...turn.before, turn.run]);
-}
-
-function conversation(
-	history: readonly Turn[],
-	user: string,
-	system: string,
-	beginning: string,
-): ChatMessage[] {
-	const messages: ChatMessage[] = [];
-	if (system.trim() !== "") messages.push({ role: "system", content: system });
-	for (const turn of history) {
-		messages.push({ role: "user", content: turn.user });
-		messages.push({ role: "assistant", content: replyText(turn) });
-	}
-	messages.push({ role: "user", content: user });
-	if (beginning !== "") messages.push({ role: "assistant", content: beginning });
-	return messages;
 }

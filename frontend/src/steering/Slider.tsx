@@ -165,6 +165,8 @@ export function statusText(status: SliderStatus): string {
 			return "";
 		case "next":
 			return "for the next reply";
+		case "held":
+			return "waits for the connection";
 		case "sent":
 			return "sent";
 		case "in-force":

@@ -5,7 +5,7 @@ import type { VectorInfo } from "../protocol/types.gen";
 import type { Session } from "../session/session";
 import { Dialog } from "../ui/Dialog";
 import { ErrorBanner } from "../ui/ErrorBanner";
-import { filePath, type VectorDetails } from "./api";
+import type { VectorDetails } from "./api";
 import { layersText } from "./Slider";
 import { OPERATOR_WORDS } from "./setting";
 
@@ -18,6 +18,7 @@ interface VectorCardProps {
 export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 	const [details, setDetails] = useState<VectorDetails | null>(null);
 	const [problem, setProblem] = useState<string | null>(null);
+	const [loading, setLoading] = useState(false);
 	const [sure, setSure] = useState(false);
 	const [deleting, setDeleting] = useState(false);
 	const { api } = session;
@@ -32,6 +33,17 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 			open = false;
 		};
 	}, [api, vector.id]);
+
+	// A link could not say the token that the server may ask for.
+	const download = async () => {
+		setLoading(true);
+		try {
+			save(await api.file(vector.id), `${vector.id}.safetensors`);
+		} catch (error) {
+			setProblem((error as Error).message);
+		}
+		setLoading(false);
+	};
 
 	const remove = async () => {
 		setDeleting(true);
@@ -86,14 +98,15 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 				</div>
 			)}
 			<div className="dialog-foot">
-				<a
-					className="quiet bordered button"
+				<button
+					type="button"
+					className="quiet bordered"
 					data-testid="vector-download"
-					href={filePath(vector.id)}
-					download
+					disabled={loading}
+					onClick={() => void download()}
 				>
 					Download the file
-				</a>
+				</button>
 				<span className="spring" />
 				{vector.own && !sure && (
 					<button
@@ -125,6 +138,17 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 			</div>
 		</Dialog>
 	);
+}
+
+/** Hand a file to the browser's downloads. */
+function save(file: Blob, name: string): void {
+	const address = URL.createObjectURL(file);
+	const link = document.createElement("a");
+	link.href = address;
+	link.download = name;
+	link.click();
+	// Not at once: the browser may begin to read it a little later.
+	setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }
 
 /** Whatever a maker wrote down, as names and texts; a list of texts one per line. */

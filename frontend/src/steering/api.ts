@@ -1,4 +1,4 @@
-// The vectors' HTTP routes. Every refusal becomes an ApiError whose message is the server's sentence; what comes
+// The vectors' HTTP routes. A token travels as a header, never in an address. Every refusal becomes an ApiError whose message is the server's sentence; what comes
 // back is checked only as far as the page relies on it.
 import type { VectorInfo } from "../protocol/types.gen";
 
@@ -65,10 +65,19 @@ export class ApiError extends Error {
 export type Fetch = (path: string, init?: RequestInit) => Promise<Response>;
 
 export class VectorApi {
-	constructor(private readonly fetch: Fetch = (path, init) => globalThis.fetch(path, init)) {}
+	constructor(
+		private readonly token: () => string | null = () => null,
+		private readonly fetch: Fetch = (path, init) => globalThis.fetch(path, init),
+	) {}
 
 	details(id: string): Promise<VectorDetails> {
 		return this.#json(vectorPath(id));
+	}
+
+	/** A vector's file, to keep. */
+	async file(id: string): Promise<Blob> {
+		const response = await this.#ask(`${vectorPath(id)}/file`);
+		return response.blob();
 	}
 
 	async remove(id: string): Promise<void> {
@@ -110,9 +119,12 @@ export class VectorApi {
 	}
 
 	async #ask(path: string, init?: RequestInit): Promise<Response> {
+		const token = this.token();
+		const headers = new Headers(init?.headers);
+		if (token !== null) headers.set("authorization", `Bearer ${token}`);
 		let response: Response;
 		try {
-			response = await this.fetch(path, init);
+			response = await this.fetch(path, { ...init, headers });
 		} catch {
 			throw new ApiError("The server cannot be reached.", 0);
 		}
@@ -123,9 +135,6 @@ export class VectorApi {
 
 const vectorPath = (id: string) => `/api/vectors/${encodeURIComponent(id)}`;
 const buildPath = (job: string) => `/api/vectors/build/${encodeURIComponent(job)}`;
-
-/** Where a vector's file is. */
-export const filePath = (id: string) => `${vectorPath(id)}/file`;
 
 async function sentence(response: Response): Promise<string> {
 	try {

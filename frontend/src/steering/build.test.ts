@@ -16,6 +16,8 @@ const result = {
 let answers: (() => Response | Promise<Response>)[];
 let asked: { method: string; path: string; body: unknown }[];
 let timers: { callback: () => void; ms: number }[];
+let token: string | null;
+let headers: Headers[];
 let kept: Map<string, string>;
 
 const clock = {
@@ -39,12 +41,13 @@ const state = (changes: Partial<BuildState>): BuildState => ({
 	...changes,
 });
 const fetchFake: Fetch = async (path, init) => {
+	headers.push(new Headers(init?.headers));
 	asked.push({ method: init?.method ?? "GET", path, body: init?.body });
 	const answer = answers.shift();
 	if (answer === undefined) throw new Error(`Nobody answers ${path}.`);
 	return answer();
 };
-const make = () => new VectorBuild(new VectorApi(fetchFake), clock, storage, manualBatch());
+const make = () => new VectorBuild(new VectorApi(() => token, fetchFake), clock, storage, manualBatch());
 /** Let everything that was promised happen. */
 const settle = async () => {
 	for (let i = 0; i < 20; i++) await Promise.resolve();
@@ -59,6 +62,7 @@ const poll = async (answer: () => Response | Promise<Response>) => {
 
 beforeEach(() => {
 	[answers, asked, timers, kept] = [[], [], [], new Map()];
+	[token, headers] = [null, []];
 });
 
 async function running(): Promise<VectorBuild> {
@@ -80,6 +84,18 @@ describe("a build", () => {
 		expect([timers, kept.size]).toEqual([[], 0]);
 		build.forget();
 		expect(build.now).toEqual({ kind: "none" });
+	});
+
+	test("says the token in a header, when there is one", async () => {
+		const build = await running();
+		token = "secret";
+		await poll(() => json(state({})));
+		expect(build.busy).toBe(true);
+		expect(headers.map((one) => [one.get("authorization"), one.get("content-type")])).toEqual([
+			[null, "application/json"],
+			["Bearer secret", null],
+		]);
+		expect(asked.every(({ path }) => !path.includes("secret"))).toBe(true);
 	});
 
 	test("that is refused says the server's sentence", async () => {

@@ -9,7 +9,15 @@ import type { TransportHandlers } from "../connection/transport";
 import type { ClientFrame, ServerFrame, Start, VectorInfo } from "../protocol/types.gen";
 import { Session } from "../session/session";
 import { FrameBatch } from "../store/signal";
-import { metricInfo, rowsFrame, startedFrame, tokensFrame, vectorInfo } from "../testing";
+import {
+	finishedFrame,
+	metricInfo,
+	rowsFrame,
+	startedFrame,
+	tokensFrame,
+	vectorInfo,
+	welcomeFrame,
+} from "../testing";
 
 const joy = vectorInfo({ range: [-0.3, 0.3], suggested: 0.2, layers: [1] });
 const own = vectorInfo({ id: "calm", label: "Calm", own: true, layers: [0] });
@@ -78,24 +86,7 @@ beforeEach(async () => {
 	root = createRoot(host);
 	await act(async () => root.render(<App session={session} />));
 	await act(async () => server.onOpen());
-	await say({
-		type: "welcome",
-		protocol: 1,
-		server: "test",
-		name: "lab",
-		epoch: "e1",
-		engine: { state: "ready", stage: "Ready.", progress: 1 },
-		model,
-		metrics,
-		vectors: [joy, own],
-		limits: {
-			max_frame_bytes: 1,
-			max_messages: 1,
-			max_vectors: 1,
-			max_strength: 1,
-			max_runs_per_connection: 1,
-		},
-	});
+	await say(welcomeFrame({ model, metrics, vectors: [joy, own] }));
 });
 
 afterEach(async () => {
@@ -248,15 +239,7 @@ describe("while a run is steered", () => {
 	test("the next reply begins without a warning", async () => {
 		await begin();
 		await say(tokensFrame(1, Array(30).fill(" of the")));
-		await say({
-			type: "finished",
-			run: "r1",
-			seq: 9,
-			reason: "length",
-			stop: null,
-			usage: { prompt_tokens: 1, reply_tokens: 30 },
-			timing: { first_token_ms: 1, total_ms: 2, tokens_per_s: null },
-		});
+		await say(finishedFrame({ reason: "length" }));
 		expect(text("breaking-joy")).not.toBeNull();
 		await ask("And now?");
 		expect(text("breaking-joy")).toBeNull();
@@ -269,15 +252,7 @@ describe("while a run is steered", () => {
 		expect(text("left-behind-joy")).toContain("Tokens written under steering stay in the model's memory.");
 		await click("write-on-joy");
 		expect(sent.at(-1)).toEqual({ type: "stop", run: "r1" });
-		await say({
-			type: "finished",
-			run: "r1",
-			seq: 9,
-			reason: "cancelled",
-			stop: null,
-			usage: { prompt_tokens: 1, reply_tokens: 1 },
-			timing: { first_token_ms: 1, total_ms: 2, tokens_per_s: null },
-		});
+		await say(finishedFrame({ reason: "cancelled" }));
 		const start = starts()[1]!;
 		expect(start).toMatchObject({ write_on: true, strengths: {} });
 		expect(start.messages.at(-1)).toEqual({ role: "assistant", content: "Once" });
@@ -443,7 +418,15 @@ describe("a vector's card", () => {
 		await click("card-toggle-joy");
 		expect(text("provenance")).toBe("methoddifference in meanstopicsrain\ntea");
 		expect(text("vector-card")).toContain("3 KiB");
-		expect(find<HTMLAnchorElement>("vector-download")!.getAttribute("href")).toBe("/api/vectors/joy/file");
+		answers["GET /api/vectors/joy/file"] = { any: "bytes" };
+		const saved: string[] = [];
+		vi.spyOn(HTMLAnchorElement.prototype, "click").mockImplementation(function (this: HTMLAnchorElement) {
+			saved.push(this.download, this.href.slice(0, 5));
+		});
+		await click("vector-download");
+		expect(asked.at(-1)).toMatchObject({ method: "GET", path: "/api/vectors/joy/file" });
+		expect(saved).toEqual(["joy.safetensors", "blob:"]);
+		vi.restoreAllMocks();
 		expect(find("vector-delete")).toBeNull();
 	});
 

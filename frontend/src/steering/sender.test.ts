@@ -27,10 +27,15 @@ class Clock implements SenderClock {
 let clock: Clock;
 let sent: { at: number; rev: number; strengths: Strengths }[];
 let sender: SteerSender<Strengths>;
+let line: boolean;
 beforeEach(() => {
+	line = true;
 	clock = new Clock();
 	sent = [];
-	sender = new SteerSender((rev, strengths) => sent.push({ at: clock.time, rev, strengths }), clock);
+	sender = new SteerSender(
+		(rev, strengths) => line && sent.push({ at: clock.time, rev, strengths }) > 0,
+		clock,
+	);
 });
 
 describe("SteerSender", () => {
@@ -61,6 +66,41 @@ describe("SteerSender", () => {
 			expect(sent[i]!.rev).toBe(sent[i - 1]!.rev + 1);
 			expect(sent[i]!.at - sent[i - 1]!.at).toBeGreaterThanOrEqual(STEER_EVERY_MS);
 		}
+	});
+
+	test("while nothing can be sent the last change waits, and keeps its revision", () => {
+		sender.change({ joy: 1 });
+		line = false;
+		clock.advance(STEER_EVERY_MS);
+		sender.change({ joy: 2 });
+		expect([sender.held, sender.rev]).toEqual([true, 1]);
+		sender.change({ joy: 3 });
+		clock.advance(1000);
+		line = true;
+		sender.release();
+		expect(sent.slice(1)).toEqual([{ at: clock.time, rev: 2, strengths: { joy: 3 } }]);
+	});
+
+	test("held back by hand it sends nothing, also not what was planned", () => {
+		sender.change({ joy: 1 });
+		sender.change({ joy: 2 });
+		sender.hold();
+		clock.advance(1000);
+		expect(sent.length).toBe(1);
+		sender.release();
+		expect(sent.length).toBe(2);
+		sender.hold();
+		sender.release();
+		expect(sent.length).toBe(2);
+	});
+
+	test("revisions of others are stepped over, and never go back", () => {
+		sender.atLeast(7);
+		sender.change({ joy: 1 });
+		sender.atLeast(3);
+		clock.advance(1000);
+		sender.change({ joy: 2 });
+		expect(sent.map(({ rev }) => rev)).toEqual([8, 9]);
 	});
 
 	test("nothing is sent after the end", () => {

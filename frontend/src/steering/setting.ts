@@ -136,6 +136,11 @@ export function toWire(setting: Setting): VectorSetting | null {
 	return different.length === 0 ? null : (Object.fromEntries(different) as VectorSetting);
 }
 
+/** What came over the wire, in full. */
+export function fromWire(setting: VectorSetting | undefined): Setting {
+	return { ...OWN_WAY, ...setting } as Setting;
+}
+
 /** The layers at which a vector acts, first and last. */
 export function actsAt(vector: VectorInfo, setting: VectorSetting): [number, number] {
 	return setting.layers ?? [vector.layers[0] ?? 0, vector.layers.at(-1) ?? 0];

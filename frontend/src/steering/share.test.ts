@@ -7,11 +7,9 @@ import {
 	LONGEST,
 	MOST_VECTORS,
 	type Shared,
-	sharedIn,
 	sharedOf,
 	shareLink,
 	toFragment,
-	withoutShared,
 } from "./share";
 
 const joy: Shared = { id: "joy", strength: 0.2, setting: OWN_WAY };
@@ -30,15 +28,7 @@ describe("a shared link", () => {
 
 	test("carries no slider that says nothing, and nothing that stood in the address", () => {
 		const sliders = sharedOf([vectorInfo(), vectorInfo({ id: "calm" })], { joy: 0.2 }, () => OWN_WAY);
-		expect(shareLink("https://lab:8000/?x=1#token=secret", sliders)).toBe("https://lab:8000/?x=1#s=joy,0.2");
-	});
-
-	test("stands beside what else the fragment holds, and leaves it there", () => {
-		expect(sharedIn(`#token=abc&s=${TEXT}`)).toBe(TEXT);
-		expect(sharedIn("#token=abc")).toBeNull();
-		expect(withoutShared("#token=abc&s=joy,0.2")).toBe("token=abc");
-		expect(withoutShared("#s=joy,0.2")).toBe("");
-		expect(sharedIn("#s=joy%2C0.2")).toBe("joy,0.2");
+		expect(shareLink("https://lab:8000/?x=1#watch=r7", sliders)).toBe("https://lab:8000/?x=1#s=joy,0.2");
 	});
 
 	test.each([

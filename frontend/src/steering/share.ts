@@ -59,20 +59,6 @@ export function fromFragment(text: string): Shared[] | null {
 	return found;
 }
 
-/** The value of `s` in a location's fragment, or null. */
-export function sharedIn(hash: string): string | null {
-	return new URLSearchParams(hash.slice(1)).get("s");
-}
-
-/** The fragment without `s`; what else stands in it stays. */
-export function withoutShared(hash: string): string {
-	return hash
-		.slice(1)
-		.split("&")
-		.filter((part) => part !== "" && part.split("=")[0] !== "s")
-		.join("&");
-}
-
 /** Address of this page with the sliders in it and nothing that was in its fragment. */
 export function shareLink(page: string, sliders: readonly Shared[]): string {
 	return `${page.split("#")[0]}#s=${toFragment(sliders)}`;

@@ -4,11 +4,12 @@ import { manualBatch, rowsFrame, startedFrame } from "../testing";
 import { layersText, statusText } from "./Slider";
 import type { Strengths } from "./sender";
 import { OWN_WAY, type Settings } from "./setting";
-import { Steering } from "./steering";
+import { AGAIN_MS, Steering } from "./steering";
 
 let time = 0;
 let timers: (() => void)[] = [];
 let sent: { run: string; rev: number; strengths: Strengths; settings?: Settings }[] = [];
+let line = true;
 let steering: Steering;
 const clock = {
 	now: () => time,
@@ -22,9 +23,10 @@ beforeEach(() => {
 	time = 0;
 	timers = [];
 	sent = [];
+	line = true;
 	steering = new Steering(
 		(run, rev, { strengths, settings }) =>
-			sent.push({ run, rev, strengths, ...(Object.keys(settings).length > 0 && { settings }) }) > 0,
+			line && sent.push({ run, rev, strengths, ...(Object.keys(settings).length > 0 && { settings }) }) > 0,
 		clock,
 		manualBatch(),
 	);
@@ -89,7 +91,7 @@ describe("Steering", () => {
 	test("after the run a change waits for the next one", () => {
 		const run = startRun();
 		steering.set("joy", 0.2);
-		run.lose();
+		run.lose("Gone.");
 		steering.ended(run);
 		expect(steering.status("joy")).toEqual({ kind: "next" });
 		steering.set("joy", 0.5);
@@ -172,11 +174,123 @@ describe("Steering", () => {
 			steering.set("joy", 0.3);
 			const run = startRun();
 			run.take(rowsFrame(0, 2), 0);
-			run.lose();
+			run.lose("Gone.");
 			steering.ended(run);
 			steering.set("joy", 0);
 			expect(steering.leftBehind("joy")).toBe(false);
 		});
+	});
+
+	describe("over a line that breaks", () => {
+		test("what moves meanwhile waits, says so, and travels as a newer revision", () => {
+			const run = startRun();
+			steering.set("joy", 0.2);
+			run.leave();
+			steering.hold(run);
+			steering.set("joy", 0.4);
+			steering.set("pirate", 0.1);
+			expect(sent.length).toBe(1);
+			expect(steering.status("joy")).toEqual({ kind: "held" });
+			time = 100;
+			steering.resumed(run, 1, { strengths: { joy: 0.2 }, settings: {} });
+			expect(sent.at(-1)).toEqual({ run: "r1", rev: 2, strengths: { joy: 0.4, pirate: 0.1 } });
+			expect(steering.status("pirate")).toEqual({ kind: "sent", rev: 2 });
+		});
+
+		test("what was lost on the way is said again", () => {
+			const run = startRun();
+			steering.set("joy", 0.2);
+			steering.hold(run);
+			time = 100;
+			steering.resumed(run, 0, { strengths: {}, settings: {} });
+			expect(sent.map(({ rev, strengths }) => [rev, strengths])).toEqual([
+				[1, { joy: 0.2 }],
+				[2, { joy: 0.2 }],
+			]);
+		});
+
+		test("a frame that could not be handed over is one that waits", () => {
+			const run = startRun();
+			line = false;
+			steering.set("joy", 0.2);
+			expect(steering.status("joy")).toEqual({ kind: "held" });
+			line = true;
+			steering.resumed(run, 0, { strengths: {}, settings: {} });
+			expect(sent).toEqual([{ run: "r1", rev: 1, strengths: { joy: 0.2 } }]);
+		});
+
+		test("when nothing was moved nothing is sent", () => {
+			steering.set("joy", 0.3);
+			const run = startRun();
+			steering.hold(run);
+			steering.resumed(run, 0, { strengths: { joy: 0.3 }, settings: {} });
+			expect(sent).toEqual([]);
+			expect(steering.get("joy")).toBe(0.3);
+		});
+	});
+
+	describe("a run that is steered from elsewhere too", () => {
+		test("gives the sliders its values; those moved here keep theirs", () => {
+			steering.set("french", 0.9);
+			const run = new RunState("c1", 0, new Set(), undefined, manualBatch());
+			run.take(startedFrame(["a", "b"]), 0);
+			run.leave();
+			steering.attach(run);
+			steering.set("pirate", 0.1);
+			steering.resumed(run, 4, {
+				strengths: { joy: 0.2, pirate: 0.5 },
+				settings: { joy: { operator: "ablate" } },
+			});
+			expect(steering.strengths()).toEqual({ joy: 0.2, pirate: 0.1 });
+			expect(steering.setting("joy").operator).toBe("ablate");
+			expect(steering.status("joy")).toEqual({ kind: "sent", rev: 4 });
+			expect(sent).toEqual([
+				{
+					run: "r1",
+					rev: 5,
+					strengths: { joy: 0.2, pirate: 0.1 },
+					settings: { joy: { operator: "ablate" } },
+				},
+			]);
+		});
+
+		test("its revisions are stepped over; one that is not ours is told", () => {
+			const run = startRun();
+			steering.set("joy", 0.2);
+			expect(steering.applied(run, 1)).toBe(false);
+			expect(steering.applied(run, 5)).toBe(true);
+			expect(steering.applied(run, 5)).toBe(false);
+			steering.resumed(run, 5, { strengths: { joy: 0.7 }, settings: {} });
+			expect(steering.get("joy")).toBe(0.7);
+			time = 100;
+			steering.set("joy", 0.1);
+			expect(sent.at(-1)).toMatchObject({ rev: 6, strengths: { joy: 0.1 } });
+		});
+
+		test("a stale revision is said again above the newest, and is not in force before", () => {
+			const run = startRun();
+			steering.set("joy", 0.2);
+			run.take({ type: "applied", run: "r1", seq: 5, rev: 1, position: 9 }, 0);
+			steering.stale(run);
+			expect(steering.status("joy")).toEqual({ kind: "held" });
+			time = 100;
+			steering.resumed(run, 3, { strengths: { pirate: 0.4 }, settings: {} });
+			expect(sent.at(-1)).toEqual({ run: "r1", rev: 4, strengths: { joy: 0.2, pirate: 0.4 } });
+			expect(steering.status("joy")).toEqual({ kind: "sent", rev: 4 });
+		});
+	});
+
+	test("what was refused as too much at once is said again, unless it came into force", () => {
+		const run = startRun();
+		steering.set("joy", 0.2);
+		steering.refused(run);
+		time = AGAIN_MS;
+		timers.shift()!();
+		expect(sent.at(-1)).toEqual({ run: "r1", rev: 2, strengths: { joy: 0.2 } });
+		steering.refused(run);
+		run.take({ type: "applied", run: "r1", seq: 5, rev: 2, position: 9 }, 0);
+		timers.shift()!();
+		expect(sent.length).toBe(2);
 	});
 
 	test("reset all is one frame", () => {
@@ -202,6 +316,7 @@ describe("Steering", () => {
 test("statuses and layers read as words", () => {
 	expect(statusText({ kind: "in-force", position: 45 })).toBe("in force at token 45");
 	expect(statusText({ kind: "idle" })).toBe("");
+	expect(statusText({ kind: "held" })).toBe("waits for the connection");
 	expect(layersText([12])).toBe("layer 12");
 	expect(layersText([10, 11, 12])).toBe("layers 10\u201312");
 	expect(layersText([3, 9, 20])).toBe("layers 3, 9, 20");

@@ -1,15 +1,24 @@
 // What the sliders say and what is known to be in force. A slider's value is the person's wish; `sent` means
 // it travels; `in force` is said only when the server has named the position of a row that was computed
 // with it or with a newer revision. Receipt is not application.
+//
+// The run may be steered from elsewhere too, another tab say, and its line may be down for a while. When the
+// server says how it stands, sliders that were moved here meanwhile keep their value and travel; the others
+// take the run's.
 import type { RunState } from "../store/run";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
 import { type SenderClock, type Steered, SteerSender, type Strengths } from "./sender";
-import { OWN_WAY, type Setting, type Settings, toWire } from "./setting";
+import { fromWire, OWN_WAY, type Setting, type Settings, toWire } from "./setting";
+
+/** How long to wait before saying again what the server refused as too much at once. */
+export const AGAIN_MS = 1_000;
 
 export type SliderStatus =
 	| { kind: "idle" }
 	/** Set between runs: the next reply starts with it. */
 	| { kind: "next" }
+	/** Moved while the line is down. */
+	| { kind: "held" }
 	| { kind: "sent"; rev: number }
 	| { kind: "in-force"; position: number };
 
@@ -23,6 +32,9 @@ export class Steering {
 	#changedIn = new Map<string, number>();
 	/** Revisions of the present run that carried a strength for a vector. */
 	#onIn = new Map<string, Set<number>>();
+	/** Vectors that were changed and not sent since. */
+	#pending = new Set<string>();
+	#again: unknown = null;
 	#run: RunState | null = null;
 	#sender: SteerSender<Steered> | null = null;
 
@@ -94,19 +106,23 @@ export class Steering {
 		this.changed.changed();
 	}
 
-	/** A run begins with the present strengths as revision 0. */
+	/** A run begins with the present strengths as revision 0. One that is away is heard of with `resumed`. */
 	attach(run: RunState): void {
-		this.#sender?.end();
+		this.#quiet();
 		this.#run = run;
 		this.#changedIn = new Map();
 		this.#onIn = new Map();
 		for (const [id, value] of this.#values) if (value !== 0) this.#changedIn.set(id, 0);
 		this.#noteOn(0, this.strengths());
 		this.#sender = new SteerSender((rev, steered) => {
-			if (run.run !== null) this.send(run.run, rev, steered);
+			if (run.run === null || !this.send(run.run, rev, steered)) return false;
+			for (const id of this.#pending) this.#changedIn.set(id, rev);
+			this.#pending.clear();
 			this.#noteOn(rev, steered.strengths);
 			this.changed.changed();
+			return true;
 		}, this.clock);
+		if (run.away) this.#sender.hold();
 		this.changed.changed();
 	}
 
@@ -115,10 +131,61 @@ export class Steering {
 		if (run === this.#run && !same(run.steered, this.steered())) this.#sender?.change(this.steered());
 	}
 
+	/** The line to the run is down: what moves now travels when it is back. */
+	hold(run: RunState): void {
+		if (run !== this.#run) return;
+		this.#sender?.hold();
+		this.changed.changed();
+	}
+
+	/** The server says how the run is steered now, at its newest revision. */
+	resumed(run: RunState, rev: number, { strengths, settings }: Steered): void {
+		const sender = this.#sender;
+		if (run !== this.#run || sender === null) return;
+		// What the server has not had was lost on the way.
+		for (const [id, changed] of this.#changedIn) if (changed > rev) this.#pending.add(id);
+		for (const id of new Set([...this.#values.keys(), ...Object.keys(strengths)])) {
+			if (!this.#pending.has(id)) this.#adopt(id, strengths[id] ?? 0, fromWire(settings[id]), rev);
+		}
+		sender.atLeast(rev);
+		this.#noteOn(rev, strengths);
+		if (this.#pending.size > 0 && run.live) sender.change(this.steered());
+		sender.release();
+		this.changed.changed();
+	}
+
+	/** A revision is in force. True when it is none of ours, so that the sliders may be wrong. */
+	applied(run: RunState, rev: number): boolean {
+		const sender = this.#sender;
+		if (run !== this.#run || sender === null || rev <= sender.rev) return false;
+		sender.atLeast(rev);
+		return true;
+	}
+
+	/** Somebody else took the revisions that were sent: everything is said again when `resumed` names the newest. */
+	stale(run: RunState): void {
+		if (run !== this.#run) return;
+		for (const [id, changed] of this.#changedIn) if (changed > 0) this.#pending.add(id);
+		this.#sender?.hold();
+		this.changed.changed();
+	}
+
+	/** The server had too much at once: what is not in force in a moment is said again. */
+	refused(run: RunState): void {
+		const sender = this.#sender;
+		if (run !== this.#run || sender === null || this.#again !== null) return;
+		this.#again = this.clock.setTimeout(() => {
+			this.#again = null;
+			if (!run.live || run.applied.some(({ rev }) => rev >= sender.rev)) return;
+			for (const [id, changed] of this.#changedIn) if (changed === sender.rev) this.#pending.add(id);
+			sender.change(this.steered());
+		}, AGAIN_MS);
+	}
+
 	/** The run was refused or put away: nothing of it concerns the sliders any more. */
 	detach(run: RunState): void {
 		if (run !== this.#run) return;
-		this.#sender?.end();
+		this.#quiet();
 		this.#run = null;
 		this.#sender = null;
 		this.#changedIn.clear();
@@ -128,7 +195,7 @@ export class Steering {
 
 	/** The run is over: waiting changes belong to the next run. */
 	ended(run: RunState): void {
-		if (run === this.#run) this.#sender?.end();
+		if (run === this.#run) this.#quiet();
 		this.changed.changed();
 	}
 
@@ -136,6 +203,8 @@ export class Steering {
 		const run = this.#run;
 		const rev = this.#changedIn.get(id);
 		if (run === null || rev === undefined) return this.get(id) === 0 ? { kind: "idle" } : { kind: "next" };
+		if (run.live && this.#pending.has(id))
+			return this.#sender?.held ? { kind: "held" } : { kind: "sent", rev };
 		const inForce = firstInForce(run, rev);
 		if (inForce !== null) return { kind: "in-force", position: inForce };
 		return run.live ? { kind: "sent", rev } : { kind: this.get(id) === 0 ? "idle" : "next" };
@@ -155,6 +224,26 @@ export class Steering {
 		return run.rows.boundaries().some(({ rev }) => on.has(rev));
 	}
 
+	/** Nothing of the present run waits any more. */
+	#quiet(): void {
+		this.#sender?.end();
+		if (this.#again !== null) this.clock.clearTimeout(this.#again);
+		this.#again = null;
+		this.#pending.clear();
+	}
+
+	#adopt(id: string, strength: number, setting: Setting, rev: number): void {
+		const acts = strength === 0 ? this.setting(id) : setting;
+		if (strength === this.get(id) && JSON.stringify(acts) === JSON.stringify(this.setting(id))) {
+			// The value is the run's, though perhaps chosen before the run was known here.
+			if (strength !== 0 && !this.#changedIn.has(id)) this.#changedIn.set(id, rev);
+			return;
+		}
+		this.#values.set(id, strength);
+		this.#settings.set(id, acts);
+		this.#changedIn.set(id, rev);
+	}
+
 	#noteOn(rev: number, strengths: Strengths): void {
 		for (const id of Object.keys(strengths)) {
 			const revs = this.#onIn.get(id) ?? new Set();
@@ -165,7 +254,10 @@ export class Steering {
 	#announce(ids: readonly string[]): void {
 		const run = this.#run;
 		if (run?.live && this.#sender !== null) {
-			for (const id of ids) this.#changedIn.set(id, this.#sender.nextRev);
+			for (const id of ids) {
+				this.#changedIn.set(id, this.#sender.nextRev);
+				this.#pending.add(id);
+			}
 			// Before `started` the run has no name to steer by; `started` catches up.
 			if (run.run !== null) this.#sender.change(this.steered());
 		} else {

@@ -1,20 +1,14 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import type { Finished } from "../protocol/types.gen";
-import { chance, lensFrame, manualBatch, rowsFrame, startedFrame, tokensFrame } from "../testing";
+import {
+	chance,
+	finishedFrame,
+	lensFrame,
+	manualBatch,
+	rowsFrame,
+	startedFrame,
+	tokensFrame,
+} from "../testing";
 import { RunState } from "./run";
-
-function finishedFrame(changes: Partial<Finished> = {}): Finished {
-	return {
-		type: "finished",
-		run: "r1",
-		seq: 9,
-		reason: "stop",
-		stop: null,
-		usage: { prompt_tokens: 2, reply_tokens: 3 },
-		timing: { first_token_ms: 12, total_ms: 100, tokens_per_s: 22 },
-		...changes,
-	};
-}
 
 let run: RunState;
 beforeEach(() => {
@@ -86,14 +80,18 @@ describe("RunState", () => {
 
 	test("what was lost stays lost, and a finished run cannot be", () => {
 		run.take(startedFrame(["a"]), 0);
-		run.lose();
-		expect([run.status, run.live]).toEqual(["lost", false]);
+		run.leave();
+		expect([run.status, run.live, run.away]).toEqual(["streaming", true, true]);
+		run.lose("It is gone.");
+		expect([run.status, run.live, run.away]).toEqual(["lost", false, false]);
+		expect(run.problem?.message).toBe("It is gone.");
 		run.take(finishedFrame(), 0);
 		expect(run.status).toBe("lost");
 		const done = new RunState("c2", 0, new Set(), undefined, manualBatch());
 		done.take(startedFrame(["a"]), 0);
 		done.take(finishedFrame(), 0);
-		done.lose();
+		done.leave();
+		done.lose("It is gone.");
 		expect([done.status, done.problem]).toEqual(["done", null]);
 	});
 
@@ -104,7 +102,7 @@ describe("RunState", () => {
 		expect([run.firstTokenMs(), run.tokensPerSecond()]).toEqual([200, null]);
 		run.take(tokensFrame(2, ["y", "z"]), 1700);
 		expect(run.tokensPerSecond()).toBe(4);
-		run.take(finishedFrame(), 1800);
+		run.take(finishedFrame({ timing: { first_token_ms: 12, total_ms: 100, tokens_per_s: 22 } }), 1800);
 		expect([run.firstTokenMs(), run.tokensPerSecond()]).toEqual([12, 22]);
 	});
 
@@ -136,16 +134,87 @@ describe("RunState", () => {
 		expect(run.status).toBe("failed");
 	});
 
-	test("reason error fails the run", () => {
+	test("reason error fails the run, with the server's sentence", () => {
 		run.take(startedFrame(["a"]), 0);
-		run.take(finishedFrame({ reason: "error" }), 0);
-		expect(run.status).toBe("failed");
+		const error = { code: "engine_failed" as const, message: "The engine's process ended." };
+		run.take(finishedFrame({ reason: "error", error }), 0);
+		expect([run.status, run.problem]).toEqual(["failed", error]);
 	});
 
-	test("gaps and applied are noted", () => {
-		run.take({ type: "gap", run: "r1", seq: 2, start: 3, count: 4 }, 0);
-		run.take({ type: "applied", run: "r1", seq: 3, rev: 2, position: 9 }, 0);
-		expect(run.gaps).toEqual([{ start: 3, count: 4 }]);
+	test("what was applied is noted once", () => {
+		const applied = { type: "applied" as const, run: "r1", seq: 3, rev: 2, position: 9 };
+		run.take(applied, 0);
+		run.take(applied, 0);
 		expect(run.applied).toEqual([{ rev: 2, position: 9 }]);
+	});
+
+	test("skipped rows that are kept are missing until they come, or until nobody has them", () => {
+		run.take(startedFrame(["a"]), 0);
+		run.take(rowsFrame(4, 1), 0);
+		const gap = { type: "gap" as const, run: "r1", seq: 2, start: 3, count: 4 };
+		run.take({ ...gap, kept: false }, 0);
+		expect(run.missing.none).toBe(true);
+		run.take({ ...gap, kept: true }, 0);
+		run.take({ ...gap, kept: true }, 0);
+		expect(run.missing.first(9)).toEqual({ start: 3, count: 1 });
+		run.take(rowsFrame(3, 1), 0);
+		expect(run.missing.first(9)).toEqual({ start: 5, count: 2 });
+		run.take({ ...gap, start: 5, kept: false }, 0);
+		expect(run.missing.none).toBe(true);
+	});
+
+	test("knows up to where it has had everything", () => {
+		run.take(startedFrame(["a"]), 0);
+		run.take({ ...tokensFrame(1, ["x"]), seq: 7 }, 0);
+		run.take({ ...rowsFrame(0, 1), seq: 4 }, 0);
+		expect(run.seq).toBe(7);
+	});
+
+	test("waits in the queue until its turn or its first token", () => {
+		run.take(startedFrame(["a"]), 0);
+		const queued = { type: "queued" as const, run: "r1", seq: 2, position: 3 };
+		run.take(queued, 0);
+		expect(run.queued).toBe(3);
+		run.take({ ...queued, position: 0 }, 0);
+		expect(run.queued).toBeNull();
+		run.take(queued, 0);
+		run.take(tokensFrame(1, ["x"]), 0);
+		expect(run.queued).toBeNull();
+	});
+
+	test("the same events twice, in any portions, are the same reply", () => {
+		const events = [
+			startedFrame(["a"]),
+			tokensFrame(1, ["x", "y"]),
+			rowsFrame(0, 2),
+			{ type: "applied" as const, run: "r1", seq: 3, rev: 1, position: 2 },
+			rowsFrame(2, 2, { rev: () => 1 }),
+			tokensFrame(3, ["z"]),
+			finishedFrame(),
+		];
+		for (const event of events) run.take(event, 0);
+		const said = () => [run.replyText(), run.rows.received, [...run.rows.boundaries()], run.applied];
+		const once = structuredClone(said());
+		for (const event of events) run.take(event, 0);
+		expect(said()).toEqual(once);
+		run.take(tokensFrame(4, ["late"]), 0);
+		expect(run.replyText()).toBe("xyz");
+	});
+
+	test("a remembered text stands until its tokens have come again", () => {
+		run.remembered = "One two";
+		run.take(startedFrame(["a"]), 0);
+		run.take(tokensFrame(1, ["One"]), 0);
+		expect(run.replyText()).toBe("One two");
+		run.take(tokensFrame(2, [" two", " three"]), 0);
+		expect(run.replyText()).toBe("One two three");
+	});
+
+	test("a reply that this page did not see begin is not measured by it", () => {
+		const resumed = new RunState("c2", null, new Set(), undefined, manualBatch());
+		resumed.take(startedFrame(["a"]), 0);
+		resumed.take(tokensFrame(1, ["x", "y"]), 10);
+		resumed.take(tokensFrame(3, ["z"]), 20);
+		expect([resumed.firstTokenMs(), resumed.tokensPerSecond()]).toEqual([null, null]);
 	});
 });

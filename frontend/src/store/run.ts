@@ -1,6 +1,9 @@
 // One reply being written: prompt, tokens, rows, what was applied, how it ended. Frames go in through
 // `take`; everything else reads. Tokens are kept by position, so a frame that comes twice adds nothing, and
 // a frame that would leave a hole is refused with a sentence instead of shifting the text.
+//
+// A run outlives its connection: while the line is down it is `away` and still live, and `seq` says from where
+// on its events are wanted. After a reload its text is `remembered` until its tokens have come again.
 import type {
 	Applied,
 	ErrorCode,
@@ -8,6 +11,8 @@ import type {
 	Gap,
 	Lens,
 	Prompt,
+	Queued,
+	Resumed,
 	Rows,
 	ServerFrame,
 	Started,
@@ -15,11 +20,12 @@ import type {
 } from "../protocol/types.gen";
 import type { Steered } from "../steering/sender";
 import { GuessStore } from "./guesses";
+import { Missing } from "./missing";
 import { RowStore } from "./rows";
 import { type FrameBatch, pageBatch, Signal } from "./signal";
 
 export type RunStatus = "starting" | "streaming" | "done" | "failed" | "lost";
-export type RunFrame = Started | Tokens | Rows | Lens | Applied | Gap | Finished;
+export type RunFrame = Started | Resumed | Queued | Tokens | Rows | Lens | Applied | Gap | Finished;
 
 export function isRunFrame(frame: ServerFrame): frame is RunFrame {
 	return "run" in frame && frame.type !== "error";
@@ -31,7 +37,23 @@ export class RunState {
 	readonly guesses = new GuessStore();
 	/** The server's name; null until `started`. */
 	run: string | null = null;
+	/** The life of the server in which that name means this run. */
+	epoch: string | null = null;
+	/** Every event up to this one has been had. */
+	seq = 0;
 	status: RunStatus = "starting";
+	/** Live, and out of reach: the line is down, or the server has not yet answered `resume`. */
+	away = false;
+	/** Its last event has come: nothing but skipped rows can follow. */
+	complete = false;
+	/** Place in the queue, 1 for the next to begin; null when it does not wait. */
+	queued: number | null = null;
+	/** The person wants its end; said again when the line is back. */
+	stopAsked = false;
+	/** The reply's text from before a reload, until its tokens have come again. */
+	remembered: string | null = null;
+	/** Why the numbers of a remembered reply cannot be had, as a sentence. */
+	gone: string | null = null;
 	prompt: Prompt = { ids: [], texts: [], spans: [] };
 	ids: number[] = [];
 	texts: string[] = [];
@@ -40,18 +62,22 @@ export class RunState {
 	/** What the run is watched with; null until `started`. */
 	metrics: readonly string[] | null = null;
 	applied: { rev: number; position: number }[] = [];
-	gaps: { start: number; count: number }[] = [];
+	/** Rows that were skipped and can be had. */
+	readonly missing = new Missing();
 	finished: Finished | null = null;
 	problem: { code: ErrorCode | "lost"; message: string } | null = null;
 	/** Milliseconds on the page's clock. */
 	firstTokenAt: number | null = null;
 	lastTokenAt: number | null = null;
 
-	/** `id` is the page's own name, sent in `start`; `sentAt` is on the clock that `take` is given. */
+	/**
+	 * `id` is the page's own name, sent in `start`; `sentAt` is on the clock that `take` is given, or null where
+	 * this page did not see the reply begin and so cannot measure it.
+	 */
 	constructor(
 		readonly id: string,
-		readonly sentAt: number,
-		private readonly specialIds: ReadonlySet<number>,
+		readonly sentAt: number | null,
+		public specialIds: ReadonlySet<number>,
 		/** Strengths, and how their vectors act, sent as revision 0. */
 		readonly steered: Steered = { strengths: {}, settings: {} },
 		batch: FrameBatch = pageBatch,
@@ -73,6 +99,7 @@ export class RunState {
 	}
 
 	take(frame: RunFrame, now: number): void {
+		this.seq = Math.max(this.seq, frame.seq);
 		switch (frame.type) {
 			case "started":
 				this.run = frame.run;
@@ -80,27 +107,36 @@ export class RunState {
 				this.metrics = frame.metrics;
 				if (this.status === "starting") this.status = "streaming";
 				break;
+			case "resumed":
+				this.away = false;
+				break;
+			case "queued":
+				this.queued = frame.position === 0 ? null : frame.position;
+				break;
 			case "tokens":
 				this.#takeTokens(frame, now);
 				break;
 			case "rows":
 			case "lens":
 				try {
-					if (frame.type === "rows") this.rows.append(frame);
-					else this.guesses.append(frame);
+					if (frame.type === "lens") this.guesses.append(frame);
+					else {
+						this.rows.append(frame);
+						this.missing.remove(frame.start, frame.count);
+					}
 				} catch (error) {
 					this.fail("internal", (error as Error).message);
 				}
 				break;
 			case "applied":
+				if (this.applied.some(({ rev }) => rev === frame.rev)) break;
 				this.applied.push({ rev: frame.rev, position: frame.position });
 				break;
 			case "gap":
-				this.gaps.push({ start: frame.start, count: frame.count });
+				this.#takeGap(frame);
 				break;
 			case "finished":
-				this.finished = frame;
-				if (this.live) this.status = frame.reason === "error" ? "failed" : "done";
+				this.#takeFinished(frame);
 				break;
 		}
 		this.changed.changed();
@@ -116,7 +152,8 @@ export class RunState {
 			);
 			return;
 		}
-		if (known >= frame.ids.length) return;
+		if (known >= frame.ids.length || this.complete) return;
+		this.queued = null;
 		this.firstTokenAt ??= now;
 		this.lastTokenAt = now;
 		for (let i = known; i < frame.ids.length; i++) {
@@ -125,6 +162,27 @@ export class RunState {
 			this.logprobs.push(frame.logprobs[i] ?? null);
 			this.ranks.push(frame.ranks[i] ?? null);
 		}
+		if (this.remembered !== null && this.#written().length >= this.remembered.length) this.remembered = null;
+	}
+
+	#takeGap({ start, count, kept }: Gap): void {
+		if (!kept) {
+			this.missing.remove(start, count);
+			return;
+		}
+		// The same gap may be told twice, and its rows may have been brought in between.
+		for (let position = start; position < start + count; position++) {
+			if (!this.rows.has(position)) this.missing.add(position, 1);
+		}
+	}
+
+	#takeFinished(frame: Finished): void {
+		this.finished = frame;
+		this.complete = true;
+		this.remembered = null;
+		this.queued = null;
+		if (this.live) this.status = frame.reason === "error" ? "failed" : "done";
+		if (frame.error !== null) this.problem = frame.error;
 	}
 
 	/** The server said that this run failed, or the page found that it cannot be right. */
@@ -134,14 +192,26 @@ export class RunState {
 		this.changed.changed();
 	}
 
-	/** The connection went away under a live run. */
-	lose(): void {
+	/** The line to a live run went down; the server goes on writing for a while. */
+	leave(): void {
+		if (!this.live) return;
+		this.away = true;
+		this.changed.changed();
+	}
+
+	/** A live run cannot be had any more; the sentence says why. */
+	lose(message: string): void {
 		if (!this.live) return;
 		this.status = "lost";
-		this.problem = {
-			code: "lost",
-			message: "The connection was lost while this reply was being written. What had arrived is kept.",
-		};
+		this.away = false;
+		this.queued = null;
+		this.problem = { code: "lost", message };
+		this.changed.changed();
+	}
+
+	/** The numbers of a remembered reply cannot be had; the sentence says why. */
+	giveUp(message: string): void {
+		this.gone = message;
 		this.changed.changed();
 	}
 
@@ -189,6 +259,10 @@ export class RunState {
 
 	/** The reply as it is read and as it goes into the next prompt: no special tokens, cut at the stop string. */
 	replyText(): string {
+		return this.remembered ?? this.#written();
+	}
+
+	#written(): string {
 		const text = this.ids.map((_, index) => this.visibleText(index)).join("");
 		const stop = this.finished?.stop;
 		const end = stop ? text.indexOf(stop) : -1;
@@ -198,13 +272,13 @@ export class RunState {
 	/** Milliseconds to the first token: the server's number once there is one, the page's before. */
 	firstTokenMs(): number | null {
 		if (this.finished !== null) return this.finished.timing.first_token_ms;
-		return this.firstTokenAt === null ? null : this.firstTokenAt - this.sentAt;
+		return this.firstTokenAt === null || this.sentAt === null ? null : this.firstTokenAt - this.sentAt;
 	}
 
 	/** Reply tokens after the first over the time after the first. */
 	tokensPerSecond(): number | null {
 		if (this.finished !== null) return this.finished.timing.tokens_per_s;
-		if (this.firstTokenAt === null || this.lastTokenAt === null) return null;
+		if (this.firstTokenAt === null || this.lastTokenAt === null || this.sentAt === null) return null;
 		const seconds = (this.lastTokenAt - this.firstTokenAt) / 1000;
 		return seconds > 0 && this.ids.length > 1 ? (this.ids.length - 1) / seconds : null;
 	}

@@ -1,0 +1,56 @@
+import { beforeEach, expect, test } from "vitest";
+import { RunState } from "../store/run";
+import { finishedFrame, manualBatch, startedFrame, tokensFrame } from "../testing";
+import { endingOf, noteOf, waitingFor } from "./notes";
+
+let run: RunState;
+beforeEach(() => {
+	run = new RunState("c1", 0, new Set(), undefined, manualBatch());
+});
+
+test("a reply waits for its place, then for its first token", () => {
+	expect(waitingFor(run)).toBe("Waiting for the first token");
+	run.take(startedFrame(["p"]), 0);
+	const said = [3, 1, 0].map((position) => {
+		run.take({ type: "queued", run: "r1", seq: 2, position }, 0);
+		return waitingFor(run);
+	});
+	expect(said).toEqual([
+		"Waiting for a place: 2 before you",
+		"Waiting for a place: you are next",
+		"Waiting for the first token",
+	]);
+	run.take(tokensFrame(1, ["x"]), 0);
+	expect(waitingFor(run)).toBeNull();
+});
+
+test("while the line is down the turn says what becomes of the reply", () => {
+	run.take(startedFrame(["p"]), 0);
+	expect(noteOf(run)).toBeNull();
+	run.leave();
+	expect(waitingFor(run)).toBeNull();
+	expect(noteOf(run)).toContain("The reply goes on being written");
+	run.stopAsked = true;
+	expect(noteOf(run)).toContain("will be stopped when it is back");
+	run.away = false;
+	expect(noteOf(run)).toBeNull();
+});
+
+test("how it ended", () => {
+	run.take(startedFrame(["p"]), 0);
+	expect(endingOf(run)).toBe("");
+	run.lose("It is gone.");
+	expect(endingOf(run)).toBe("Interrupted");
+	expect(noteOf(run)).toBeNull();
+	const ends = (["length", "cancelled"] as const).map((reason) => {
+		run.take(finishedFrame({ reason }), 0);
+		return endingOf(run);
+	});
+	expect(ends).toEqual(["Ended at the token limit", "Stopped"]);
+	const failed = new RunState("c2", 0, new Set(), undefined, manualBatch());
+	failed.take(finishedFrame({ reason: "error" }), 0);
+	expect(endingOf(failed)).toBe("Failed");
+	const cut = new RunState("c3", 0, new Set(), undefined, manualBatch());
+	cut.take(finishedFrame({ stop: "END" }), 0);
+	expect(endingOf(cut)).toBe('Ended at "END"');
+});

@@ -1,0 +1,29 @@
+// The quiet sentences of a turn: what it waits for, that its line is down, how it ended.
+import type { RunState } from "../store/run";
+
+/** What a reply without a word waits for; null when it does not. */
+export function waitingFor(run: RunState): string | null {
+	if (!run.live || run.away) return null;
+	if (run.queued !== null) {
+		const before = run.queued - 1;
+		return before === 0 ? "Waiting for a place: you are next" : `Waiting for a place: ${before} before you`;
+	}
+	return run.ids.length === 0 && run.remembered === null ? "Waiting for the first token" : null;
+}
+
+/** What a person should know of a reply whose line is down; or null. */
+export function noteOf(run: RunState): string | null {
+	if (!run.live || !run.away) return null;
+	if (run.stopAsked) return "The connection is lost. The reply will be stopped when it is back.";
+	return "The connection is lost. The reply goes on being written, and comes when the connection is back.";
+}
+
+/** How a reply ended, in a few words. */
+export function endingOf(run: RunState): string {
+	const reason = run.finished?.reason;
+	if (reason === "length") return "Ended at the token limit";
+	if (reason === "cancelled") return "Stopped";
+	if (run.status === "lost") return "Interrupted";
+	if (run.status === "failed") return "Failed";
+	return run.finished?.stop ? `Ended at ${JSON.stringify(run.finished.stop)}` : "";
+}

@@ -1,0 +1,185 @@
+// The conversation in the tab's own storage, so that a reload loses none of it: the texts at once, and the names
+// by which the server still knows the runs, so that prompts, tokens and maps can be fetched again. What is found
+// there is checked like any other input; what does not read right is left out.
+import type { ErrorCode, Finished } from "../protocol/types.gen";
+import { RunState, type RunStatus } from "../store/run";
+import type { FrameBatch } from "../store/signal";
+import { type Turn, textOf } from "./conversation";
+import { NO_MAP } from "./delivery";
+
+const KEY = "steersight.conversation.v1";
+/** Characters of the newest turns that are kept. Browsers give a page some five million. */
+export const MOST_CHARACTERS = 1_500_000;
+
+interface KeptRun {
+	text: string;
+	run: string | null;
+	epoch: string | null;
+	status: RunStatus;
+	finished: Finished | null;
+	problem: { code: ErrorCode | "lost"; message: string } | null;
+	stopAsked: boolean;
+}
+
+interface KeptTurn {
+	user: string;
+	/** What earlier runs wrote of the reply. */
+	before: string;
+	watched: boolean;
+	run: KeptRun;
+}
+
+export interface Kept {
+	turns: KeptTurn[];
+	/** A question that was sent and not yet admitted: nobody knows whether the server took it. */
+	asked: string | null;
+	/** Whether older turns found no room. */
+	cut: boolean;
+}
+
+export function keep(
+	storage: Pick<Storage, "setItem" | "removeItem"> | null,
+	turns: readonly Turn[],
+	asked: string | null,
+): void {
+	const kept: string[] = [];
+	let room = MOST_CHARACTERS;
+	for (const turn of [...turns].reverse()) {
+		const text = JSON.stringify(toKept(turn));
+		room -= text.length;
+		if (room < 0) break;
+		kept.unshift(text);
+	}
+	try {
+		if (turns.length === 0 && asked === null) storage?.removeItem(KEY);
+		else {
+			const cut = kept.length < turns.length;
+			storage?.setItem(KEY, `{"turns":[${kept.join()}],"asked":${JSON.stringify(asked)},"cut":${cut}}`);
+		}
+	} catch {
+		// Storage may be full or forbidden; the conversation then lasts as long as the page.
+	}
+}
+
+/** Keeps a conversation when it has changed, and not with every measured ping. */
+export class Keeper {
+	#last: readonly unknown[] = [];
+
+	constructor(
+		private readonly storage: Pick<Storage, "setItem" | "removeItem"> | null,
+		private readonly now: () => { turns: readonly Turn[]; asked: string | null },
+	) {}
+
+	look(): void {
+		const { turns, asked } = this.now();
+		const run = turns.at(-1)?.run;
+		const seen = [turns, asked, run?.run, run?.status, run?.complete, run?.stopAsked];
+		if (seen.every((one, index) => one === this.#last[index])) return;
+		this.#last = seen;
+		keep(this.storage, turns, asked);
+	}
+
+	keep(): void {
+		const { turns, asked } = this.now();
+		keep(this.storage, turns, asked);
+	}
+}
+
+/** What a reload left of a conversation, or null. */
+export function findKept(storage: Pick<Storage, "getItem"> | null): Kept | null {
+	let found: unknown;
+	try {
+		found = JSON.parse(storage?.getItem(KEY) ?? "null");
+	} catch {
+		return null;
+	}
+	if (!isMap(found) || !Array.isArray(found.turns)) return null;
+	const turns = found.turns.map(readTurn).filter((turn) => turn !== null);
+	return { turns, asked: textOrNull(found.asked), cut: found.cut === true };
+}
+
+/** A run as it was, with nothing of it but its text. Only the last of a conversation can still be live. */
+export function revive(kept: KeptRun, id: string, last: boolean, batch: FrameBatch): RunState {
+	const run = new RunState(id, null, new Set(), undefined, batch);
+	run.remembered = kept.text;
+	run.run = kept.run;
+	run.epoch = kept.epoch;
+	run.finished = kept.finished;
+	run.problem = kept.problem;
+	run.stopAsked = kept.stopAsked;
+	run.status = kept.status;
+	const live = run.live && last && run.run !== null;
+	run.away = live;
+	if (run.run === null) run.gone = NO_MAP;
+	if (run.live && !live) run.status = "lost";
+	return run;
+}
+
+/** Text that an earlier run wrote: it has no name any more, so nothing more comes of it. */
+export function reviveText(text: string, id: string, batch: FrameBatch): RunState {
+	const run = new RunState(id, null, new Set(), undefined, batch);
+	run.remembered = text;
+	run.status = "done";
+	run.gone = NO_MAP;
+	return run;
+}
+
+function toKept({ user, before, watched, run }: Turn): KeptTurn {
+	const { epoch, status, finished, problem, stopAsked } = run;
+	return {
+		user,
+		before: textOf(before),
+		watched,
+		run: { text: run.replyText(), run: run.run, epoch, status, finished, problem, stopAsked },
+	};
+}
+
+const STATUSES: readonly RunStatus[] = ["starting", "streaming", "done", "failed", "lost"];
+const REASONS = ["stop", "length", "cancelled", "error"];
+/** As the server names runs. */
+export const RUN_NAME = /^[A-Za-z0-9_.:-]{1,64}$/;
+
+function readTurn(value: unknown): KeptTurn | null {
+	if (!isMap(value) || !isMap(value.run)) return null;
+	const { user, before, watched, run } = value;
+	const status = STATUSES.find((one) => one === run.status);
+	if (typeof user !== "string" || typeof run.text !== "string" || status === undefined) return null;
+	const name = textOrNull(run.run);
+	return {
+		user,
+		before: textOrNull(before) ?? "",
+		watched: watched === true,
+		run: {
+			text: run.text,
+			run: name !== null && RUN_NAME.test(name) ? name : null,
+			epoch: textOrNull(run.epoch),
+			status,
+			finished: readFinished(run.finished),
+			problem: readProblem(run.problem),
+			stopAsked: run.stopAsked === true,
+		},
+	};
+}
+
+function readFinished(value: unknown): Finished | null {
+	if (!isMap(value) || !isMap(value.usage) || !isMap(value.timing)) return null;
+	const { usage, timing } = value;
+	const whole =
+		REASONS.includes(value.reason as string) &&
+		typeof usage.reply_tokens === "number" &&
+		[timing.first_token_ms, timing.tokens_per_s].every((one) => one === null || typeof one === "number");
+	return whole ? ({ ...value, stop: textOrNull(value.stop) } as unknown as Finished) : null;
+}
+
+function readProblem(value: unknown): KeptRun["problem"] {
+	if (!isMap(value) || typeof value.message !== "string" || typeof value.code !== "string") return null;
+	return { code: value.code as ErrorCode, message: value.message };
+}
+
+function isMap(value: unknown): value is Record<string, unknown> {
+	return typeof value === "object" && value !== null;
+}
+
+function textOrNull(value: unknown): string | null {
+	return typeof value === "string" ? value : null;
+}
