@@ -16,19 +16,23 @@ from types import FrameType
 import psutil
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 # What one WebSocket message may weigh before it is even read; the protocol's own limit is far below.
 TRANSPORT_LIMIT = 8 * 1024 * 1024
 
 
+def configured(application: ASGIApp, host: str, port: int) -> uvicorn.Config:
+    """How this server speaks HTTP and WebSocket; tests of the transport serve other applications with it."""
+    return uvicorn.Config(
+        application, host=host, port=port, ws="websockets-sansio", ws_max_size=TRANSPORT_LIMIT,
+        ws_ping_interval=10.0, ws_ping_timeout=10.0, log_level="warning", timeout_graceful_shutdown=5,
+    )  # fmt: skip
+
+
 def serve(application: Starlette, host: str, port: int) -> int:
     """Serve until told to end; returns the exit status. Exits with 3 where the port cannot be had."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application, host=host, port=port, ws="websockets-sansio", ws_max_size=TRANSPORT_LIMIT,
-            ws_ping_interval=10.0, ws_ping_timeout=10.0, log_level="warning", timeout_graceful_shutdown=5,
-        )
-    )  # fmt: skip
+    server = uvicorn.Server(configured(application, host, port))
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         # uvicorn takes the signals over while it serves, and raises them once more when it is done, so that
