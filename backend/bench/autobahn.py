@@ -43,8 +43,8 @@ SIZES = {
 NON_STRICT = {
     **dict.fromkeys(
         ("3.2", "3.3", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "5.15"),
-        "a good message and a broken frame come in one piece of TCP, and the connection is failed, as it must "
-        "be, before the application has answered the message",
+        "a good message and a broken frame come in one piece of TCP, and the connection is failed, as it "
+        "must be, before the application has answered the message",
     ),
     **dict.fromkeys(
         ("6.4.1", "6.4.2", "6.4.3", "6.4.4"),

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,14 +79,14 @@ class Target:
     async def gauges(self) -> dict[str, float]:
         """All of /metrics, by name and labels as they stand there."""
         async with httpx.AsyncClient() as client:
-            text = (await client.get(f"{self.url}/metrics", timeout=60)).text
+            text: str = (await client.get(f"{self.url}/metrics", timeout=60)).text
         pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
     async def weigh(self, when: str) -> float:
         """MiB of the server process now; kept for the report."""
         if self.process is not None:
-            used = self.process.memory_info().rss / 2**20
+            used: float = self.process.memory_info().rss / 2**20
         else:
             used = (await self.gauges()).get("process_resident_memory_bytes", math.nan) / 2**20
         self.memory.append((when, used))
@@ -120,13 +120,13 @@ class Target:
 
 @asynccontextmanager
 async def serving(
-    url: str | None, *flags: str, model: str = MODEL, ready: bool = True
+    url: str | None, settings: Mapping[str, object], *, model: str = MODEL, ready: bool = True
 ) -> AsyncIterator[Target]:
     """The server at `url`, or one of one's own that ends with the block.
 
     Args:
         url: address of a running server, or None.
-        flags: for `steersight serve`, beside port, model and folders.
+        settings: for a server of one's own, as STEERSIGHT_* variables name them, in small letters.
         model: what it serves; a folder that does not exist gives a server whose engine has failed.
         ready: wait for the engine, not only for the process.
     """
@@ -139,9 +139,10 @@ async def serving(
         port = address.rpartition(":")[2]
         command = [
             sys.executable, "-m", "steersight.cli", "serve", "--port", port, "--model", model,
-            "--data-dir", folder, *flags,
+            "--data-dir", folder,
         ]  # fmt: skip
-        started = _start(command, log)
+        chosen = {f"STEERSIGHT_{name.upper()}": str(value) for name, value in settings.items()}
+        started = _start(command, log, chosen)
         target = Target(address, psutil.Process(started.pid), log)
         try:
             await _answers(target, started, "/readyz" if ready else "/healthz")
@@ -157,9 +158,11 @@ async def serving(
                 started.kill()
 
 
-def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def _start(command: list[str], log: Path, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
     with log.open("wb") as out:
-        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)  # noqa: S603
+        return subprocess.Popen(  # noqa: S603
+            command, stdout=out, stderr=subprocess.STDOUT, env=os.environ | settings
+        )
 
 
 async def _answers(target: Target, started: subprocess.Popen[bytes], path: str) -> None:
