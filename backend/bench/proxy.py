@@ -42,10 +42,10 @@ class Fate:
 
     @classmethod
     def drawn(cls, dice: random.Random) -> Fate:
-        """A fate by dice: three of four connections are cut within some seconds."""
+        """A fate by dice: three of four connections are cut within seconds."""
         return cls(
             ending=dice.choices(("reset", "close", "half", "silence", "none"), (40, 20, 8, 7, 25))[0],
-            lasts=0.05 + dice.expovariate(1 / 3.0),
+            lasts=0.05 + dice.expovariate(1 / 1.5),
             delay=dice.choice((0.0, 0.0, 0.005, 0.05, 0.2)),
             rate=dice.choice((float("inf"), float("inf"), 200_000.0, 50_000.0, 15_000.0)),
             stall_every=dice.choice((float("inf"), float("inf"), 1.0, 4.0)),

@@ -94,7 +94,7 @@ def test_what_comes_again_after_a_resume_must_be_the_same() -> None:
         ((started(), rows(0, 0), gap(0, 1, kept=False)), "says rows are lost that it sent"),
         ((started(), started(ids=(1, 2, 4))), "started as two"),
         ((started(), finished(0), tokens(3, 7)), "new tokens after its end"),
-        ((started(2), resumed(1, 5)), "resumed after 1, asked for 2"),
+        ((started(2), resumed(3, 5)), "resumed after 3, and 2 are here"),
         ((started(2), resumed(2, 1)), "fewer events"),
         ((started(), finished(0), finished(1)), "ended twice"),
     ],
