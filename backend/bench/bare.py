@@ -5,7 +5,6 @@ Not `steersight.client`, which is part of what is proved: it would hide a frame 
 
 from __future__ import annotations
 
-import random
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -74,8 +73,3 @@ def question(name: str, text: str, tokens: int, **more: Any) -> m.Start:
 def all_metrics(welcome: m.Welcome) -> list[str]:
     """Ids of all metrics that need no logit lens."""
     return [x.id for x in welcome.metrics if x.family != "logit_lens" and x.error is None][:64]
-
-
-def shuffled(dice: random.Random, items: list[Any]) -> list[Any]:
-    """In another order."""
-    return dice.sample(items, len(items))
