@@ -42,7 +42,7 @@ SIZES = {
 """Bytes of the message, of cases that are about large ones."""
 NON_STRICT = {
     **dict.fromkeys(
-        ("3.2", "3.3", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "5.15"),
+        ("3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "5.15"),
         "a good message and a broken frame come in one piece of TCP, and the connection is failed, as it "
         "must be, before the application has answered the message",
     ),
