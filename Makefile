@@ -6,6 +6,7 @@ PORT        ?= 8000
 DATA_DIR    ?= $(CURDIR)/data
 MODEL       ?= $(BUNDLED)
 VECTORS     ?= $(DATA_DIR)/vectors
+PROOF       ?= fuzz_frames chaos crowd autobahn
 RECIPE      ?= backend/steersight/vectors/recipes/joy.json
 # Where CPU wheels of torch are; left out, with a word, where it cannot be reached.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -22,11 +23,11 @@ export STEERSIGHT_MODEL_DIR := $(BUNDLED)
 export STEERSIGHT_DATA_DIR  := $(DATA_DIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-frontend e2e docker-test stranger-test picture types vectors bench bench-lens doctor lock clean
+.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-frontend e2e docker-test stranger-test picture types vectors bench bench-lens prove doctor lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: HOST PORT MODEL DATA_DIR VECTORS RECIPE PYTHON TORCH_INDEX"
+	@echo "  Variables: HOST PORT MODEL DATA_DIR VECTORS RECIPE PROOF PYTHON TORCH_INDEX"
 
 run: $(RUN_STAMP) $(PAGE) model ## Set up what is missing and serve the page
 	$(BIN)/steersight serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR) --model $(MODEL)
@@ -91,6 +92,12 @@ bench: $(RUN_STAMP) ## Measure the running server
 
 bench-lens: $(RUN_STAMP) model ## Measure what the lens costs, against plain vLLM; without BENCH, write docs/performance.md
 	$(BIN)/python backend/bench/lens.py --model $(MODEL) $(or $(BENCH),--write docs/performance.md)
+
+prove: $(DEV_STAMP) model ## Prove what docs/reliability.md promises and write its tables; PROOF=chaos ARGS='--runs 50' tries one
+	@for proof in $(PROOF); do \
+	  printf '\n== %s\n' "$$proof"; \
+	  (cd backend && $(BIN)/python -m bench.$$proof $(or $(ARGS),--write)) || exit 1; \
+	done
 
 doctor: $(RUN_STAMP) ## Check this machine, and say what to do
 	$(BIN)/steersight doctor --port $(PORT) --data-dir $(DATA_DIR)

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 # cannot define its typed attributes any more after that. anyio loads them at the first file it serves: a page
 # first opened after the engine had come up was answered with 500. So they are loaded here, before the engine.
 import anyio._backends._asyncio  # noqa: F401
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -26,6 +25,7 @@ from .api.building import BuildApi
 from .config import Settings
 from .engine.service import EngineOptions, EngineService
 from .runs.table import RunLimits, RunTable
+from .telemetry import Telemetry
 from .ws import handshake
 from .ws.connection import Connection
 from .ws.doors import Doors
@@ -48,6 +48,7 @@ def create_app(settings: Settings) -> Starlette:
             layout=settings.layout,
         )
     )  # fmt: skip
+    telemetry = Telemetry()
     doors = Doors.of(settings)
     visitors = Visitors(doors, settings.max_connections, settings.starts_per_minute)
     table = RunTable(
@@ -56,29 +57,19 @@ def create_app(settings: Settings) -> Starlette:
             max_runs=settings.max_runs, max_queue=settings.max_queue, grace_seconds=settings.grace_seconds,
             max_reply_tokens=settings.max_reply_tokens,
         ),
+        telemetry,
     )  # fmt: skip
     vector_api = vectors.VectorApi(
         engine, table, settings.data_dir / "vectors", settings.vector_quota_mib << 20
     )
     building = BuildApi(vector_api)
     epoch = secrets.token_hex(8)
-    registry = CollectorRegistry()
-    runs_live = Gauge("steersight_runs_live", "Runs between started and finished", registry=registry)
-    engine_requests = Gauge(
-        "steersight_engine_requests",
-        "Requests that vLLM, NNsight or the lens still holds (the largest of the three)",
-        registry=registry,
-    )
-    engine_ready = Gauge("steersight_engine_ready", "1 when the engine takes runs", registry=registry)
-    steps_dropped = Gauge(
-        "steersight_steps_dropped", "Steps whose rows the worker had to drop", registry=registry
-    )
 
     connections: set[Connection] = set()
 
     async def socket(websocket: WebSocket) -> None:
         visit = websocket.scope["visit"]
-        connection = Connection(websocket, engine, table, settings.name, epoch, visit)
+        connection = Connection(websocket, engine, table, settings.name, epoch, visit, telemetry)
         connections.add(connection)
         try:
             await connection.serve()
@@ -104,11 +95,15 @@ def create_app(settings: Settings) -> Starlette:
 
     async def metrics(_: Request) -> Response:
         held = await engine.held()
-        runs_live.set(len(table.live))
-        engine_requests.set(max(held["vllm"], held["nnsight"], held["lens"]))
-        engine_ready.set(engine.status.state == "ready")
-        steps_dropped.set(held["dropped"])
-        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+        telemetry.state(
+            runs_live=len(table.live),
+            runs_queued=table.queued,
+            engine_requests=max(held["vllm"], held["nnsight"], held["lens"]),
+            engine_ready=engine.status.state == "ready",
+            engine_restarts=engine.restarts,
+            steps_dropped=held["dropped"],
+        )
+        return Response(telemetry.render(), media_type="text/plain; version=0.0.4")
 
     async def model(_: Request) -> Response:
         info = handshake.model_info(engine)

@@ -22,6 +22,7 @@ from types import FrameType
 import psutil
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from .ws.transport import HttpProtocol, WebSocketProtocol
 
@@ -31,7 +32,7 @@ TRANSPORT_LIMIT = 1024 * 1024
 OPEN_FILES = 65_536
 
 
-def configured(application: Starlette, host: str, port: int) -> uvicorn.Config:
+def configured(application: ASGIApp, host: str, port: int) -> uvicorn.Config:
     """How an application is served; tests serve it alike."""
     return uvicorn.Config(
         application, host=host, port=port, http=HttpProtocol, ws=WebSocketProtocol,

@@ -31,6 +31,7 @@ from steersight.runs import table as table_module
 from steersight.runs.log import FinishedEvent, QueuedEvent
 from steersight.runs.run import Run
 from steersight.runs.table import RunLimits, RunTable
+from steersight.telemetry import Telemetry
 
 
 class Engine:
@@ -80,7 +81,7 @@ class Table:
 
     def __init__(self, **limits: Any) -> None:
         self.engine = Engine()
-        self.table = RunTable(cast(EngineService, self.engine), RunLimits(**limits))
+        self.table = RunTable(cast(EngineService, self.engine), RunLimits(**limits), Telemetry())
 
     async def start(self, tokens: int = 10, wake: Callable[[], None] = lambda: None) -> Run:
         frame = Start(

@@ -20,6 +20,7 @@ from steersight.api import answers
 from steersight.api.vectors import MAX_UPLOADS, NoRoomError, VectorApi
 from steersight.engine.service import EngineOptions, EngineService, ModelFacts, Status
 from steersight.runs.table import RunLimits, RunTable
+from steersight.telemetry import Telemetry
 from steersight.vectors import store
 from steersight.vectors.store import SteeringVector, VectorError
 
@@ -37,7 +38,7 @@ def vector(name: str, layers: int = 1) -> SteeringVector:
 
 def api(folder: Path, quota: int = 1 << 30) -> VectorApi:
     engine = EngineService(EngineOptions(model="none", data_dir=folder.parent))
-    return VectorApi(engine, RunTable(engine, RunLimits()), folder, quota)
+    return VectorApi(engine, RunTable(engine, RunLimits(), Telemetry()), folder, quota)
 
 
 def left(folder: Path) -> list[str]:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..engine.channel import RowBlock, TopBlock
+    from ..telemetry import Telemetry
     from ..vectors.action import Action
     from .prompt import TokenTexts
 
@@ -73,6 +74,7 @@ class Run:
         layers: int,
         engine: EngineService,
         max_reply_tokens: int,
+        telemetry: Telemetry,
         ended: Callable[[Run], None],
     ) -> None:
         self.id = run_id
@@ -91,6 +93,7 @@ class Run:
         self._texts = texts
         self._engine = engine
         self._max_reply_tokens = max_reply_tokens
+        self._telemetry = telemetry
         self._ended = ended
         self._registry = registry
         # The engine reads for all runs of a step together: rows can hold layers that this one did not ask
@@ -103,6 +106,8 @@ class Run:
         self._revs_seen = 0
         self._began = time.perf_counter()
         self._first: float | None = None
+        self._newest: float | None = None
+        self._asked: dict[int, tuple[float, int]] = {}  # revision -> when, and how many tokens there were
         self._queued = 0
         self._sent_rev = 0
         self._ending: tuple[Reason, RunError | None] | None = None
@@ -171,6 +176,8 @@ class Run:
         self.rev = frame.rev
         self.actions = actions
         self.strengths, self.settings = dict(frame.strengths), dict(frame.settings)
+        self._asked[frame.rev] = (time.perf_counter(), self.prompt_tokens + self._tokens)
+        self._telemetry.steered()
         if self.begun and (self._steer_task is None or self._steer_task.done()):
             self._steer_task = asyncio.create_task(self._hand_over(), name=f"steer-{self.id}")
 
@@ -253,8 +260,13 @@ class Run:
     def _take_tokens(self, step: TokenStep) -> None:
         if not step.ids:
             return
+        now = time.perf_counter()
         if self._first is None:
-            self._first = time.perf_counter()
+            self._first = now
+        self._telemetry.tokens_written(
+            len(step.ids), None if self._newest is None else (now - self._newest) * 1e3
+        )
+        self._newest = now
         self.log.append(
             TokensEvent(
                 start=len(self._prompt.ids) + self._tokens,
@@ -271,12 +283,13 @@ class Run:
         if self.done:
             return
         if block.start > self._rows_end:
-            self.log.append(GapEvent(self._rows_end, block.start - self._rows_end))
+            self._lose_rows(self._rows_end, block.start - self._rows_end)
         skip = max(0, self._rows_end - block.start)
         revs, values = block.revs[skip:], block.values[skip:]
         if not revs:
             return
         start = block.start + skip
+        self._telemetry.rows_written(len(revs))
         if self.log.metrics or self._start.entropy:
             self.log.append(
                 RowsEvent(
@@ -288,10 +301,26 @@ class Run:
         for offset, rev in enumerate(revs):
             if rev > self._revs_seen:
                 self._revs_seen = rev
-                self.log.append(AppliedEvent(rev, start + offset))
+                self._apply(rev, start + offset)
         self._rows_end = start + len(revs)
         self._rows_changed.set()
         self._wake()
+
+    def _lose_rows(self, start: int, count: int) -> None:
+        self.log.append(GapEvent(start, count))
+        self._telemetry.rows_dropped(count)
+
+    def _apply(self, rev: int, position: int) -> None:
+        self.log.append(AppliedEvent(rev, position))
+        asked = self._asked.get(rev)
+        # What it replaced before any row was computed with it has no first row.
+        self._asked = {other: when for other, when in self._asked.items() if other > rev}
+        if asked is not None:
+            when, tokens = asked
+            # Of a change while the prompt was read: in force somewhere in it.
+            self._telemetry.steer_applied(
+                max(0, position - (tokens - 1)), (time.perf_counter() - when) * 1e3
+            )
 
     def _wire_values(self, values: NDArray[np.float32], names: list[str]) -> NDArray[np.float16]:
         """[rows, metrics, layers] of this run's metrics; NaN where the engine had none."""
@@ -343,7 +372,7 @@ class Run:
                     self._rows_changed.clear()
                     await self._rows_changed.wait()
         if self._rows_end < wanted:
-            self.log.append(GapEvent(self._rows_end, wanted - self._rows_end))
+            self._lose_rows(self._rows_end, wanted - self._rows_end)
 
     def _finish(self, reason: Reason, stop: str | None, error: RunError | None) -> None:
         now = time.perf_counter()
@@ -371,6 +400,9 @@ class Run:
                     tokens_per_s=speed,
                 ),
             )
+        )
+        self._telemetry.run_finished(
+            reason, None if self._first is None else (self._first - self._began) * 1e3
         )
         self._wake()
         self._ended(self)

@@ -24,6 +24,7 @@ from ..engine.service import EngineService
 from ..metrics import LENS_METRICS
 from ..protocol.codec import FrameError
 from ..protocol.messages import MAX_VECTORS, ErrorCode, Start, Steer
+from ..telemetry import Telemetry
 from ..vectors.action import Action, decide_all
 from ..vectors.store import VectorError
 from .prompt import build_prompt
@@ -64,8 +65,9 @@ class RunLimits:
 class RunTable:
     """Admits runs to one engine and keeps them."""
 
-    def __init__(self, engine: EngineService, limits: RunLimits) -> None:
+    def __init__(self, engine: EngineService, limits: RunLimits, telemetry: Telemetry) -> None:
         self.engine = engine
+        self.telemetry = telemetry
         self.limits = limits
         self.live: dict[str, Run] = {}
         """Those that have not finished, waiting ones among them."""
@@ -103,6 +105,7 @@ class RunTable:
             error.id = start.id
             raise
         self.live[run.id] = run
+        self.telemetry.run_started()
         run.watchers.add(wake)
         self._waiting.append(run)
         self._fill()
@@ -115,7 +118,7 @@ class RunTable:
         return Run(
             run_id=secrets.token_hex(8), start=start, prompt=prompt, texts=texts, metrics=metrics,
             actions=actions, registry=self.engine.registry, layers=layers, engine=self.engine,
-            max_reply_tokens=self.limits.max_reply_tokens, ended=self._ended,
+            max_reply_tokens=self.limits.max_reply_tokens, telemetry=self.telemetry, ended=self._ended,
         )  # fmt: skip
 
     def _ready(self) -> ModelFacts:
@@ -235,6 +238,11 @@ class RunTable:
         if not run.watchers:
             self._let_go(run)
         self._fill()
+
+    @property
+    def queued(self) -> int:
+        """How many wait for a place."""
+        return len(self._waiting)
 
     # ------------------------------------------------------------ watching
 

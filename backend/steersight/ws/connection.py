@@ -29,17 +29,20 @@ from ..protocol.messages import (
     Error,
     ErrorCode,
     Frame,
+    Gap,
     Hello,
     Ping,
     Pong,
     Resume,
     Resumed,
+    Rows,
     Start,
     Steer,
     Stop,
 )
 from ..runs.run import Run
 from ..runs.table import RunTable
+from ..telemetry import Telemetry
 from . import handshake
 from .feed import Feed
 from .visits import Visit
@@ -60,6 +63,8 @@ MOST_LAGGING_BYTES = 256 << 10
 STALLED_SECONDS = 20.0
 """A client that takes nothing for so long is given up."""
 CLOSE_SECONDS = 2.0
+GONE = 1006
+"""The close code of a connection that ended without one."""
 
 
 class _Close(Exception):  # noqa: N818 - not an error: the way out of all loops
@@ -79,7 +84,8 @@ class Connection:
     """One accepted WebSocket, from `hello` to its end."""
 
     def __init__(
-        self, socket: WebSocket, engine: EngineService, table: RunTable, name: str, epoch: str, visit: Visit
+        self, socket: WebSocket, engine: EngineService, table: RunTable, name: str, epoch: str, visit: Visit,
+        telemetry: Telemetry,
     ) -> None:
         self._socket = socket
         self._engine = engine
@@ -87,6 +93,7 @@ class Connection:
         self._name = name
         self._epoch = epoch
         self._visit = visit
+        self._telemetry = telemetry
         self._outbox: deque[Frame] = deque()
         self._wake = asyncio.Event()
         self._overrun = asyncio.Event()
@@ -105,6 +112,8 @@ class Connection:
         if refused is not None:
             await self._socket.close(refused, REASONS[refused])
             return
+        self._telemetry.connection_opened()
+        code = GONE
         unlisten: Callable[[], None] = lambda: None  # noqa: E731
         try:
             try:
@@ -115,14 +124,16 @@ class Connection:
             unlisten = self._engine.listen(self._engine_changed)
             await _first_to_end(self._receive_all, self._send_all, self._watch_outbox)
         except _Close as end:
+            code = end.code
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self._flush_outbox()
             with contextlib.suppress(Exception):
                 await self._socket.close(end.code, REASONS[end.code])
-        except WebSocketDisconnect:
-            pass
+        except WebSocketDisconnect as end:
+            code = end.code
         finally:
+            self._telemetry.connection_closed(code)
             unlisten()
             for watched in self._watched.values():
                 self._table.unwatch(watched.run, self._wake.set)
@@ -155,6 +166,7 @@ class Connection:
         if data is None:
             self._post(Error(code=ErrorCode.BAD_FRAME, message=REASONS[CloseCode.TEXT_FRAME]))
             raise _Close(CloseCode.TEXT_FRAME)
+        self._telemetry.frame_received(len(data))
         try:
             self._visit.may_send()
             return codec.decode_client(data)
@@ -188,7 +200,12 @@ class Connection:
             case Stop():
                 self._of(frame.run).run.cancel()
             case Resume():
-                self._resume(frame)
+                try:
+                    self._resume(frame)
+                except FrameError:
+                    self._telemetry.resumed(ok=False)
+                    raise
+                self._telemetry.resumed(ok=True)
             case AskRows():
                 self._of(frame.run).feed.ask(frame.start, frame.count)
                 self._stir()
@@ -299,6 +316,7 @@ class Connection:
         self._stir()
 
     def _refuse(self, error: FrameError) -> None:
+        self._telemetry.refused(error.code)
         self._post(
             Error(code=error.code, message=error.message, run=error.run, id=error.id, field=error.field)
         )
@@ -314,12 +332,18 @@ class Connection:
         raise _Close(CloseCode.TOO_SLOW)
 
     async def _send(self, frame: Frame) -> None:
+        data = codec.encode(frame)
         try:
             async with asyncio.timeout(STALLED_SECONDS):
-                await self._socket.send_bytes(codec.encode(frame))
+                await self._socket.send_bytes(data)
         except TimeoutError:
             self._outbox.clear()
             raise _Close(CloseCode.TOO_SLOW) from None
+        self._telemetry.frame_sent(len(data))
+        if isinstance(frame, Rows):
+            self._telemetry.rows_sent(frame.count)
+        elif isinstance(frame, Gap) and frame.kept:
+            self._telemetry.rows_skipped(frame.count)
 
     async def _flush_outbox(self) -> None:
         while self._outbox:
