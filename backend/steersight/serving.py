@@ -7,15 +7,15 @@ Loading cannot be interrupted (it imports and maps for half a minute), so it is 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
 from types import FrameType
 
-import psutil
 import uvicorn
 from starlette.applications import Starlette
+
+from .engine.service import EngineService
 
 # What one WebSocket message may weigh before it is even read; the protocol's own limit is far below.
 TRANSPORT_LIMIT = 8 * 1024 * 1024
@@ -40,15 +40,15 @@ def serve(application: Starlette, host: str, port: int) -> int:
         signal.signal(name, end)
     server.run()
     if application.state.engine.abandoned:
-        leave_now()
+        leave_now(application.state.engine)
     return 0
 
 
-def leave_now() -> None:
-    """End this process and everything it started, without waiting for the thread that still loads."""
+def leave_now(engine: EngineService) -> None:
+    """End this process and the engine it was starting, without waiting for the thread that is at it."""
     sys.stdout.flush()
     sys.stderr.flush()
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+    # Multiprocessing's resource tracker is left alone: it frees what this process itself has in shared
+    # memory, and ends when it sees it gone.
+    engine.kill()
     os._exit(0)
