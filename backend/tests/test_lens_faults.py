@@ -10,9 +10,11 @@ import pytest
 import torch
 import zmq
 
+from steersight.engine.captured import Captured
 from steersight.engine.channel import FailedRuns, RowBlock, RowSender, StepRows, pack, unpack
 from steersight.engine.lens import Lens
 from steersight.metrics import Registry
+from steersight.vectors.action import Action
 
 from .test_lens_plan import HIDDEN, Outbox, make_lens, options
 
@@ -185,6 +187,34 @@ def test_a_rank_that_sends_no_rows_still_tells_of_failures(monkeypatch: pytest.M
         break_in(lens, patch, "_push")
         forward(lens, *STEPS)
     assert outbox.order == [FailedRuns]
+
+
+def test_a_replayed_graph_never_steers_by_a_table_that_could_not_be_filled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outbox = Full()
+    lens = make(outbox)
+    captured = lens.captured = Captured(lens.layout, 8, HIDDEN, torch.device("cpu"))
+    lens.take_bank(lens.bank)
+    decode = (("a", 0, 1), ("b", 0, 1), ("c", 0, 1))
+    lens.begin([(run, at + 1, count) for run, at, count in decode])
+    assert captured.table[:, 0, 0].tolist() == pytest.approx([0.5, 0, 0.2, 0, 0, 0, 0, 0])
+
+    def half(_wanted: set[str]) -> None:
+        captured._names = ("somebody else",)
+        raise MemoryError("no room")
+
+    lens.steer("a", 1, ())
+    with monkeypatch.context() as patch:
+        patch.setattr(captured, "_make_room", half)
+        lens.begin([(run, at + 2, count) for run, at, count in decode])
+    # `a` had been set to 0 and so was not to be steered: it goes on.
+    assert list(outbox.failed) == ["c"]
+    assert not captured.table.any()
+    lens.steer("a", 2, (Action("v", 0.25),))
+    lens.begin([(run, at + 3, count) for run, at, count in decode])
+    assert captured.table[:, 0, 0].tolist() == [0.25, 0, 0, 0, 0, 0, 0, 0]
+    assert captured._names == ("v",)
 
 
 def test_rows_that_cannot_be_packed_are_their_runs_failure(tmp_path: Path) -> None:

@@ -244,6 +244,7 @@ class Life:
         for answer in engine.engine_core.utility_results.values():
             if not answer.done():
                 answer.set_exception(EngineDeadError())
+                answer.exception()  # not all are waited for, and asyncio is not to complain of those
         engine.output_processor.propagate_error(EngineDeadError())
         if engine.output_handler is not None:
             # Or it logs, with a traceback, that its engine is dead.

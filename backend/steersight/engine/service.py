@@ -232,7 +232,11 @@ class EngineService:
         logger.error("%s", why)
         self._tries.lost(asyncio.get_running_loop().time() - life.ready_at)
         pause = self._next_try(why)
-        again = "It is being started again; try then." if pause is not None else "It is not started again."
+        again = (
+            "It is being started again. Try once more when it is ready."
+            if pause is not None
+            else "It is not started again."
+        )
         life.lose(f"{why} {again}")
         # Vectors that were lent went with the engine.
         self._lent.clear()
