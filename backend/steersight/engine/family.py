@@ -73,7 +73,7 @@ class Family:
         self.note()
         # Parents first: nobody is there to start, or to miss, the others.
         for process in sorted(self._members, key=lambda member: member not in (self._roots or [])):
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.Error):
                 process.kill()
         # Not psutil.wait_procs: it would take the exit status of our own children, whom multiprocessing would
         # then believe alive for ever.

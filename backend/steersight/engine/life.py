@@ -23,7 +23,7 @@ from typing import Any
 from .channel import Failed, FailedRuns, RowBlock, RowReceiver, Stage
 from .errors import ERROR, EngineLostError, EngineNotReadyError
 from .family import Family
-from .loading import Built, Report, build_engine, in_daemon_thread, row_address
+from .loading import Built, Report, build_engine, import_engine, in_daemon_thread, row_address
 from .options import EngineOptions, ModelFacts
 from .watch import Silence
 
@@ -110,6 +110,7 @@ class Life:
 
     def _build(self, folder: Path, vectors: list[tuple[str, str]], report: Report) -> Built:
         try:
+            import_engine(report)
             return build_engine(self.options, self.model, vectors, folder, report)
         finally:
             self.starting = False
@@ -117,12 +118,12 @@ class Life:
     # ------------------------------------------------------------ what is asked of it
 
     @contextlib.contextmanager
-    def owing(self) -> Iterator[None]:
+    def _waiting(self) -> Iterator[None]:
         """While somebody waits for it. Any error on the way is an EngineLostError where it was lost."""
         self._check()
-        self._owed += 1
         try:
-            yield
+            with self._owing():
+                yield
         except Exception as error:
             from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -132,6 +133,12 @@ class Life:
             if not isinstance(error, EngineLostError):
                 self._check(error)
             raise
+
+    @contextlib.contextmanager
+    def _owing(self) -> Iterator[None]:
+        self._owed += 1
+        try:
+            yield
         finally:
             self._owed -= 1
 
@@ -153,7 +160,7 @@ class Life:
             raise EngineNotReadyError("The engine is not up yet.")
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        with self.owing():
+        with self._waiting():
             try:
                 answers: list[Any] = await self.nnsight.vllm_entrypoint.collective_rpc(method, args=args)
             except EngineDeadError:
@@ -170,16 +177,20 @@ class Life:
         """The outputs of a traced request, which is freed when this is closed."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        with self.owing():
-            try:
-                async for output in outputs:
-                    self.heard()
-                    yield output
-            finally:
-                # By name: an abandoned NNsight stream frees its request only at garbage collection. In a
-                # dead engine there is nothing to free, and whoever cancelled is to see that.
-                with contextlib.suppress(EngineDeadError):
-                    await outputs.aclose()
+        try:
+            while True:
+                with self._waiting():
+                    output = await anext(outputs, None)
+                if output is None:
+                    return
+                self.heard()
+                # Nothing is owed while the reader is at work: what the engine says meanwhile waits for it.
+                yield output
+        finally:
+            # By name: an abandoned NNsight stream frees its request only at garbage collection. In a dead
+            # engine there is nothing to free, and whoever cancelled is to see that.
+            with contextlib.suppress(EngineDeadError), self._owing():
+                await outputs.aclose()
 
     # ------------------------------------------------------------ watching
 
@@ -284,8 +295,8 @@ class Life:
         try:
             async with asyncio.timeout(SHUTDOWN_SECONDS):
                 await in_daemon_thread(shutdown)
-        except TimeoutError:
-            logger.error("The engine does not end as it should; its processes are killed.")
+        except Exception:
+            logger.exception("The engine does not end as it should; its processes are killed")
 
     def kill(self) -> None:
         """Kill its processes and remove its files, without waiting for a thread that still starts it."""

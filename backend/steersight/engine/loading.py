@@ -108,10 +108,22 @@ def read_model(options: EngineOptions, report: Report) -> Known:
     return Known(facts, tokenizer, chosen, Registry(named, load_own(list(options.metrics))))
 
 
+def import_engine(report: Report) -> None:
+    """Import what takes seconds.
+
+    By itself, before `build_engine`: on the way something keeps the traceback of an import that failed (with
+    vLLM 0.32), and so the frames of everybody who was waiting for it. An engine in one of those would never
+    be freed.
+    """
+    report("Importing vLLM and NNsight", 0.1)
+    libnuma.load()
+    from . import model  # noqa: F401
+
+
 def build_engine(
     options: EngineOptions, model: ModelFacts, vectors: list[tuple[str, str]], folder: Path, report: Report
 ) -> Built:
-    """Start an engine.
+    """Start an engine. `import_engine` has been called.
 
     Args:
         options: how.
@@ -120,8 +132,6 @@ def build_engine(
         folder: where its row channel is, and everything else of it that has a file.
         report: told how far it is.
     """
-    report("Importing vLLM and NNsight", 0.1)
-    libnuma.load()
     from vllm.platforms import current_platform
 
     from .model import SteersightVLLM
