@@ -104,7 +104,7 @@ class Life:
         loop = asyncio.get_running_loop()
         self._watcher = asyncio.create_task(self._watch(), name="watch-engine")
         ranks = await self.call("steersight_process")
-        await in_daemon_thread(lambda: self._family.settle(built.roots, ranks))
+        self._family.settle(built.roots, ranks)
         self.ready_at = loop.time()
         return built
 
@@ -201,7 +201,11 @@ class Life:
             if isinstance(item, Stage):
                 # The one moment of loading at which its processes are known to be there.
                 self._family.note()
-            self._take(item)
+            try:
+                self._take(item)
+            except Exception:
+                # Without this task nobody would get rows any more.
+                logger.exception("A message of the engine could not be taken")
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()

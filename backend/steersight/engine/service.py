@@ -77,10 +77,10 @@ class GenerateRequest:
     lens_top: int = 0
     capture: bool = False
     """Whether the worker sums the stream over its rows; see `EngineService.capture`."""
+    rev: int = 0
+    """Number of the state that `actions` are."""
     first_row: int | None = None
     """First position with a row, instead of what `prompt_rows` says."""
-    rev: int = 0
-    """Revision of `actions`: more than 0 where it was steered before it was submitted."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class EngineService:
     failed_metrics: dict[str, str] = field(default_factory=dict)
     """Those that raised and are switched off, and what they said."""
     capacity_tokens: int | None = None
-    """How many tokens the KV cache holds; None until the engine is up."""
+    """Tokens that the KV cache holds; None until the engine is ready."""
     restarts: int = 0
     """How often an engine that was lost has been brought back."""
     abandoned: bool = False
@@ -242,12 +242,12 @@ class EngineService:
         self._lent.clear()
         self._rebuilding = asyncio.create_task(self._rebuild(life, why, pause), name="rebuild-engine")
 
-    def _next_try(self, why: str) -> float | None:
+    def _next_try(self, why: str, last: str = "") -> float | None:
         """Announce one more try to bring the engine back; the pause before it, or None to give up."""
         pause = self._tries.next_pause()
         if pause is None:
-            stage = f"{why} It was started again {TRIES} times, and that did not last. The log says more."
-            self._set(state="failed", stage=stage, progress=0.0)
+            stage = f"{why} It was started again {TRIES} times, and that did not last. {last}".rstrip()
+            self._set(state="failed", stage=f"{stage} The log says more.", progress=0.0)
             return None
         self._again = f"{why} It is being started again (try {self._tries.tries} of {TRIES})."
         self._set(state="loading", stage=self._again, progress=0.0)
@@ -261,8 +261,7 @@ class EngineService:
                 await self._start(dead.model)
             except Exception as error:
                 logger.exception("The engine did not start again")
-                why = f"The engine did not start again: {error}"
-                pause = self._next_try(why if why.endswith(".") else f"{why}.")
+                pause = self._next_try(why, f"The last time: {str(error).rstrip('.')}.")
             else:
                 self.restarts += 1
                 return
@@ -490,14 +489,14 @@ class EngineService:
         """
         nothing = {"vllm": 0, "nnsight": 0, "lens": 0, "dropped": 0}
         life = self._life
-        if life is None or self.status.state != "ready":
+        if life is None:
             return nothing
         try:
             async with asyncio.timeout(HELD_SECONDS):
                 return await life.count()
         except TimeoutError:
             return life.load or nothing
-        except (EngineLostError, CallError):
+        except (EngineNotReadyError, EngineLostError, CallError):
             return nothing
 
     async def _call(self, method: str, *args: Any) -> list[Any]:
