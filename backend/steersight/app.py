@@ -45,10 +45,11 @@ def create_app(settings: Settings) -> Starlette:
             tensor_parallel=settings.tensor_parallel, kv_cache_gib=settings.kv_cache_gib,
             gpu_memory=settings.gpu_memory, executor=settings.executor,
             mode=settings.engine_mode, metrics=settings.metrics,
-            layout=settings.layout,
+            layout=settings.layout, stall_seconds=settings.stall_seconds,
         )
     )  # fmt: skip
     telemetry = Telemetry()
+    engine.on_step = telemetry.step_arrived
     doors = Doors.of(settings)
     visitors = Visitors(doors, settings.max_connections, settings.starts_per_minute)
     table = RunTable(

@@ -10,7 +10,6 @@ where it is.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import resource
 import signal
@@ -19,11 +18,11 @@ import sys
 from collections.abc import Awaitable, Callable
 from types import FrameType
 
-import psutil
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from .engine.service import EngineService
 from .ws.transport import HttpProtocol, WebSocketProtocol
 
 # What one WebSocket message may weigh before it is even read; the protocol's own limit is below, and is the
@@ -93,7 +92,7 @@ def serve(application: Starlette, host: str, port: int) -> int:
     allow_many_files()
     server.run()
     if application.state.engine.abandoned:
-        leave_now()
+        leave_now(application.state.engine)
     return 0
 
 
@@ -105,11 +104,11 @@ def allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def leave_now() -> None:
-    """End this process and everything it started, without waiting for the thread that still loads."""
+def leave_now(engine: EngineService) -> None:
+    """End this process and the engine it was starting, without waiting for the thread that is at it."""
     sys.stdout.flush()
     sys.stderr.flush()
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+    # Multiprocessing's resource tracker is left alone: it frees what this process itself has in shared
+    # memory, and ends when it sees it gone.
+    engine.kill()
     os._exit(0)

@@ -54,9 +54,14 @@ class Process:
                     return
             time.sleep(0.2)
 
+    def family(self) -> list[psutil.Process]:
+        """The processes under it."""
+        found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
+        return found
+
     def end(self, number: signal.Signals) -> tuple[int, list[psutil.Process]]:
         """Send a signal; the exit status, and the processes that were there before and still are."""
-        family = psutil.Process(self.process.pid).children(recursive=True)
+        family = self.family()
         os.kill(self.process.pid, number)
         status = self.process.wait(timeout=60)
         return status, psutil.wait_procs(family, timeout=10)[1]
@@ -108,6 +113,18 @@ async def test_a_signal_while_it_serves(served: Process) -> None:
     assert status == 0, log
     assert left == []
     assert not re.search(r"Traceback|EngineDeadError", log), log
+
+
+def test_a_signal_while_a_lost_engine_is_started_again(served: Process) -> None:
+    served.wait_for("/readyz", '"ready"')
+    (core,) = (child for child in served.family() if child.name().endswith("EngineCore"))
+    core.kill()
+    served.wait_for("/readyz", "is being started again (try 1 of 5). Loading the model's weights")
+    began = time.monotonic()
+    status, left = served.end(signal.SIGTERM)
+    assert status == 0, served.log.read_text()
+    assert left == []
+    assert time.monotonic() - began < 15
 
 
 def test_a_port_that_is_taken(served: Process, model_dir: str, tmp_path: Path) -> None:

@@ -94,11 +94,15 @@ class VectorBank:
             return action.layers[0] <= layer <= action.layers[1]
         return layer in self.vectors[action.vector].layers
 
-    def sorted(self, names: set[str]) -> tuple[str, ...]:
-        """In the bank's order. Raises KeyError where one is unknown: a push that does nothing is a lie."""
+    def check(self, names: set[str]) -> None:
+        """Raises KeyError where one is unknown."""
         missing = names - self.vectors.keys()
         if missing:
             raise KeyError(f"The engine has no vector {', '.join(sorted(missing))}.")
+
+    def sorted(self, names: set[str]) -> tuple[str, ...]:
+        """In the bank's order. Raises KeyError where one is unknown: a push that does nothing is a lie."""
+        self.check(names)
         return tuple(name for name in self.vectors if name in names)
 
     def at(self, layer: int, names: tuple[str, ...]) -> LayerVectors:

@@ -10,11 +10,13 @@ dropped,
 failed: {metric: error}, arrays: [name, ...], top: {runs: [[run, position], ...], layers, k} or null}.
 `values` is fp32 [tokens, metrics, layers], runs one after the other; `entropy` fp32 [tokens]; `top_ids` int32
 and `top_probabilities` fp32 [runs, layers, k]. A stage message has one part, {kind: "stage", stage,
-progress}.
+progress}, and so has the news of runs that failed, {kind: "failed", runs: {run: sentence}}, which is never
+dropped once it is queued.
 """
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 # Steps that may wait for the sender thread, and messages that may wait in ZeroMQ: some seconds of a fast GPU.
 QUEUED_STEPS = 1024
@@ -140,6 +144,13 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class FailedRuns:
+    """Runs that the lens could not steer or observe: run -> a sentence that says why."""
+
+    runs: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Stage:
     """How far the worker is with loading."""
 
@@ -153,7 +164,7 @@ class RowSender:
 
     address: str
     dropped: int = 0
-    _steps: queue.Queue[StepRows | Stage | None] = field(init=False)
+    _steps: queue.Queue[StepRows | Stage | FailedRuns | None] = field(init=False)
     _thread: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
@@ -161,12 +172,14 @@ class RowSender:
         self._thread = threading.Thread(target=self._send_all, name="steersight-rows", daemon=True)
         self._thread.start()
 
-    def put(self, item: StepRows | Stage) -> None:
-        """Queue one step or stage; drop it, counted, where the queue is full."""
+    def put(self, item: StepRows | Stage | FailedRuns) -> bool:
+        """Queue it, or drop it, counted, where the queue is full; whether it was queued."""
         try:
             self._steps.put_nowait(item)
         except queue.Full:
             self.dropped += 1
+            return False
+        return True
 
     def close(self) -> None:
         """Send what is queued and end the thread."""
@@ -181,19 +194,34 @@ class RowSender:
         socket.connect(self.address)
         try:
             while (item := self._steps.get()) is not None:
-                try:
-                    socket.send_multipart(pack(item, self.dropped), zmq.NOBLOCK)
-                except zmq.Again:
-                    self.dropped += 1
+                self._send(socket, item)
         finally:
             socket.close()
             context.term()
 
+    def _send(self, socket: zmq.Socket[bytes], item: StepRows | Stage | FailedRuns) -> None:
+        try:
+            parts = pack(item, self.dropped)
+        except Exception as error:
+            # Numbers that do not reach the host, say. Nobody else would notice: these runs' rows would just
+            # be missing, and without this thread everybody's.
+            logger.exception("A step's rows could not be sent")
+            lost = [run for run, _, _ in (*item.runs, *item.bare)] if isinstance(item, StepRows) else []
+            item = FailedRuns(dict.fromkeys(lost, f"This reply's numbers could not be read: {error}"))
+            parts = pack(item, self.dropped)
+        try:
+            # News of a failure waits for room. The rows behind it are dropped meanwhile, the engine goes on.
+            socket.send_multipart(parts, 0 if isinstance(item, FailedRuns) else zmq.NOBLOCK)
+        except zmq.Again:
+            self.dropped += 1
 
-def pack(item: StepRows | Stage, dropped: int) -> list[bytes]:
-    """One step or stage as the parts of a ZeroMQ message."""
+
+def pack(item: StepRows | Stage | FailedRuns, dropped: int) -> list[bytes]:
+    """One step, stage or piece of news as the parts of a ZeroMQ message."""
     if isinstance(item, Stage):
         return [msgpack.packb({"kind": "stage", "stage": item.stage, "progress": item.progress})]
+    if isinstance(item, FailedRuns):
+        return [msgpack.packb({"kind": "failed", "runs": item.runs})]
     arrays = item.arrays()
     head = {
         "kind": "rows", "runs": item.runs, "bare": item.bare, "metrics": item.metrics, "layers": item.layers,
@@ -205,18 +233,20 @@ def pack(item: StepRows | Stage, dropped: int) -> list[bytes]:
     return [msgpack.packb(head), *(array.tobytes() for array in arrays.values())]
 
 
-def unpack(parts: list[bytes]) -> Stage | list[RowBlock | Failed]:
-    """The inverse of `pack`: the blocks of all runs of one step, or a loading stage."""
+def unpack(parts: list[bytes]) -> Stage | list[RowBlock | Failed | FailedRuns]:
+    """The inverse of `pack`: the blocks of all runs of one step, news of failed ones, or a loading stage."""
     import numpy as np
 
     head: dict[str, Any] = msgpack.unpackb(parts[0])
     if head["kind"] == "stage":
         return Stage(head["stage"], head["progress"])
+    if head["kind"] == "failed":
+        return [FailedRuns(head["runs"])]
     metrics, layers = head["metrics"], head["layers"]
     raw = dict(zip(head["arrays"], parts[1:], strict=True))
     entropy = np.frombuffer(raw["entropy"], dtype="<f4") if "entropy" in raw else None
     tops = _unpack_top(head["top"], raw) if head["top"] else {}
-    found: list[RowBlock | Failed] = []
+    found: list[RowBlock | Failed | FailedRuns] = []
     if head["failed"]:
         found.append(Failed(head["failed"]))
     for run, start, revs in head["bare"]:
@@ -255,7 +285,7 @@ class RowReceiver:
         self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.bind(address)
 
-    async def receive(self) -> Stage | list[RowBlock | Failed]:
+    async def receive(self) -> Stage | list[RowBlock | Failed | FailedRuns]:
         """Wait for the next message."""
         return unpack(await self._socket.recv_multipart())
 

@@ -12,12 +12,15 @@ long for the buffer is reduced in groups of layers. A run that wants nothing cos
 Which revision a token uses depends only on its position (`RunState.revision_at`), never on when it is
 computed: a run that vLLM preempts and recomputes later gets the strengths each position had the first time,
 so neither its KV cache nor its rows change.
+
+Nothing that goes wrong in here reaches the engine: see `faults.py`.
 """
 
 from __future__ import annotations
 
 import bisect
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +32,7 @@ from .bank import VectorBank
 from .capture import Captures
 from .captured import NUMBERS, Captured
 from .channel import RowSender, StepRows, TopTokens
+from .faults import Containment, Failures
 from .layout import Layout, part
 
 if TYPE_CHECKING:
@@ -83,6 +87,8 @@ class RunState:
     revisions: list[Revision]
     next_position: int = 0
     """The first position that no forward pass has computed yet."""
+    failed: bool = False
+    """It is about to be aborted, and gets nothing any more."""
 
     def revision_at(self, position: int) -> Revision:
         """The revision that position is, was, and on recomputation will be computed with."""
@@ -142,6 +148,8 @@ class Plan:
     keep: list[int] = field(default_factory=list)
     """Batch index of each row to send, in the order of `blocks`."""
     steered: list[Steered] = field(default_factory=list)
+    pushed: list[str] = field(default_factory=list)
+    """Runs that `steered` acts on."""
     steering: dict[int, Steering] | None = None
     """The same by layer, once a layer has asked: a replayed graph never does."""
     attention: dict[int, Steering] = field(default_factory=dict)
@@ -202,13 +210,16 @@ class Lens:
         max_runs: int,
         dtype: torch.dtype,
         captured: Captured | None = None,
+        publishes: bool = True,
     ) -> None:
         import torch
 
         self.layout = layout
         self.bank = bank
         self.device = device
-        self.sender = sender  # None on every tensor-parallel rank but the first: all see the same stream
+        self.sender = sender
+        self.publishes = publishes and sender is not None
+        """Whether rows come from here: on the first tensor-parallel rank, for all see the same stream."""
         self.registry = registry
         self.dtype = dtype
         self.captured = captured
@@ -221,6 +232,11 @@ class Lens:
         self._waiting: dict[str, Revision] = {}  # steers for runs whose first step has not come yet
         self._plan: Plan | None = None
         self._step: _Step | None = None
+        self._here: list[str] = []  # runs in the step under way
+        self._failures = Failures(sender)
+        self._steering = Containment(self._fail_steered)
+        self._observation = Containment(self._fail_observed)
+        self._everything = Containment(self._fail_step)
         # Room for all layers of a step that only decodes, and for one layer with its parts of the longest
         # prompt.
         floats = max(
@@ -241,6 +257,15 @@ class Lens:
         """Take up a run when the scheduler first names its request."""
         if request_id in self.runs:
             return  # preempted and back: it keeps its history
+        try:
+            state = self._taken_up(options)
+        except Exception as error:
+            # Unknown here, it is not steered until it is aborted.
+            self._failures.add([options["run"]], "The engine could not take this reply up", error)
+            return
+        self.runs[request_id] = self._by_run[state.run] = state
+
+    def _taken_up(self, options: dict[str, Any]) -> RunState:
         run = options["run"]
         state = RunState(
             run=run,
@@ -253,11 +278,11 @@ class Lens:
                 capture=options.get("capture", False),
             ),
             starts=[0],
-            revisions=[Revision(0, tuple(map(Action.from_map, options["actions"])))],
+            revisions=[Revision(options.get("rev", 0), tuple(map(Action.from_map, options["actions"])))],
         )
         if run in self._waiting:
             state.steer(self._waiting.pop(run))
-        self.runs[request_id] = self._by_run[run] = state
+        return state
 
     def remove(self, request_id: str) -> None:
         """Forget a run whose request is over, finished or aborted."""
@@ -285,15 +310,61 @@ class Lens:
 
     def begin(self, spans: list[tuple[str, int, int]]) -> None:
         """Plan the step from (request id, first position, tokens) in batch order."""
-        self._plan = self._make_plan(spans) if any(request in self.runs for request, _, _ in spans) else None
-        self._step = None
+        self._failures.tell()
+        self._plan = self._step = None
+        self._here = [state.run for request, _, _ in spans if (state := self.runs.get(request)) is not None]
+        if self._here:
+            with self._everything:
+                self._plan = self._make_plan(spans)
         if self.captured is not None and all(count == 1 for _, _, count in spans):
-            self.captured.upload([self._acting(request, start) for request, start, _ in spans])
+            with self._everything:
+                self._upload_acting(self.captured, spans)
+
+    def _upload_acting(self, captured: Captured, spans: list[tuple[str, int, int]]) -> None:
+        try:
+            captured.upload([self._acting(request, start) for request, start, _ in spans])
+        except Exception as error:
+            # What a graph replays reads the table, whatever is in it: it must not be the last step's, nor one
+            # that is half filled.
+            captured.take_bank(self.bank)
+            self._fail_steered(error)
+
+    # ------------------------------------------------------------ when it goes wrong
+
+    def _fail(self, runs: Iterable[str], what: str, error: Exception) -> None:
+        """Let these runs end; see `faults.py`."""
+        fresh = [state for run in runs if (state := self._by_run.get(run)) is not None and not state.failed]
+        for state in fresh:
+            state.failed = True
+        self._failures.add([state.run for state in fresh], what, error)
+
+    def _fail_steered(self, error: Exception) -> None:
+        """The step's steering failed: it is not steered from here on, and whoever was to be has failed."""
+        plan = self._plan
+        if plan is not None:
+            self._fail(plan.pushed, "The engine could not steer this reply", error)
+            plan.steered, plan.pushed, plan.steering, plan.attention = [], [], {}, {}
+
+    def _fail_observed(self, error: Exception) -> None:
+        """The step's numbers failed: nobody is observed in it any more; steering goes on."""
+        plan, self._step = self._plan, None
+        if plan is not None:
+            observed = [run for run, _, _ in plan.blocks]
+            self._fail(observed, "The engine could not compute this reply's numbers", error)
+            plan.blocks, plan.keep, plan.metrics, plan.heads, plan.lens_layers = [], [], [], [], []
+            plan.captured = set()
+
+    def _fail_step(self, error: Exception) -> None:
+        """It cannot be told whose fault it is: all runs of the step have failed."""
+        self._plan = self._step = None
+        self._fail(self._here, "The engine's lens failed while it computed this reply", error)
+
+    # ------------------------------------------------------------ the plan
 
     def _acting(self, request_id: str, position: int) -> list[Action]:
         """What acts on one token of a captured step."""
         state = self.runs.get(request_id)
-        if state is None:
+        if state is None or state.failed:
             return []
         return [action for action in state.revision_at(position).actions if action.acts_at(position)]
 
@@ -303,26 +374,11 @@ class Lens:
         offset = 0
         for request, (request_id, start, count) in enumerate(spans):
             state = self.runs.get(request_id)
-            if state is not None:
-                revisions = [state.revision_at(start + i) for i in range(count)]
-                # Not sent again when a preempted run is recomputed, nor where nobody asked.
-                first = max(start, state.next_position, state.first_row)
-                if first < start + count:
-                    block = (state.run, first, [r.rev for r in revisions[first - start :]])
-                    if state.wants.nothing:
-                        plan.bare.append(block)
-                    else:
-                        plan.blocks.append(block)
-                        plan.keep.extend(range(offset + first - start, offset + count))
-                        metrics.update(state.wants.metrics)
-                        if state.wants.capture:
-                            plan.captured.add(state.run)
-                        if state.wants.entropy or state.wants.lens_stride:
-                            plan.heads.append(
-                                Head(state.run, start + count - 1, request, len(plan.keep) - 1, state.wants)
-                            )
-                state.next_position = max(state.next_position, start + count)
-                plan.steered.extend(_pieces(offset, start, revisions))
+            if state is not None and not state.failed:
+                try:
+                    metrics.update(self._plan_run(plan, state, request, start, count, offset))
+                except Exception as error:
+                    self._fail([state.run], "The engine could not steer this reply", error)
             offset += count
         plan.metrics = self.registry.ordered(metrics - self.failed.keys())
         plan.lens_layers = sorted(
@@ -333,6 +389,33 @@ class Lens:
             }
         )
         return plan
+
+    def _plan_run(
+        self, plan: Plan, state: RunState, request: int, start: int, count: int, offset: int
+    ) -> tuple[str, ...]:
+        """Add what one run needs; returns the metrics it wants. Where it raises, it has added nothing."""
+        revisions = [state.revision_at(start + i) for i in range(count)]
+        pieces = _pieces(offset, start, revisions)
+        self.bank.check({action.vector for _, action in pieces})
+        # Not sent again when a preempted run is recomputed, nor where nobody asked.
+        first = max(start, state.next_position, state.first_row)
+        state.next_position = max(state.next_position, start + count)
+        if pieces:
+            plan.steered.extend(pieces)
+            plan.pushed.append(state.run)
+        if first >= start + count:
+            return ()
+        block = (state.run, first, [r.rev for r in revisions[first - start :]])
+        if state.wants.nothing:
+            plan.bare.append(block)
+            return ()
+        plan.blocks.append(block)
+        plan.keep.extend(range(offset + first - start, offset + count))
+        if state.wants.capture:
+            plan.captured.add(state.run)
+        if state.wants.entropy or state.wants.lens_stride:
+            plan.heads.append(Head(state.run, start + count - 1, request, len(plan.keep) - 1, state.wants))
+        return state.wants.metrics
 
     def _upload(self, numbers: Any, dtype: torch.dtype) -> torch.Tensor:
         """A small table on the device. From pinned memory, so that the step does not wait for the device."""
@@ -348,12 +431,11 @@ class Lens:
 
         return self._upload(numbers, torch.int64)
 
-    def _steering(self, plan: Plan, layer: int) -> Steering | None:
-        """What to push at a layer, on the device from the first layer that is steered."""
+    def _make_tables(self, plan: Plan) -> None:
+        """Put what is pushed at each layer on the device, when the first layer asks."""
         if plan.steering is None:
-            plan.steering = self._tables(plan.steered)
             plan.attention = self._tables(plan.steered, attention=True)
-        return plan.steering.get(layer)
+            plan.steering = self._tables(plan.steered)
 
     def _tables(self, steered: list[Steered], attention: bool = False) -> dict[int, Steering]:
         """By layer: `steered`, or what of it goes to attention's part."""
@@ -399,8 +481,13 @@ class Lens:
             self.captured.enter(self.layout.entering(args, kwargs))  # type: ignore[union-attr]
             return
         plan = self._plan
-        if plan is None or not plan.keep:
-            return
+        if plan is not None and plan.keep:
+            with self._observation:
+                self._step = self._open(plan)
+                self._keep(self.layout.entering(args, kwargs), None, self._step.slots[0])
+
+    def _open(self, plan: Plan) -> _Step:
+        """The tensors of a step that runs eagerly."""
         observed = len(plan.keep)
         room = len(self._buffer) // (observed * self._hidden_size)
         slots = self._buffer[: room * observed * self._hidden_size].view(room, observed, self._hidden_size)
@@ -409,7 +496,7 @@ class Lens:
         )
         group = min(self.layout.count, (room - 1) // 2 if parts else room - 1)
         streams, kept = slots[: group + 1], slots[group + 1 : 2 * group + 1] if parts else None
-        self._step = _Step(
+        return _Step(
             keep=self._kept(plan),
             streams=streams,
             slots=streams.unbind(),
@@ -418,7 +505,6 @@ class Lens:
             values=self._blank(plan),
             head_rows=self._head_rows(plan),
         )
-        self._keep(self.layout.entering(args, kwargs), None, self._step.slots[0])
 
     def _kept(self, plan: Plan) -> torch.Tensor | None:
         return None if len(plan.keep) == plan.tokens else self._indices(plan.keep)
@@ -446,37 +532,56 @@ class Lens:
         if self._recording():
             self.captured.attention(index, part(output))  # type: ignore[union-attr]
             return
-        plan, step = self._plan, self._step
+        plan = self._plan
         if plan is not None and plan.steered:
-            self._steering(plan, index)
-            steering = plan.attention.get(index)
-            if steering is not None:
-                pushes = add_absolute.amount(steering.table[..., 0], steering.at.lengths)
-                added = part(output)
-                added.index_add_(0, steering.rows, (pushes @ steering.at.directions).to(added.dtype))
+            with self._steering:
+                self._make_tables(plan)
+                steering = plan.attention.get(index)
+                if steering is not None:
+                    self._push_attention(part(output), steering)
+        step = self._step
         if step is not None and step.attention is not None:
-            self._keep(part(output), None, step.attention[step.held])
+            with self._observation:
+                self._keep(part(output), None, step.attention[step.held])
 
     def layer(self, index: int, output: Any) -> None:
         """One decoder layer's output: steer in place, then keep the stream."""
         if self._recording():
             self.captured.layer(index, *self.layout.leaving(output))  # type: ignore[union-attr]
             return
-        plan, step = self._plan, self._step
-        if plan is None:
-            return
-        hidden, residual = self.layout.leaving(output)
-        steering = self._steering(plan, index) if plan.steered else None
-        if step is None:
+        plan = self._plan
+        if plan is not None:
+            with self._everything:
+                self._pass(plan, index, *self.layout.leaving(output))
+
+    def _pass(self, plan: Plan, index: int, hidden: torch.Tensor, residual: torch.Tensor | None) -> None:
+        steering = None
+        if plan.steered:
+            with self._steering:
+                self._make_tables(plan)
+                steering = plan.steering.get(index)  # type: ignore[union-attr]
+        if self._step is None:
             if steering is not None:
-                self._push(hidden, residual, steering)
+                with self._steering:
+                    self._push(hidden, residual, steering)
             return
-        slot = step.slots[step.held + 1]
-        self._keep(hidden, residual, slot)
-        if steering is not None:
-            step.unsteered[index] = slot.clone()
-            self._push(hidden, residual, steering)
+        with self._observation:
+            step = self._step
+            slot = step.slots[step.held + 1]
             self._keep(hidden, residual, slot)
+            if steering is not None:
+                step.unsteered[index] = slot.clone()
+        if steering is not None:
+            with self._steering:
+                self._push(hidden, residual, steering)
+        if self._step is not None:
+            with self._observation:
+                if steering is not None:
+                    self._keep(hidden, residual, self._step.slots[self._step.held + 1])
+                self._kept_layer(plan, self._step, index)
+
+    def _kept_layer(self, plan: Plan, step: _Step, index: int) -> None:
+        """A layer's stream is in the buffer; reduce what is there when it is full, or this was the last."""
         step.held += 1
         if step.held == len(step.slots) - 1 or index == self.layout.count - 1:
             self._reduce(plan, step)
@@ -505,6 +610,10 @@ class Lens:
             stream += residual[steering.rows]
         delta = compose(stream, steering.at, steering.table, steering.sequential)
         hidden.index_add_(0, steering.rows, delta.to(hidden.dtype))
+
+    def _push_attention(self, added: torch.Tensor, steering: Steering) -> None:
+        pushes = add_absolute.amount(steering.table[..., 0], steering.at.lengths)
+        added.index_add_(0, steering.rows, (pushes @ steering.at.directions).to(added.dtype))
 
     def _reduce(self, plan: Plan, step: _Step) -> None:
         """The metrics of the layers in the buffer; then it is free but for the last stream."""
@@ -540,9 +649,13 @@ class Lens:
                 values[:, column] = compute(view).T
             except Exception as error:
                 if self.registry[name].family != "own":
-                    raise
+                    self._fail(self._asked_for(name, plan), f"The engine could not compute {name}", error)
+                    continue
                 logger.exception("The metric %s is switched off", name)
                 self.failed[name] = f"{type(error).__name__}: {error}"
+
+    def _asked_for(self, metric: str, plan: Plan) -> list[str]:
+        return [run for run, _, _ in plan.blocks if metric in self._by_run[run].wants.metrics]
 
     def _replayed(self, plan: Plan, captured: Captured) -> _Step:
         """A step that a graph has run: no hook was called, and all is in the static buffers."""
@@ -585,16 +698,23 @@ class Lens:
 
     def forwarded(self) -> None:
         """The forward pass is over. Rows that need nothing of the sampler go now and so lead their tokens."""
-        if self.captured is not None and self._plan is not None and self._step is None and self._plan.keep:
-            self._step = self._replayed(self._plan, self.captured)
-        if self._plan is not None and not self._plan.heads:
-            self._send(self._plan, self._step, None)
+        plan = self._plan
+        if plan is None:
+            return
+        if self.captured is not None and self._step is None and plan.keep:
+            with self._observation:
+                self._step = self._replayed(plan, self.captured)
+        if not plan.heads:
+            self._send(plan, self._step, None)
 
     def final(self, logits: torch.Tensor) -> None:
         """The model's final logits [requests, vocab_size], before the sampler changes them in place."""
         plan, step = self._plan, self._step
-        if plan is None or step is None or not any(head.wants.entropy for head in plan.heads):
-            return
+        if plan is not None and step is not None and any(head.wants.entropy for head in plan.heads):
+            with self._observation:
+                self._read_entropy(plan, step, logits)
+
+    def _read_entropy(self, plan: Plan, step: _Step, logits: torch.Tensor) -> None:
         import torch
 
         wanted = [head for head in plan.heads if head.wants.entropy]
@@ -606,10 +726,13 @@ class Lens:
     def sampled(self, tokens: torch.Tensor) -> None:
         """The tokens [requests, 1] that were drawn."""
         plan, step = self._plan, self._step
-        if plan is None or step is None or not plan.heads:
-            return
-        top = self._read_lens(plan, step, tokens) if step.head_rows is not None else None
-        self._send(plan, step, top)
+        if plan is None:
+            return  # its rows are on their way
+        top = None
+        if step is not None and step.head_rows is not None:
+            with self._observation:
+                top = self._read_lens(plan, step, tokens)
+        self._send(plan, self._step, top)
 
     def _read_lens(self, plan: Plan, step: _Step, tokens: torch.Tensor) -> TopTokens | None:
         """All layers of all runs that want it, in one product with the unembedding."""
@@ -619,7 +742,7 @@ class Lens:
         stream = torch.stack(step.picked)  # [lens layers, runs, hidden_size]
         finished = self.layout.finish(stream.view(-1, self._hidden_size).to(self.dtype))
         logits = self.layout.unembed(finished)  # every rank takes part, one gets the whole vocabulary
-        if logits is None or self.sender is None:
+        if logits is None or not self.publishes:
             return None
         requests = self._indices([head.request for head in heads])
         most = max(head.wants.lens_top for head in heads)
@@ -643,10 +766,10 @@ class Lens:
     def _send(self, plan: Plan, step: _Step | None, top: TopTokens | None) -> None:
         """One copy to the host, one message."""
         self._plan = self._step = None
-        if self.sender is None or not (plan.blocks or plan.bare):
+        if not self.publishes or not (plan.blocks or plan.bare) or self.sender is None:
             return
-        self.sender.put(
-            StepRows(
+        with self._everything:
+            rows = StepRows(
                 runs=plan.blocks,
                 bare=plan.bare,
                 metrics=plan.metrics,
@@ -656,7 +779,12 @@ class Lens:
                 top=top,
                 failed=dict(self.failed),
             ).to_host()
-        )
+            # A failed run's rows are among them. The server leaves out the rows of runs that it knows to
+            # have failed, so it has to know first.
+            if self._failures.tell():
+                self.sender.put(rows)
+            else:
+                self.sender.dropped += 1
 
 
 def _pieces(offset: int, start: int, revisions: list[Revision]) -> list[Steered]:

@@ -3,18 +3,17 @@
 Everything slow happens in threads or in the engine's own process, so the event loop goes on serving while
 the model loads. Rows come in on their own channel and are handed to the run they belong to; tokens come
 from NNsight's stream. Joining the two by position is the business of `runs`.
+
+An engine that is lost (killed, crashed, hung) costs the runs that were live in it, and is started again by
+itself; `life.py` is one engine, and this is what outlives it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
-import os
 import secrets
-import tempfile
-import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,9 +21,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..metrics import Registry
 from ..vectors.store import READER_FIELDS, VectorError
-from . import libnuma
 from .bank import ENCODER
-from .channel import Failed, RowBlock, RowReceiver, Stage
+from .channel import Failed, FailedRuns, RowBlock, Stage
+from .errors import EngineLostError as EngineLostError
+from .errors import EngineNotReadyError as EngineNotReadyError
+from .errors import RunFailedError as RunFailedError
+from .life import CallError, Item, Life
+from .loading import in_daemon_thread, read_model
+from .options import EngineOptions as EngineOptions
+from .options import ModelFacts as ModelFacts
+from .watch import TRIES, Restarts
 
 if TYPE_CHECKING:
     import torch
@@ -34,49 +40,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
+HELD_SECONDS = 2.0
+"""How long `held` waits for an engine that may be busy with a long prompt."""
+LAST_ROWS_SECONDS = 2.0
+"""Rows lead tokens by a millisecond or so; what has not come after this was dropped on the way."""
 ATTENTION_REFUSED = (
     "It acts on what attention adds, which this engine cannot change: it decodes in CUDA graphs "
     "(--engine-mode eager would do), or the model's attention is no part that is simply added."
 )
-
-
-class EngineNotReadyError(RuntimeError):
-    """The engine cannot take a run now; the message says why."""
-
-
-class EngineLostError(RuntimeError):
-    """The engine's processes are gone or do not answer; the message says what happens next."""
-
-
-class RunFailedError(RuntimeError):
-    """One run could not be computed as asked; the message says why. The engine goes on."""
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How to start the engine."""
-
-    model: str
-    """Path of a checkpoint folder, or a name the Hugging Face hub knows."""
-    data_dir: Path
-    dtype: str = "auto"
-    """`auto` is float32 on a CPU and the checkpoint's own type on CUDA."""
-    max_model_len: int = 4096
-    max_runs: int = 64
-    tensor_parallel: int = 1
-    kv_cache_gib: int = 1
-    """Size of the KV cache on a CPU."""
-    gpu_memory: float = 0.9
-    """Share of each GPU's memory for weights and KV cache."""
-    metrics: tuple[str, ...] = ()
-    """Python files with metrics of one's own."""
-    layout: str = ""
-    """Where the decoder layers are, for a model that Steersight does not know; see engine/layout.py."""
-    mode: str = "auto"
-    """`graphs` decodes in CUDA graphs, `eager` does not; `auto` is graphs on CUDA."""
-    executor: str = "auto"
-    """vLLM's way to run its ranks: `mp` (processes), `ray` (other machines too), `auto` (vLLM chooses)."""
 
 
 @dataclass(frozen=True)
@@ -86,19 +57,6 @@ class Status:
     state: Literal["loading", "ready", "failed", "draining", "stopped"] = "loading"
     stage: str = "Starting"
     progress: float = 0.0
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What is known of the served model."""
-
-    id: str
-    layers: int
-    hidden_size: int
-    vocab_size: int
-    dtype: str
-    max_model_len: int
-    special_ids: list[int]
 
 
 @dataclass(frozen=True)
@@ -153,30 +111,16 @@ class TokenStep:
     """Of each token of the prompt; None where not asked for, or already given."""
 
 
-async def _in_daemon_thread(work: Callable[[], Any]) -> Any:
-    """Like asyncio.to_thread, but neither the loop's end nor the interpreter's waits for the thread."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
+@dataclass
+class _Live:
+    """A run that is in the engine."""
 
-    def settle(result: Any, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    def body() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except BaseException as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=body, name="load-engine", daemon=True).start()
-    return await future
+    on_rows: Callable[[RowBlock], None]
+    rows_end: int
+    """Position behind the last row that has come."""
+    failed: str | None = None
+    """Why it has failed, in a sentence."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass
@@ -198,16 +142,21 @@ class EngineService:
     """Those that raised and are switched off, and what they said."""
     capacity_tokens: int | None = None
     """Tokens that the KV cache holds; None until the engine is ready."""
+    restarts: int = 0
+    """How often an engine that was lost has been brought back."""
+    on_step: Callable[[], None] = lambda: None
+    """Called for each step whose rows have come."""
     abandoned: bool = False
     """Told to end while it was loading: a thread of ours, and processes it starts, may still be at it."""
     _listeners: list[Callable[[], None]] = field(default_factory=list)
-    _sinks: dict[str, Callable[[RowBlock], None]] = field(default_factory=dict)
+    _live: dict[str, _Live] = field(default_factory=dict)
     _lent: dict[str, SteeringVector] = field(default_factory=dict)
     _changing_vectors: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _nnsight: Any = None
-    _reader: asyncio.Task[None] | None = None
-    _receiver: RowReceiver | None = None
-    _folder: tempfile.TemporaryDirectory[str] | None = None
+    _life: Life | None = None
+    _tries: Restarts = field(default_factory=Restarts)
+    _again: str = ""
+    """What the stage begins with while a lost engine is started again."""
+    _rebuilding: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------ state
 
@@ -225,107 +174,134 @@ class EngineService:
 
     async def load(self) -> None:
         """Load the model and start the engine; on failure the status says why and nothing is raised."""
-        self._folder = tempfile.TemporaryDirectory(prefix="steersight-")
-        address = f"ipc://{self._folder.name}/rows"
-        self._receiver = RowReceiver(address)
-        self._reader = asyncio.create_task(self._read_rows(self._receiver), name="steersight-rows")
-        loop = asyncio.get_running_loop()
-
-        def report(stage: str, progress: float) -> None:
-            loop.call_soon_threadsafe(lambda: self._set(stage=stage, progress=progress))
-
+        report = self._reporter()
         try:
-            self._nnsight = await _in_daemon_thread(lambda: self._build(address, report))
-            for refused in await self._send_vectors(self.vectors):
-                logger.warning("The vector %s is not used. %s", refused, ATTENTION_REFUSED)
-                self.vectors.pop(refused)
+            known = await in_daemon_thread(lambda: read_model(self.options, report))
+            self.model, self.tokenizer, self.registry = known.model, known.tokenizer, known.registry
+            chosen = known.vectors
+            self.vectors, self.vector_files, self.own_vectors = chosen.vectors, chosen.files, chosen.own
+            for problem in chosen.problems:
+                logger.warning("%s", problem)
+            await self._start(known.model)
         except asyncio.CancelledError:
-            self.abandoned = self._nnsight is None
+            self.abandoned = self._life is None
             raise
         except Exception as error:
             logger.exception("The engine did not start")
             self._set(state="failed", stage=f"The engine did not start: {error}", progress=0.0)
-            return
+
+    def _reporter(self) -> Callable[[str, float], None]:
+        loop = asyncio.get_running_loop()
+
+        def report(stage: str, progress: float) -> None:
+            loop.call_soon_threadsafe(self._loading, stage, progress)
+
+        return report
+
+    def _loading(self, stage: str, progress: float) -> None:
+        if self.status.state == "loading":
+            self._set(stage=f"{self._again} {stage}".lstrip(), progress=progress)
+
+    async def _start(self, model: ModelFacts) -> None:
+        """Take one engine into service. Raises what went wrong, and leaves nothing of it then.
+
+        Cancelled, it leaves everything to `shutdown`.
+        """
+        life = self._life = Life(self.options, model, take=self._take, ended=self._lose, silent=self._silent)
+        named = [(vector.id, vector.label) for vector in self.vectors.values()]
+        try:
+            built = await life.start(named, self._reporter())
+            async with self._changing_vectors:
+                for refused in await self._send_vectors(self.vectors):
+                    logger.warning("The vector %s is not used. %s", refused, ATTENTION_REFUSED)
+                    self.vectors.pop(refused)
+        except Exception:
+            await life.end(kindly=False)
+            raise
+        self.model = replace(model, dtype=built.dtype)
+        self.capacity_tokens = built.capacity_tokens
+        self.failed_metrics = {}
+        self._again = ""
         self._set(state="ready", stage="Ready", progress=1.0)
 
-    def _build(self, address: str, report: Callable[[str, float], None]) -> Any:
-        """Runs in a thread. Everything that imports torch, transformers, vllm or nnsight starts here."""
-        options = self.options
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(options.kv_cache_gib))
-        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-        if Path(options.model).is_dir():
-            os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-        report("Reading the model's configuration and tokenizer", 0.02)
-        from transformers import AutoConfig, AutoTokenizer
-
-        config = AutoConfig.from_pretrained(options.model)
-        self.tokenizer = AutoTokenizer.from_pretrained(options.model)
-        text = config.get_text_config()
-        length = min(options.max_model_len, text.max_position_embeddings)
-        facts = ModelFacts(
-            id=Path(options.model).name if Path(options.model).is_dir() else options.model,
-            layers=text.num_hidden_layers,
-            hidden_size=text.hidden_size,
-            vocab_size=text.vocab_size,
-            dtype=options.dtype,
-            max_model_len=length,
-            special_ids=sorted(self.tokenizer.all_special_ids),
+    def _lose(self, life: Life, why: str) -> None:
+        """An engine is dead or hung: first nobody is sent to it any more, then all who wait for it hear."""
+        if life is not self._life or life.lost is not None:
+            return
+        if self.status.state != "ready":
+            life.lose(why)  # whoever starts it, or ends it, sees that
+            return
+        logger.error("%s", why)
+        self._tries.lost(asyncio.get_running_loop().time() - life.ready_at)
+        pause = self._next_try(why)
+        again = (
+            "It is being started again. Try once more when it is ready."
+            if pause is not None
+            else "It is not started again."
         )
-        from ..vectors.store import VectorStore
+        life.lose(f"{why} {again}")
+        # Vectors that were lent went with the engine.
+        self._lent.clear()
+        self._rebuilding = asyncio.create_task(self._rebuild(life, why, pause), name="rebuild-engine")
 
-        chosen = VectorStore(options.data_dir).select(options.model, facts.hidden_size, facts.layers)
-        for problem in chosen.problems:
-            logger.warning("%s", problem)
-        self.vectors, self.vector_files, self.own_vectors = chosen.vectors, chosen.files, chosen.own
-        from ..metrics.own import load_own
+    def _next_try(self, why: str, last: str = "") -> float | None:
+        """Announce one more try to bring the engine back; the pause before it, or None to give up."""
+        pause = self._tries.next_pause()
+        if pause is None:
+            stage = f"{why} It was started again {TRIES} times, and that did not last. {last}".rstrip()
+            self._set(state="failed", stage=f"{stage} The log says more.", progress=0.0)
+            return None
+        self._again = f"{why} It is being started again (try {self._tries.tries} of {TRIES})."
+        self._set(state="loading", stage=self._again, progress=0.0)
+        return pause
 
-        named = [(vector.id, vector.label) for vector in chosen.vectors.values()]
-        self.registry = Registry(named, load_own(list(options.metrics)))
-        self.model = facts
+    async def _rebuild(self, dead: Life, why: str, pause: float | None) -> None:
+        await dead.end(kindly=False)
+        while pause is not None:
+            await asyncio.sleep(pause)
+            try:
+                await self._start(dead.model)
+            except Exception as error:
+                logger.exception("The engine did not start again")
+                pause = self._next_try(why, f"The last time: {str(error).rstrip('.')}.")
+            else:
+                self.restarts += 1
+                return
 
-        report("Importing vLLM and NNsight", 0.1)
-        libnuma.load()
-        from vllm.platforms import current_platform
+    def _silent(self, life: Life, seconds: float) -> None:
+        """An engine owes an answer; or it has given one after all."""
+        if life is not self._life or self.status.state != "ready":
+            return
+        stage = "Ready"
+        if seconds:
+            limit = self.options.stall_seconds
+            stage = (
+                f"The engine has not answered for {seconds:.0f} s. "
+                f"After {limit:g} s it counts as hung and is started again."
+            )
+        self._set(stage=stage)
 
-        from .model import SteersightVLLM
+    async def shutdown(self) -> None:
+        """Stop the engine process and the row channel, wherever they are between start and end."""
+        self._set(state="stopped", stage="Stopped", progress=0.0)
+        if self._rebuilding is not None:
+            self._rebuilding.cancel()
+            await asyncio.wait([self._rebuilding])
+        if self._life is not None:
+            self.abandoned = self.abandoned or self._life.starting
+            await self._life.end(kindly=True)
 
-        if current_platform.is_cpu():
-            # vLLM 0.32 compiles two helpers of its sampler with torch.compile even in an eager engine. On a
-            # CPU that needs a C++ compiler at the first reply: without one the engine died, with one the
-            # reply waited for it. The worker process inherits this, and runs the two as plain operations.
-            os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
-        dtype = options.dtype
-        if dtype == "auto":
-            dtype = "float32" if current_platform.is_cpu() else str(text.dtype).removeprefix("torch.")
-        self.model = replace(facts, dtype=dtype)
-        report("Building the model's module tree", 0.3)
-        more: dict[str, Any] = {}
-        if not current_platform.is_cpu():
-            more["gpu_memory_utilization"] = options.gpu_memory
-        if options.executor != "auto":
-            more["distributed_executor_backend"] = options.executor
-        return SteersightVLLM(
-            options.model,
-            mode="async",
-            dispatch=True,
-            dtype=dtype,
-            max_model_len=length,
-            max_num_seqs=options.max_runs,
-            tensor_parallel_size=options.tensor_parallel,
-            **more,
-            additional_config={
-                "steersight": {
-                    "channel": address,
-                    "layout": options.layout,
-                    "metrics": list(options.metrics),
-                    "vectors": named,
-                    "graphs": options.mode != "eager" and not current_platform.is_cpu(),
-                }
-            },
-        )
+    def kill(self) -> None:
+        """Kill what an abandoned thread has started; from any thread, when the event loop is gone."""
+        if self._life is not None:
+            self._life.kill()
+
+    def _serving(self) -> Life:
+        if self._life is None or self.status.state != "ready":
+            raise EngineNotReadyError(f"The engine is {self.status.state}: {self.status.stage}")
+        return self._life
+
+    # ------------------------------------------------------------ vectors
 
     async def add_vector(self, vector: SteeringVector, file: Path) -> None:
         """Offer one vector more, from the next step on. `file` is where it is kept.
@@ -376,26 +352,6 @@ class EngineService:
         if self.status.state == "ready":
             self._set(state="draining", stage="The server is about to end")
 
-    async def shutdown(self) -> None:
-        """Stop the engine process and the row channel."""
-        self._set(state="stopped", stage="Stopped", progress=0.0)
-        if self._nnsight is not None:
-            engine = self._nnsight.vllm_entrypoint
-            await asyncio.to_thread(engine.shutdown)
-            # Collected now and not at interpreter exit, where AsyncLLM.__del__ (vLLM 0.32.0) finds its own
-            # imports gone and prints a traceback.
-            self._nnsight.vllm_entrypoint = None
-            self._nnsight = engine = None
-            gc.collect()
-        if self._reader is not None:
-            self._reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
-        if self._receiver is not None:
-            self._receiver.close()
-        if self._folder is not None:
-            self._folder.cleanup()
-
     # ------------------------------------------------------------ runs
 
     async def generate(
@@ -404,26 +360,32 @@ class EngineService:
         """Submit one run and yield its tokens; rows go to `on_rows` as they arrive, before their tokens.
 
         Closing the iterator (`aclose`) aborts the run in the engine.
+
+        Raises:
+            EngineNotReadyError: it takes no runs now.
+            EngineLostError: it was lost while the run was live.
+            RunFailedError: it could not steer or observe this run. The engine says so before the tokens of
+                that step leave it, but by another way: a token may overtake the news, and is then the last
+                one. The end of a run waits for its rows, and so for the news too.
         """
-        if self._nnsight is None or self.status.state != "ready":
-            raise EngineNotReadyError(f"The engine is {self.status.state}: {self.status.stage}")
+        life = self._serving()
         from vllm.sampling_params import RequestOutputKind
 
+        first_row = request.first_row
+        if first_row is None:
+            first_row = 0 if request.prompt_rows else len(request.prompt_ids)
         options = {
             "run": request.run,
+            "rev": request.rev,
             "actions": [action.to_map() for action in request.actions],
-            "first_row": request.first_row
-            if request.first_row is not None
-            else 0
-            if request.prompt_rows
-            else len(request.prompt_ids),
+            "first_row": first_row,
             "metrics": request.metrics,
             "entropy": request.entropy,
             "lens_stride": request.lens_stride,
             "lens_top": request.lens_top,
             "capture": request.capture,
         }
-        with self._nnsight.trace(
+        with life.nnsight.trace(
             list(request.prompt_ids),
             **request.sampling,
             logprobs=0,
@@ -432,19 +394,38 @@ class EngineService:
             extra_args={"steersight": options},
         ) as tracer:
             pass
-        self._sinks[request.run] = on_rows
-        # Closed by name: an abandoned NNsight stream frees its request only at garbage collection.
-        stream = tracer.backend.__aiter__()
+        live = self._live[request.run] = _Live(on_rows, first_row)
+        computed = len(request.prompt_ids) - 1
         try:
-            async for output in stream:
-                yield _token_step(output)
+            async with contextlib.aclosing(life.stream(tracer.backend.__aiter__())) as outputs:
+                async for output in outputs:
+                    _raise_failure(live)
+                    step = _token_step(output)
+                    computed += len(step.ids)
+                    if step.finished is not None and live.rows_end < computed:
+                        # The news of a failure comes before the rows: they are waited for, its tokens are
+                        # not.
+                        yield replace(step, finished=None, stop=None)
+                        await _last_rows(live, computed)
+                        _raise_failure(live)
+                        step = replace(step, ids=[], logprobs=[], ranks=[], prompt_logprobs=None)
+                    yield step
         finally:
-            await stream.aclose()
-            self._sinks.pop(request.run, None)
+            self._live.pop(request.run, None)
 
     async def steer(self, run: str, rev: int, actions: list[Action]) -> None:
-        """Put new actions in force on all ranks between two steps; rows will say from where."""
-        await self._call("steersight_steer", run, rev, [action.to_map() for action in actions])
+        """Put new actions in force on all ranks between two steps; rows will say from where.
+
+        Raises:
+            EngineLostError: nobody is steered any more.
+            RunFailedError: the engine could not do it. The run fails with it: some ranks may have done it.
+        """
+        try:
+            await self._call("steersight_steer", run, rev, [action.to_map() for action in actions])
+        except CallError as error:
+            why = f"The engine could not steer this reply, so it was ended. {error}"
+            self._fail({run: why})
+            raise RunFailedError(why) from error
 
     async def capture(
         self,
@@ -503,35 +484,81 @@ class EngineService:
             yield
         finally:
             async with self._changing_vectors:
-                self._lent.pop(vector.id)
-                await self._send_vectors(self.vectors)
+                # An engine that was lost meanwhile has taken it along.
+                if self._lent.pop(vector.id, None) is not None:
+                    with contextlib.suppress(EngineLostError, EngineNotReadyError):
+                        await self._send_vectors(self.vectors)
 
     async def held(self) -> dict[str, int]:
-        """How many requests vLLM, NNsight and the lens still hold, and how many steps' rows were dropped."""
-        if self._nnsight is None or self.status.state != "ready":
-            return {"vllm": 0, "nnsight": 0, "lens": 0, "dropped": 0}
-        answers: list[dict[str, int]] = await self._call("steersight_load")
-        return {key: max(answer[key] for answer in answers) for key in answers[0]}
+        """How many requests vLLM, NNsight and the lens still hold, and how many steps' rows were dropped.
 
-    async def _call(self, method: str, *args: Any) -> Any:
-        return await self._nnsight.vllm_entrypoint.collective_rpc(method, args=args)
+        Where the engine does not say so soon: what it said last.
+        """
+        nothing = {"vllm": 0, "nnsight": 0, "lens": 0, "dropped": 0}
+        life = self._life
+        if life is None:
+            return nothing
+        try:
+            async with asyncio.timeout(HELD_SECONDS):
+                return await life.count()
+        except TimeoutError:
+            return life.load or nothing
+        except (EngineNotReadyError, EngineLostError, CallError):
+            return nothing
 
-    async def _read_rows(self, receiver: RowReceiver) -> None:
-        while True:
-            item = await receiver.receive()
-            if isinstance(item, Stage):
-                if self.status.state == "loading":
-                    self._set(stage=item.stage, progress=item.progress)
-                continue
-            for block in item:
-                if isinstance(block, Failed):
-                    if block.metrics.keys() - self.failed_metrics.keys():
-                        self.failed_metrics = block.metrics
-                        self._set()
-                    continue
-                sink = self._sinks.get(block.run)
-                if sink is not None:
-                    sink(block)
+    async def _call(self, method: str, *args: Any) -> list[Any]:
+        if self._life is None:
+            raise EngineNotReadyError(f"The engine is {self.status.state}: {self.status.stage}")
+        return await self._life.call(method, *args)
+
+    # ------------------------------------------------------------ what the workers send
+
+    def _take(self, item: Item) -> None:
+        if isinstance(item, Stage):
+            self._loading(item.stage, item.progress)
+            return
+        self.on_step()
+        for block in item:
+            if isinstance(block, FailedRuns):
+                self._fail(block.runs)
+            elif isinstance(block, Failed):
+                if block.metrics.keys() - self.failed_metrics.keys():
+                    self.failed_metrics = block.metrics
+                    self._set()
+            elif (live := self._live.get(block.run)) is not None and live.failed is None:
+                self._hand_on(live, block)
+
+    def _hand_on(self, live: _Live, block: RowBlock) -> None:
+        try:
+            live.on_rows(block)
+        except Exception as error:
+            # The other runs get their rows by the same task.
+            logger.exception("Run %s could not take its rows", block.run)
+            live.failed = f"The rows of this reply could not be taken, so it was ended: {error}"
+        live.rows_end = max(live.rows_end, block.start + len(block.revs))
+        live.changed.set()
+
+    def _fail(self, runs: dict[str, str]) -> None:
+        """Let `generate` of these runs raise."""
+        for run, why in runs.items():
+            live = self._live.get(run)
+            if live is not None:
+                live.failed = live.failed or why
+                live.changed.set()
+
+
+def _raise_failure(live: _Live) -> None:
+    if live.failed is not None:
+        raise RunFailedError(live.failed)
+
+
+async def _last_rows(live: _Live, computed: int) -> None:
+    """Wait until the rows of all computed positions are here, or the run has failed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LAST_ROWS_SECONDS):
+            while live.rows_end < computed and live.failed is None:
+                live.changed.clear()
+                await live.changed.wait()
 
 
 def _token_step(output: Any) -> TokenStep:

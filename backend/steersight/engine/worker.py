@@ -9,6 +9,10 @@ vLLM imports this module by name in the worker process.
 
 from __future__ import annotations
 
+import functools
+import logging
+import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,8 +29,11 @@ from ..vectors.action import Action
 from .bank import ENCODER, VectorBank
 from .captured import Captured
 from .channel import RowSender, Stage
+from .errors import ERROR
 from .layout import Layout, Proof, find_layout
 from .lens import Lens
+
+logger = logging.getLogger(__name__)
 
 CONFIG_KEY = "steersight"
 
@@ -44,8 +51,9 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
                 "Use tensor parallelism instead."
             )
         first_rank = get_tensor_model_parallel_rank() == 0
-        sender = RowSender(options["channel"]) if first_rank else None
-        if sender is not None:
+        # Rows come from the first rank alone, news of a failure from any.
+        sender = RowSender(options["channel"])
+        if first_rank:
             sender.put(Stage("Loading the model's weights", 0.6))
         super().load_model(*args, **kwargs)
         model = self.get_model()
@@ -68,11 +76,12 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
             max_runs=self.scheduler_config.max_num_seqs,
             dtype=self.model_config.dtype,
             captured=captured,
+            publishes=first_rank,
         )
         _prove(self.lens.layout, model, self)
         _attach(self.lens)
         self._handoff = Handoff(model)
-        if sender is not None:
+        if first_rank:
             sender.put(Stage("Reserving the KV cache and warming up", 0.8))
 
     def _update_states(self, scheduler_output: Any) -> Any:
@@ -168,15 +177,39 @@ def _prove(layout: Layout, model: torch.nn.Module, runner: Any) -> None:
         proof.conclude()
 
 
+def answering(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method that raises answer with its error instead, as {ERROR: sentence}.
+
+    With several ranks vLLM (0.32) stops reading answers at the first that is an exception. The others stay in
+    their queues and are taken for the answers to the next call, for good.
+    """
+
+    @functools.wraps(method)
+    def answer(*args: Any) -> Any:
+        try:
+            return method(*args)
+        except Exception as error:
+            logger.exception("%s failed", method.__name__)
+            return {ERROR: f"{type(error).__name__}: {error}"}
+
+    return answer
+
+
 class LensMethods:
     """What the server calls on every worker through `collective_rpc`."""
 
     model_runner: LensRunner
 
+    def steersight_process(self) -> int:
+        """Id of this process."""
+        return os.getpid()
+
+    @answering
     def steersight_steer(self, run: str, rev: int, actions: list[dict[str, Any]]) -> int | None:
         """Change what acts on a run between two steps; see Lens.steer."""
         return self.model_runner.lens.steer(run, rev, tuple(map(Action.from_map, actions)))
 
+    @answering
     def steersight_vectors(self, payload: bytes, facts: dict[str, dict[str, Any]]) -> list[str]:
         """Replace the bank of vectors by the tensors of one safetensors file.
 
@@ -204,6 +237,7 @@ class LensMethods:
         lens.registry = lens.registry.with_vectors([(name, fact["label"]) for name, fact in facts.items()])
         return refused
 
+    @answering
     def steersight_captured(self, runs: list[str]) -> tuple[bytes, dict[str, int]]:
         """Sums of captured runs, forgotten here: safetensors by run, and how many tokens each has."""
         from safetensors.torch import save

@@ -318,9 +318,7 @@ class Run:
         if asked is not None:
             when, tokens = asked
             # Of a change while the prompt was read: in force somewhere in it.
-            self._telemetry.steer_applied(
-                max(0, position - (tokens - 1)), (time.perf_counter() - when) * 1e3
-            )
+            self._telemetry.steer_applied(max(0, position - (tokens - 1)), (time.perf_counter() - when) * 1e3)
 
     def _wire_values(self, values: NDArray[np.float32], names: list[str]) -> NDArray[np.float16]:
         """[rows, metrics, layers] of this run's metrics; NaN where the engine had none."""

@@ -84,7 +84,13 @@ class Connection:
     """One accepted WebSocket, from `hello` to its end."""
 
     def __init__(
-        self, socket: WebSocket, engine: EngineService, table: RunTable, name: str, epoch: str, visit: Visit,
+        self,
+        socket: WebSocket,
+        engine: EngineService,
+        table: RunTable,
+        name: str,
+        epoch: str,
+        visit: Visit,
         telemetry: Telemetry,
     ) -> None:
         self._socket = socket

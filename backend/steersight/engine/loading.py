@@ -1,0 +1,224 @@
+"""Loading in threads: the model's facts, and the engine itself. Whatever imports torch, transformers, vllm or
+nnsight starts here, because each takes seconds that the event loop does not have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..metrics import Registry
+from . import libnuma
+from .options import EngineOptions, ModelFacts
+
+if TYPE_CHECKING:
+    from ..vectors.store import Selection
+
+Report = Callable[[str, float], None]
+"""Takes a stage and how much is done, 0 to 1; called from the loading thread."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What can be said of a model before its engine runs."""
+
+    model: ModelFacts
+    tokenizer: Any
+    vectors: Selection
+    registry: Registry
+
+
+@dataclass(frozen=True)
+class Built:
+    """A running engine."""
+
+    nnsight: Any
+    dtype: str
+    roots: list[int]
+    """Ids of the processes that were started for it."""
+    capacity_tokens: int | None
+    """How many tokens its KV cache holds."""
+
+
+async def in_daemon_thread(work: Callable[[], Any]) -> Any:
+    """Like asyncio.to_thread, but neither the loop's end nor the interpreter's waits for the thread."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def body() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=body, name="load-engine", daemon=True).start()
+    return await future
+
+
+def read_model(options: EngineOptions, report: Report) -> Known:
+    """Everything that is known of the model and of what may be done with it."""
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(options.kv_cache_gib))
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    if Path(options.model).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+    report("Reading the model's configuration and tokenizer", 0.02)
+    from transformers import AutoConfig, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(options.model)
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    text = config.get_text_config()
+    dtype = options.dtype
+    if dtype == "auto":
+        dtype = str(text.dtype).removeprefix("torch.")
+    facts = ModelFacts(
+        id=Path(options.model).name if Path(options.model).is_dir() else options.model,
+        layers=text.num_hidden_layers,
+        hidden_size=text.hidden_size,
+        vocab_size=text.vocab_size,
+        dtype=dtype,
+        max_model_len=min(options.max_model_len, text.max_position_embeddings),
+        special_ids=sorted(tokenizer.all_special_ids),
+    )
+    from ..metrics.own import load_own
+    from ..vectors.store import VectorStore
+
+    chosen = VectorStore(options.data_dir).select(options.model, facts.hidden_size, facts.layers)
+    named = [(vector.id, vector.label) for vector in chosen.vectors.values()]
+    return Known(facts, tokenizer, chosen, Registry(named, load_own(list(options.metrics))))
+
+
+def import_engine(report: Report) -> None:
+    """Import what takes seconds.
+
+    By itself, before `build_engine`: on the way something keeps the traceback of an import that failed (with
+    vLLM 0.32), and so the frames of everybody who was waiting for it. An engine in one of those would never
+    be freed.
+    """
+    report("Importing vLLM and NNsight", 0.1)
+    libnuma.load()
+    from . import model  # noqa: F401
+
+
+def build_engine(
+    options: EngineOptions, model: ModelFacts, vectors: list[tuple[str, str]], folder: Path, report: Report
+) -> Built:
+    """Start an engine. `import_engine` has been called.
+
+    Args:
+        options: how.
+        model: what it is to serve.
+        vectors: (id, label) of each.
+        folder: where its row channel is, and everything else of it that has a file.
+        report: told how far it is.
+    """
+    from vllm.platforms import current_platform
+
+    from .model import SteersightVLLM
+
+    on_cpu = current_platform.is_cpu()
+    if on_cpu:
+        # vLLM 0.32 compiles two helpers of its sampler with torch.compile even in an eager engine. On a
+        # CPU that needs a C++ compiler at the first reply: without one the engine died, with one the
+        # reply waited for it. The worker process inherits this, and runs the two as plain operations.
+        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+    dtype = "float32" if options.dtype == "auto" and on_cpu else model.dtype
+    report("Building the model's module tree", 0.3)
+    more: dict[str, Any] = {}
+    if not on_cpu:
+        more["gpu_memory_utilization"] = options.gpu_memory
+    if options.executor != "auto":
+        more["distributed_executor_backend"] = options.executor
+    with _files_in(folder, options):
+        nnsight = SteersightVLLM(
+            options.model,
+            mode="async",
+            dispatch=True,
+            dtype=dtype,
+            max_model_len=model.max_model_len,
+            max_num_seqs=options.max_runs,
+            tensor_parallel_size=options.tensor_parallel,
+            **more,
+            additional_config={
+                "steersight": {
+                    "channel": row_address(folder),
+                    "layout": options.layout,
+                    "metrics": list(options.metrics),
+                    "vectors": vectors,
+                    "graphs": options.mode != "eager" and not on_cpu,
+                }
+            },
+        )
+    engine = nnsight.vllm_entrypoint
+    processes = getattr(engine.engine_core.resources.engine_manager, "processes", [])
+    return Built(
+        nnsight, dtype, [process.pid for process in processes], _capacity(engine.vllm_config.cache_config)
+    )
+
+
+def row_address(folder: Path) -> str:
+    """Where an engine's rows come in."""
+    return f"ipc://{folder}/rows"
+
+
+def _capacity(cache: Any) -> int | None:
+    """Tokens that the KV cache holds. vLLM tells its client what it has come to when the engine is up.
+
+    Both numbers that it knows are upper bounds: blocks times their size counts a window's layers in full and
+    has one block that vLLM (0.32) never gives out; the other, where a version tells it, is what requests of
+    the greatest length would find.
+    """
+    if not cache.num_gpu_blocks:
+        return None
+    blocks: int = (cache.num_gpu_blocks - 1) * cache.block_size
+    told: int | None = getattr(cache, "kv_cache_size_tokens", None)
+    return blocks if told is None else min(blocks, told)
+
+
+@contextlib.contextmanager
+def _files_in(folder: Path, options: EngineOptions) -> Iterator[None]:
+    """Let the processes that are started meanwhile keep their files in one folder, which is removed as one.
+
+    vLLM 0.32 leaves its sockets and the file by which its ranks find each other in the temporary folder, when
+    it is killed and also when it is shut down. Not with Ray: its workers may be on other machines, which do
+    not have the folder, and vLLM would hand them the name.
+    """
+    if options.executor == "ray":
+        yield
+        return
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    # What torch compiles is to outlive the engine.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
+    tempfile.gettempdir()  # remembered, so that this process keeps its own
+    names = ("TMPDIR", "VLLM_RPC_BASE_PATH")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(folder)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,33 @@
+"""Own metrics that break the lens of the worker that loads them, where a run is steered with one strength.
+
+The server reads such a file too, and must not be broken by it: only a process that vLLM has spawned is.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from typing import Any
+
+import torch
+
+from steersight.engine.lens import Lens, Steering
+from steersight.metrics import View
+from steersight.metrics.own import metric
+
+PLANTED = 0.625
+"""A strength that fp32 holds exactly."""
+
+if multiprocessing.parent_process() is not None:
+    push = Lens._push
+
+    def broken(self: Lens, hidden: Any, residual: Any, steering: Steering) -> None:
+        if bool((steering.table[..., 0] == PLANTED).any()):
+            raise ZeroDivisionError("a planted fault")
+        push(self, hidden, residual, steering)
+
+    Lens._push = broken  # type: ignore[method-assign]
+
+
+@metric(id="breaks", label="Breaks", description="Raises at once.")
+def breaks(residuals: torch.Tensor, context: View) -> torch.Tensor:
+    raise ZeroDivisionError("it fell apart")

@@ -1,0 +1,249 @@
+"""What goes wrong in the lens is the error of the runs concerned, and of nobody else: without an engine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import zmq
+
+from steersight.engine.captured import Captured
+from steersight.engine.channel import FailedRuns, RowBlock, RowSender, StepRows, pack, unpack
+from steersight.engine.lens import Lens
+from steersight.metrics import Registry
+from steersight.vectors.action import Action
+
+from .test_lens_plan import HIDDEN, Outbox, make_lens, options
+
+
+class Full(Outbox):
+    """An outbox that has room for so many items."""
+
+    def __init__(self, room: int = 1000) -> None:
+        super().__init__()
+        self.room = room
+        self.news: list[FailedRuns] = []
+        self.order: list[type] = []
+
+    def put(self, item: Any) -> bool:
+        if not self.room:
+            return False
+        self.room -= 1
+        self.order.append(type(item))
+        (self.news if isinstance(item, FailedRuns) else self.steps).append(item)
+        return True
+
+    @property
+    def failed(self) -> dict[str, str]:
+        return {run: why for news in self.news for run, why in news.runs.items()}
+
+    def rows(self) -> dict[str, list[int]]:
+        """Revisions of the rows that the server would take, by run: it knows of failures by then."""
+        found: dict[str, list[int]] = {}
+        for step in self.steps:
+            for block in unpack(pack(step, 0)):  # type: ignore[union-attr]
+                if isinstance(block, RowBlock) and block.run not in self.failed:
+                    found.setdefault(block.run, []).extend(block.revs)
+        return found
+
+
+def forward(lens: Lens, *spans: tuple[str, int, int]) -> torch.Tensor:
+    """One step over two layers; the stream that leaves the last one."""
+    tokens = sum(count for _, _, count in spans)
+    generator = torch.Generator().manual_seed(tokens)
+    entering, h0, r0, h1, r1 = (torch.randn(tokens, HIDDEN, generator=generator) for _ in range(5))
+    lens.begin(list(spans))
+    lens.enter((None, entering), {})
+    lens.layer(0, (h0, r0))
+    lens.layer(1, (h1, r1))
+    lens.forwarded()
+    lens.final(torch.zeros(len(spans), 16))
+    lens.sampled(torch.zeros(len(spans), 1, dtype=torch.int64))
+    return h1 + r1
+
+
+def break_in(lens: Lens, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("boom")
+
+    monkeypatch.setattr(lens, name, broken)
+
+
+STEPS = (("a", 0, 3), ("b", 0, 2), ("c", 0, 2))
+"""`a` is steered and observed, `b` is observed, `c` is steered and wants nothing."""
+
+
+def make(outbox: Full) -> Lens:
+    lens = make_lens(outbox)
+    lens.add("a", options("a", {"v": 0.5}))
+    lens.add("b", options("b"))
+    lens.add("c", {**options("c", {"v": 0.2}), "metrics": []})
+    return lens
+
+
+BREAKS = {
+    "_push": {"a", "c"},
+    "_make_tables": {"a", "c"},
+    "_tables": {"a", "c"},
+    "_keep": {"a", "b"},
+    "_open": {"a", "b"},
+    "_reduce": {"a", "b"},
+    "_make_plan": {"a", "b", "c"},
+    "_pass": {"a", "b", "c"},
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_those_concerned_fail_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    outbox = Full()
+    lens = make(outbox)
+    whole = forward(make(Full()), *STEPS)
+    with monkeypatch.context() as patch:
+        break_in(lens, patch, name)
+        stream = forward(lens, *STEPS)
+    assert set(outbox.failed) == BREAKS[name]
+    assert all("ZeroDivisionError: boom" in why and why.endswith(").") for why in outbox.failed.values())
+    left = {"a", "b", "c"} - BREAKS[name]
+    assert set(outbox.rows()) == left
+    # Neighbours are computed as if nothing had happened: `b` is never steered, `c` is unless it failed.
+    assert torch.equal(stream[3:5], whole[3:5])
+    if "c" in left:
+        assert torch.equal(stream[5:], whole[5:])
+    # And in the next step they are steered and observed as ever, while nothing is done for those that failed.
+    before = len(outbox.news)
+    again = forward(lens, ("a", 3, 1), ("b", 2, 1), ("c", 2, 1))
+    reference = make(Full())
+    forward(reference, *STEPS)
+    expected = forward(reference, ("a", 3, 1), ("b", 2, 1), ("c", 2, 1))
+    for index, run in enumerate("abc"):
+        if run in left:
+            assert torch.equal(again[index], expected[index])
+            assert outbox.rows()[run] == [0] * (3 if run in "bc" else 4)
+    assert len(outbox.news) == before, "the same failure was told twice"
+
+
+def test_a_built_in_metric_that_raises_fails_only_those_who_asked_for_it() -> None:
+    def broken(_view: Any) -> torch.Tensor:
+        raise ValueError("no such thing")
+
+    outbox = Full()
+    lens = make_lens(outbox)
+    brittle = replace(lens.registry["update_norm"], id="brittle", compute=broken)
+    lens.registry = Registry([("v", "v")], [brittle])
+    lens.add("a", {**options("a"), "metrics": ["residual_norm", "brittle"]})
+    lens.add("b", {**options("b"), "metrics": ["residual_norm"]})
+    forward(lens, ("a", 0, 3), ("b", 0, 2))
+    assert list(outbox.failed) == ["a"]
+    assert "The engine could not compute brittle" in outbox.failed["a"]
+    (step,) = outbox.steps
+    (block,) = [b for b in unpack(pack(step, 0)) if isinstance(b, RowBlock) and b.run == "b"]  # type: ignore[union-attr]
+    assert bool((block.values[:, block.metrics.index("residual_norm")] > 0).all())
+
+
+def test_a_vector_that_is_gone_fails_only_its_run() -> None:
+    outbox = Full()
+    lens = make(outbox)
+    lens.add("d", options("d", {"gone": 0.5}))
+    forward(lens, *STEPS, ("d", 0, 2))
+    assert list(outbox.failed) == ["d"]
+    assert "The engine has no vector gone." in outbox.failed["d"]
+    assert set(outbox.rows()) == {"a", "b", "c"}
+
+
+def test_a_run_that_cannot_be_taken_up_fails() -> None:
+    outbox = Full()
+    lens = make(outbox)
+    lens.add("d", {**options("d"), "actions": [{"nonsense": 1}]})
+    assert list(outbox.failed) == ["d"]
+    forward(lens, *STEPS, ("d", 0, 2))
+    assert set(outbox.rows()) == {"a", "b", "c"}
+
+
+def test_a_failure_is_told_before_any_row_that_follows_it_and_is_never_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outbox = Full(room=0)
+    lens = make(outbox)
+    with monkeypatch.context() as patch:
+        break_in(lens, patch, "_push")
+        forward(lens, *STEPS)
+    assert outbox.order == []
+    assert lens.sender is not None
+    assert lens.sender.dropped == 1
+    outbox.room = 1000
+    forward(lens, ("a", 3, 1), ("b", 2, 1), ("c", 2, 1))
+    assert outbox.order == [FailedRuns, StepRows]
+    assert set(outbox.failed) == {"a", "c"}
+
+
+def test_a_rank_that_sends_no_rows_still_tells_of_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = Full()
+    lens = make(outbox)
+    lens.publishes = False
+    with monkeypatch.context() as patch:
+        break_in(lens, patch, "_push")
+        forward(lens, *STEPS)
+    assert outbox.order == [FailedRuns]
+
+
+def test_a_replayed_graph_never_steers_by_a_table_that_could_not_be_filled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outbox = Full()
+    lens = make(outbox)
+    captured = lens.captured = Captured(lens.layout, 8, HIDDEN, torch.device("cpu"))
+    lens.take_bank(lens.bank)
+    decode = (("a", 0, 1), ("b", 0, 1), ("c", 0, 1))
+    lens.begin([(run, at + 1, count) for run, at, count in decode])
+    assert captured.table[:, 0, 0].tolist() == pytest.approx([0.5, 0, 0.2, 0, 0, 0, 0, 0])
+
+    def half(_wanted: set[str]) -> None:
+        captured._names = ("somebody else",)
+        raise MemoryError("no room")
+
+    lens.steer("a", 1, ())
+    with monkeypatch.context() as patch:
+        patch.setattr(captured, "_make_room", half)
+        lens.begin([(run, at + 2, count) for run, at, count in decode])
+    # `a` had been set to 0 and so was not to be steered: it goes on.
+    assert list(outbox.failed) == ["c"]
+    assert not captured.table.any()
+    lens.steer("a", 2, (Action("v", 0.25),))
+    lens.begin([(run, at + 3, count) for run, at, count in decode])
+    assert captured.table[:, 0, 0].tolist() == [0.25, 0, 0, 0, 0, 0, 0, 0]
+    assert captured._names == ("v",)
+
+
+def test_rows_that_cannot_be_packed_are_their_runs_failure(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/rows"
+    context = zmq.Context()
+    socket = context.socket(zmq.PULL)
+    socket.bind(address)
+    sender = RowSender(address)
+
+    def never() -> Any:
+        raise RuntimeError("the copy failed")
+
+    try:
+        sender.put(StepRows([("a", 0, [0])], [("b", 0, [0])], ["residual_norm"], 2, never))
+        assert socket.poll(10_000)
+        (news,) = unpack(socket.recv_multipart())  # type: ignore[misc]
+        assert isinstance(news, FailedRuns)
+        assert set(news.runs) == {"a", "b"}
+        sender.put(StepRows([], [("b", 1, [0])], [], 2, None))
+        assert socket.poll(10_000), "the sender's thread has ended"
+    finally:
+        sender.close()
+        socket.close(linger=0)
+        context.term()
+
+
+def test_a_run_begins_with_the_revision_it_was_submitted_with() -> None:
+    lens = make_lens(Full())
+    lens.add("r", {**options("a", {"v": 0.1}), "rev": 3})
+    assert lens.runs["r"].revision_at(0).rev == 3
+    lens.steer("a", 4, ())
+    assert lens.runs["r"].revision_at(0).rev == 4
