@@ -94,8 +94,14 @@ def create_app(settings: Settings) -> Starlette:
         ready = engine.status.state == "ready"
         return JSONResponse(vars(engine.status), status_code=200 if ready else 503)
 
+    asked: asyncio.Task[dict[str, int]] | None = None
+
     async def metrics(_: Request) -> Response:
-        held = await engine.held()
+        nonlocal asked
+        # However many ask at once, the engine is asked once.
+        if asked is None or asked.done():
+            asked = asyncio.create_task(engine.held(), name="held")
+        held = await asyncio.shield(asked)
         telemetry.state(
             runs_live=len(table.live),
             runs_queued=table.queued,

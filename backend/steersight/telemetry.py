@@ -36,6 +36,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._restarts_told = 0
         self._define_state()
         self._define_runs()
         self._define_sockets()
@@ -67,7 +68,7 @@ class Telemetry:
         self._steps_dropped = Gauge(
             "steersight_steps_dropped", "Steps whose rows the worker had to drop", registry=registry
         )
-        self._engine_restarts = Gauge(
+        self._engine_restarts = Counter(
             "steersight_engine_restarts", "Times the engine was built again after a fault", registry=registry
         )
 
@@ -86,7 +87,8 @@ class Telemetry:
         self._runs_queued.set(runs_queued)
         self._engine_requests.set(engine_requests)
         self._engine_ready.set(engine_ready)
-        self._engine_restarts.set(engine_restarts)
+        self._engine_restarts.inc(engine_restarts - self._restarts_told)
+        self._restarts_told = engine_restarts
         self._steps_dropped.set(steps_dropped)
 
     # ------------------------------------------------------------ runs

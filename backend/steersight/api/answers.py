@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..engine.service import EngineLostError, EngineNotReadyError
+
 BODY_SECONDS = 120.0
 """For a file of 64 MiB that is half a megabyte a second."""
 
@@ -30,6 +32,8 @@ def answered(handler: Handler) -> Handler:
             return await handler(request)
         except Refusal as refusal:
             return JSONResponse({"error": str(refusal)}, status_code=refusal.status)
+        except (EngineLostError, EngineNotReadyError) as error:
+            return JSONResponse({"error": str(error)}, status_code=503)
 
     return answer
 
