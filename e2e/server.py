@@ -20,6 +20,8 @@ import httpx
 # Loading takes about 40 s on two cores; this is for a machine that is busy with something else too.
 LOAD_SECONDS = 300
 ANSWER_SECONDS = 90
+# Long enough for a reload, short enough to be waited out.
+SHORT_WAITS = {"STEERSIGHT_GRACE_SECONDS": "10", "STEERSIGHT_DRAIN_SECONDS": "2"}
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -104,7 +106,10 @@ class OwnServer(Server):
         own = os.pathsep.join(map(str, files))
         began = time.monotonic()
         self._process = subprocess.Popen(
-            command, stdout=self._log, stderr=subprocess.STDOUT, env=os.environ | {"STEERSIGHT_METRICS": own}
+            command,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"STEERSIGHT_METRICS": own, **SHORT_WAITS},
         )
         self.wait_until_it_answers(self._process)
         self.answered_after = time.monotonic() - began
