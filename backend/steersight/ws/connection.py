@@ -146,6 +146,7 @@ class Connection:
 
     async def told(self) -> None:
         """Wait until the client has been sent everything there is."""
+        self._stir()
         await self._nothing_left.wait()
 
     async def _hello(self) -> None:
@@ -312,6 +313,7 @@ class Connection:
     # ------------------------------------------------------------ out
 
     def _stir(self) -> None:
+        """Let the send loop look again. A run that has something new wakes it by itself."""
         self._nothing_left.clear()
         self._wake.set()
 
