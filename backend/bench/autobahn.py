@@ -55,8 +55,8 @@ NON_STRICT = {
         "text that is not UTF-8 is refused with 1007 when the message is whole, not at the first wrong byte",
     ),
 }
-"""Why a case may pass less strictly than the suite would like; RFC 6455 asks for neither. The first is a matter
-of timing: not every one of them shows it every time."""
+"""Why a case may pass less strictly than the suite would like; RFC 6455 asks for neither. The first is a
+matter of timing: not every one of them shows it every time."""
 PASSED = ("OK", "INFORMATIONAL")
 RUN = "import site, sys; site.addsitedir(sys.argv.pop(1)); from autobahntestsuite.wstest import run; run()"
 
