@@ -42,7 +42,11 @@ SIZES = {
 """Bytes of the message, of cases that are about large ones."""
 NON_STRICT = {
     **dict.fromkeys(
-        ("3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "5.15"),
+        (
+            *(f"3.{case}" for case in range(2, 8)),
+            *(f"4.{part}.{case}" for part in (1, 2) for case in range(3, 6)),
+            "5.15",
+        ),
         "a good message and a broken frame come in one piece of TCP, and the connection is failed, as it "
         "must be, before the application has answered the message",
     ),
@@ -51,7 +55,8 @@ NON_STRICT = {
         "text that is not UTF-8 is refused with 1007 when the message is whole, not at the first wrong byte",
     ),
 }
-"""Why a case may pass less strictly than the suite would like; RFC 6455 asks for neither."""
+"""Why a case may pass less strictly than the suite would like; RFC 6455 asks for neither. The first is a
+matter of timing: not every one of them shows it every time."""
 PASSED = ("OK", "INFORMATIONAL")
 RUN = "import site, sys; site.addsitedir(sys.argv.pop(1)); from autobahntestsuite.wstest import run; run()"
 

@@ -117,7 +117,8 @@ async def beside(target: Target, kind: str, found: dict[str, Any]) -> AsyncItera
     try:
         yield tell
     finally:
-        said, _ = await asyncio.wait_for(process.communicate(), 180)
+        into.close()  # the end of its input is what it waits for
+        said, _ = await asyncio.wait_for(process.communicate(), 60)
         found.update(json.loads(said or "{}") or {})
 
 

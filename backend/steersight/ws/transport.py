@@ -15,9 +15,11 @@ import asyncio
 from typing import Any, cast
 
 from uvicorn._types import ASGISendEvent
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import CloseCode, Frame
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.server import ServerProtocol
 
 CLOSING_SECONDS = 5.0
 """How long a closed connection may take to deliver what it still holds."""
@@ -142,10 +144,24 @@ class HttpProtocol(HttpToolsProtocol):
             self._deadline = None
 
 
+class Conversation(ServerProtocol):
+    """websockets' protocol, with a close allowed where RFC 6455 (5.4) allows it."""
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            # Between the pieces of a message it is a close like any other; websockets answers it with 1002.
+            self.current_size = None
+        super().recv_frame(frame)
+
+
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """WebSockets for peers that do not read, or send a thousand nothings."""
 
     _unread_pongs = 0
+
+    def __init__(self, config: Config, *rest: Any, **more: Any) -> None:
+        super().__init__(config, *rest, **more)
+        self.conn = Conversation(extensions=[], max_size=config.ws_max_size, logger=self.logger)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # The HTTP protocol hands over what it has bounded already.
@@ -189,6 +205,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().handle_cont(event)
 
     def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text":
+            # uvicorn writes a traceback for every text that is none: a stranger could fill the log.
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self._fail("The text is not UTF-8.", CloseCode.INVALID_DATA)
+                return
         if self.queue.qsize() >= MAX_WAITING:
             self._fail("Too many messages at once.")
         else:
@@ -204,8 +227,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             # complains in the log.
             self.handshake_complete = True
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, code: CloseCode = CloseCode.POLICY_VIOLATION) -> None:
         if not self.close_sent:
             self.frames = []
-            self.conn.fail(CloseCode.POLICY_VIOLATION, reason)
+            self.conn.fail(code, reason)
             self.handle_parser_exception()
