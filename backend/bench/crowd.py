@@ -156,7 +156,10 @@ async def prove(asked: argparse.Namespace) -> str:
         for share in (0.5, 0.99, 1.0)
     }
     bystanders_cut = sum(found["seen"].get(who, 0) for who in ("watchers cut", "idle ones cut"))
-    cut = [one for one in found["deaf"] if one["after"] is not None]
+    # The end of a line stands behind what was not read, so only a reset can be seen when it comes.
+    cut = [one for one in found["deaf"] if one["after"] is not None or one["code"] is not None]
+    resets = [one["after"] for one in cut if one["after"] is not None]
+    codes = Counter(str(one["code"]) for one in cut if one["after"] is None)
     text = f"{asked.seconds:.0f} seconds each, {machine()}; milliseconds before a token, at the client:\n\n"
     text += table(
         ["ten clients", "tokens", "median", "99 %", "longest", "first token, median"],
@@ -176,8 +179,8 @@ async def prove(asked: argparse.Namespace) -> str:
             ],
             [
                 f"{DEAF} that never read",
-                f"{len(cut)} cut off after {spread([one['after'] for one in cut])}; "
-                f"close codes {dict(Counter(str(one['code']) for one in found['deaf']))}",
+                f"{len(resets)} were reset {spread(resets)} after they had stopped, and "
+                + ", ".join(f"{count} closed with {code}" for code, count in codes.items()),
             ],
             ["close codes that the server counted", closes],
             ["watchers and idle ones cut", str(bystanders_cut)],
