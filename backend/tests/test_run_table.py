@@ -28,7 +28,7 @@ from steersight.metrics import Registry
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import ChatMessage, Sampling, Start, Steer
 from steersight.runs import table as table_module
-from steersight.runs.log import FinishedEvent, QueuedEvent
+from steersight.runs.log import FinishedEvent, GapEvent, QueuedEvent
 from steersight.runs.run import Run
 from steersight.runs.table import RunLimits, RunTable
 from steersight.telemetry import Telemetry
@@ -47,6 +47,7 @@ class Engine:
         self.requests: dict[str, GenerateRequest] = {}
         self.steered: list[tuple[str, int]] = []
         self.steering: asyncio.Event | None = None
+        self.loses_rows = False
         self._answers: dict[str, asyncio.Future[Exception | None]] = {}
         self._listeners: list[Callable[[], None]] = []
 
@@ -67,7 +68,8 @@ class Engine:
         answer = self._answers.setdefault(request.run, asyncio.get_running_loop().create_future())
         if (error := await answer) is not None:
             raise error
-        sink(RowBlock(request.run, 0, [0] * 5, [], np.empty((5, 0, 2), dtype=np.float32)))
+        if not self.loses_rows:
+            sink(RowBlock(request.run, 0, [0] * 5, [], np.empty((5, 0, 2), dtype=np.float32)))
         yield TokenStep([5], [None], [None], "stop", None)
 
     async def steer(self, run: str, rev: int, _actions: Any) -> None:
@@ -252,6 +254,19 @@ async def test_what_goes_wrong_is_the_runs_own_error(
     assert said is not None
     assert (ending(run).reason, said.code, said.message) == ("error", code, sentence)
     assert not neighbour.done
+
+
+async def test_rows_that_never_came_are_named_at_the_end(table: MakeTable) -> None:
+    t = table()
+    t.engine.loses_rows = True
+    run = await t.start()
+    await settle()
+    t.engine.end(run)
+    await settle()
+    assert ending(run).reason == "stop"
+    gaps = [event for event in run.log.events if isinstance(event, GapEvent)]
+    # Five tokens of prompt and one of reply, which was never an input.
+    assert [(gap.start, gap.count) for gap in gaps] == [(0, 5)]
 
 
 async def test_steering_that_cannot_be_applied_ends_the_run(

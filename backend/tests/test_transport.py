@@ -11,6 +11,7 @@ import base64
 import contextlib
 import logging
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, cast
@@ -349,3 +350,56 @@ def test_a_refused_handshake_is_no_error_of_ours(
     with caplog.at_level(logging.WARNING):
         run(body)
     assert caplog.messages == []
+
+
+async def say_goodbye(sock: socket.socket, payload: bytes) -> None:
+    await asyncio.get_running_loop().sock_sendall(sock, masked(0x88, payload))
+
+
+async def hang_up(sock: socket.socket) -> None:
+    sock.shutdown(socket.SHUT_RDWR)
+
+
+async def vanish(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+async def say_nothing(_sock: socket.socket) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        (lambda sock: say_goodbye(sock, b"\x03\xe9"), 1001),
+        (lambda sock: say_goodbye(sock, b""), 1005),
+        (hang_up, 1006),
+        (vanish, 1006),
+        (say_nothing, 1011),
+    ],
+    ids=["with a code", "without a code", "FIN", "RST", "no pong"],
+)
+def test_the_application_hears_how_it_ended(
+    run: Callable[[Body], None], how: Callable[[socket.socket], Awaitable[None]], code: int
+) -> None:
+    heard: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] != "websocket.disconnect":
+            pass
+        heard.append(message["code"])
+
+    async def body() -> None:
+        silence = {"ws_ping_interval": SOON, "ws_ping_timeout": SOON} if how is say_nothing else {}
+        async with serving(app, **silence) as served:
+            with peer(served) as sock:
+                await shake_hands(sock)
+                await how(sock)
+                async with asyncio.timeout(10):
+                    await until(lambda: bool(heard))
+
+    run(body)
+    assert heard == [code]

@@ -1,7 +1,7 @@
 """One run: joins the engine's tokens and rows by position and writes both into the log.
 
-Rows lead their tokens and come by another way, so neither may wait for the other while the run goes on. At
-the end the run waits for the rows of tokens it has had, because the last ones may still be on their way.
+Rows lead their tokens and come by another way, so neither may wait for the other while the run goes on. The
+engine tells of the end when the last rows are here, or will not come.
 
 A run belongs to no connection. Whoever watches it has a place in its log and is woken when the log grows;
 how long it goes on without anybody is the table's business. Whatever goes wrong in the engine ends the run
@@ -54,9 +54,6 @@ logger = logging.getLogger(__name__)
 
 Reason = Literal["stop", "length", "cancelled", "error"]
 
-# Rows lead tokens by a millisecond or so; what has not come after this was dropped on the way.
-LAST_ROWS_SECONDS = 2.0
-
 
 class Run:
     """One generation, from admission to its `finished` event."""
@@ -102,7 +99,6 @@ class Run:
         self._named: set[int] = set()
         self._tokens = 0
         self._rows_end = 0 if start.prompt_rows else len(prompt.ids)
-        self._rows_changed = asyncio.Event()
         self._revs_seen = 0
         self._began = time.perf_counter()
         self._first: float | None = None
@@ -188,6 +184,8 @@ class Run:
                 await self._engine.steer(self.id, rev, self.actions)
             except (EngineLostError, EngineNotReadyError) as error:
                 self.fail(ErrorCode.ENGINE_FAILED, str(error))
+            except RunFailedError as error:
+                self.fail(ErrorCode.STEERING_FAILED, str(error))
             except Exception as error:
                 logger.exception("Run %s could not be steered", self.id)
                 self.fail(
@@ -215,7 +213,7 @@ class Run:
                     if step.finished is not None:
                         reason = "stop" if step.finished == "stop" else "length"
                         stop = step.stop
-                        await self._wait_for_rows()
+                        self._miss_rows()
             if reason == "error":
                 error = RunError(
                     code=ErrorCode.INTERNAL, message="The engine ended this reply without saying why."
@@ -303,7 +301,6 @@ class Run:
                 self._revs_seen = rev
                 self._apply(rev, start + offset)
         self._rows_end = start + len(revs)
-        self._rows_changed.set()
         self._wake()
 
     def _lose_rows(self, start: int, count: int) -> None:
@@ -361,14 +358,10 @@ class Run:
             )
         )
 
-    async def _wait_for_rows(self) -> None:
-        """Until the row of the last token but one is here: the last token was never an input."""
+    def _miss_rows(self) -> None:
+        """Say which rows never came. The engine has waited for them before it told of the end; the last token
+        was never an input and has none."""
         wanted = len(self._prompt.ids) + self._tokens - 1
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_ROWS_SECONDS):
-                while self._rows_end < wanted:
-                    self._rows_changed.clear()
-                    await self._rows_changed.wait()
         if self._rows_end < wanted:
             self._lose_rows(self._rows_end, wanted - self._rows_end)
 

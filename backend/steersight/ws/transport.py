@@ -169,11 +169,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.close_timeout = CLOSING_SECONDS  # for the peer's answer to a close frame; then it is closed
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.handshake_complete and self.conn.close_rcvd is None:
+            # Gone without a word. uvicorn would say 1005, which is a close frame without a code.
+            self._tell(CloseCode.ABNORMAL_CLOSURE)
         super().connection_lost(exc)
         cast(BoundedTransport, self.transport).over()
 
     def eof_received(self) -> None:
         self.transport.close()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        if self.conn.close_sent is not None and self.conn.close_rcvd is None:
+            self._tell(self.conn.close_sent.code)  # uvicorn lets the application find out for itself
 
     def resume_writing(self) -> None:
         self._unread_pongs = 0
@@ -226,6 +234,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             # uvicorn takes a handshake that was answered with a refusal for one that was forgotten, and
             # complains in the log.
             self.handshake_complete = True
+
+    def _tell(self, code: int) -> None:
+        """Let the application know how the connection ended; it takes the first word for it."""
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": int(code), "reason": ""})
 
     def _fail(self, reason: str, code: CloseCode = CloseCode.POLICY_VIOLATION) -> None:
         if not self.close_sent:
