@@ -1,4 +1,4 @@
-"""Two tensor-parallel ranks show and steer what one does; pipeline parallelism is refused."""
+"""Two tensor-parallel ranks show and steer what one does; engines that would show less are refused."""
 
 from __future__ import annotations
 
@@ -34,9 +34,17 @@ def test_two_ranks_give_the_rows_and_tokens_of_one(checkpoint: Path) -> None:
                 assert np.allclose(alone[name], together[name], rtol=1e-3, atol=1e-4, equal_nan=True), name
 
 
-def test_pipeline_parallelism_is_refused(checkpoint: Path) -> None:
-    asked = job(checkpoint / "model", checkpoint / "pipe", save_test_vectors(checkpoint))
-    asked["engine"] = {"pipeline_parallel_size": 2}
-    failures = run_jobs([asked], checkpoint, {"VLLM_CPU_OMP_THREADS_BIND": "0|1"})
-    assert set(failures) == {asked["out"]}
-    assert "pipeline parallelism would hide the rest" in (checkpoint / "engine.log").read_text()
+def test_engines_in_which_rows_would_be_wrong_are_refused(checkpoint: Path) -> None:
+    vectors = save_test_vectors(checkpoint)
+    arguments: dict[str, dict[str, object]] = {
+        "pipeline parallelism would hide the rest": {"pipeline_parallel_size": 2},
+        "With prefix caching positions": {"enable_prefix_caching": True},
+        "With chunked prefill each piece": {"enable_chunked_prefill": True},
+    }
+    jobs = []
+    for index, more in enumerate(arguments.values()):
+        jobs.append({**job(checkpoint / "model", checkpoint / f"refused-{index}", vectors), "engine": more})
+    failures = run_jobs(jobs, checkpoint, {"VLLM_CPU_OMP_THREADS_BIND": "0|1"})
+    assert set(failures) == {one["out"] for one in jobs}
+    log = (checkpoint / "engine.log").read_text()
+    assert [why for why in arguments if why not in log] == []

@@ -11,7 +11,7 @@ Transformers
 
 Which form a layer has is read from its signature; which of its modules says what attention adds, from a table
 of layer classes that were compared with transformers. A layer that is not in the table is refused unless the
-`--layout` template describes it. And whatever was found is proved before the first run (`Proof`): a wrong
+`--layout` template describes it. And whatever was found is proved before the first run (`proof.py`): a wrong
 pair of tensors would draw a plausible, wrong heatmap.
 """
 
@@ -95,11 +95,11 @@ class Layout:
     def finish(self, stream: torch.Tensor) -> torch.Tensor:
         """From the last layer's stream to what is unembedded; [tokens, hidden_size] both."""
         for module in self.final:
-            stream = _first(module(stream))
+            stream = first(module(stream))
         return stream
 
 
-def _first(output: Any) -> Any:
+def first(output: Any) -> Any:
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -109,7 +109,7 @@ def _flat(hidden: torch.Tensor) -> torch.Tensor:
 
 def part(output: Any) -> torch.Tensor:
     """What a part of a layer adds to the stream, from its module's output: [tokens, hidden_size]."""
-    return _flat(_first(output))
+    return _flat(first(output))
 
 
 def parse_template(text: str) -> dict[str, str]:
@@ -229,103 +229,3 @@ def _final(model: Any, owner: Any, path: str | None) -> list[torch.nn.Module]:
     # OPT goes from its hidden size to that of its embeddings before it unembeds.
     more = [module] if (module := getattr(owner, "project_out", None)) is not None else []
     return [*norms[:1], *more]
-
-
-class Proof:
-    """Watches one forward pass and says whether the layout is right.
-
-    What is held against what: the stream after each layer is the one that enters the next, every layer runs
-    once and in order, and the final norm of the last layer's stream is what the model returns to be
-    unembedded.
-
-    `kernels` are the modules that would read a KV cache. Before there is one they leave their output as it
-    lies in memory, so they are made to give zeros.
-    """
-
-    def __init__(self, layout: Layout, model: Any, kernels: list[torch.nn.Module]) -> None:
-        self.layout = layout
-        self._seen: list[int] = []
-        self._last: torch.Tensor | None = None
-        self._broken = ""
-        self._result: torch.Tensor | None = None
-        self._handles = [
-            model.register_forward_hook(self._take_result),
-            *(layer.register_forward_hook(self._taker(index)) for index, layer in enumerate(layout.layers)),
-            *(
-                layer.register_forward_pre_hook(self._checker(index), with_kwargs=True)
-                for index, layer in enumerate(layout.layers)
-            ),
-        ]
-
-        self._kernels = [(kernel, vars(kernel).get("forward")) for kernel in kernels]
-        for kernel in kernels:
-            # Not a hook: the Transformers backend calls `forward` by name.
-            kernel.forward = _zeroing(kernel.forward)
-
-    def _taker(self, index: int) -> Callable[..., None]:
-        def take(_module: Any, _args: Any, output: Any) -> None:
-            hidden, residual = self.layout.leaving(output)
-            self._last = (hidden if residual is None else hidden + residual).clone()
-            self._seen.append(index)
-
-        return take
-
-    def _checker(self, index: int) -> Callable[..., None]:
-        def check(_module: Any, args: Any, kwargs: Any) -> None:
-            if index == 0 or self._last is None:
-                return
-            hidden = self.layout.entering(args, kwargs)
-            if self.layout.form == "pair":
-                hidden = hidden + (kwargs["residual"] if "residual" in kwargs else args[2])
-            if not _same(hidden, self._last):
-                self._broken = f"what enters layer {index} is not what layer {index - 1} left"
-
-        return check
-
-    def _take_result(self, _module: Any, _args: Any, output: Any) -> None:
-        self._result = _first(output).clone()
-
-    def conclude(self) -> None:
-        """Take the hooks off; raises UnsupportedModelError where the layout does not hold."""
-        import torch
-
-        for handle in self._handles:
-            handle.remove()
-        for kernel, forward in self._kernels:
-            if forward is None:
-                del kernel.forward
-            else:
-                kernel.forward = forward
-        problem = self._broken
-        if self._seen != list(range(self.layout.count)):
-            problem = f"the layers ran in the order {self._seen}"
-        elif self._last is None or self._result is None:
-            problem = "nothing came out"
-        elif not problem:
-            with torch.inference_mode():
-                if not _same(self.layout.finish(self._last), self._result):
-                    problem = "the final norm of the last layer's stream is not what the model goes on with"
-        if problem:
-            raise UnsupportedModelError(
-                f"The layout of this model does not hold: {problem}. The lens would show wrong numbers, so "
-                f"the model "
-                "is not served. Describe it with --layout, or serve another."
-            )
-
-
-def _zeroing(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return forward(*args, **kwargs).zero_()
-
-    return run
-
-
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Equal but for the rounding of one addition and one norm in the model's own type."""
-    import torch
-
-    tolerance = 1e-4 if one.dtype == torch.float32 else 4e-2
-    if one.shape != other.shape:
-        return False
-    scale = float(other.float().abs().max()) + 1e-12
-    return float((one.float() - other.float()).abs().max()) <= tolerance * scale

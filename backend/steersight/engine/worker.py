@@ -20,18 +20,20 @@ from nnsight.intervention.source import Controller
 from nnsight.modeling.vllm.model_runners.GPUModelRunner import NNsightGPUModelRunner
 from nnsight.modeling.vllm.workers.GPUWorker import NNsightGPUWorker
 from vllm.config import CUDAGraphMode
-from vllm.distributed.parallel_state import get_pp_group, get_tensor_model_parallel_rank
+from vllm.distributed.parallel_state import get_tensor_model_parallel_rank, get_tp_group
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
 from ..metrics import Registry
 from ..metrics.own import load_own
 from ..vectors.action import Action
+from . import assumptions
 from .bank import ENCODER, VectorBank
 from .captured import Captured
 from .channel import RowSender, Stage
 from .errors import ERROR
-from .layout import Layout, Proof, find_layout
+from .layout import Layout, find_layout
 from .lens import Lens
+from .proof import LayoutProof, ranks_agree
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +47,7 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         options = self.vllm_config.additional_config[CONFIG_KEY]
-        if get_pp_group().world_size > 1:
-            raise ValueError(
-                "Steersight's lens sees one process's layers, so pipeline parallelism would hide the rest. "
-                "Use tensor parallelism instead."
-            )
+        assumptions.check(self.vllm_config, graphs=bool(options.get("graphs")), channel=options["channel"])
         first_rank = get_tensor_model_parallel_rank() == 0
         # Rows come from the first rank alone, news of a failure from any.
         sender = RowSender(options["channel"])
@@ -168,13 +166,17 @@ def _attach(lens: Lens) -> None:
 
 
 def _prove(layout: Layout, model: torch.nn.Module, runner: Any) -> None:
-    """Run some tokens through the model and hold the layout against what it does."""
+    """Run some tokens through the model, and hold the layout and the ranks' streams against what it does."""
     kernels = [module for module in model.modules() if isinstance(module, AttentionLayerBase)]
-    proof = Proof(layout, model, kernels)
+    proof = LayoutProof(layout, model, kernels)
     try:
         runner._dummy_run(8, cudagraph_runtime_mode=CUDAGraphMode.NONE, skip_eplb=True)
     finally:
         proof.conclude()
+    ranks = get_tp_group()
+    if ranks.world_size > 1:
+        mine = torch.stack(proof.prints)
+        ranks_agree(ranks.all_gather(mine[None], dim=0), runner.model_config.dtype)
 
 
 def answering(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -200,6 +202,7 @@ class LensMethods:
 
     model_runner: LensRunner
 
+    @answering
     def steersight_process(self) -> int:
         """Id of this process."""
         return os.getpid()
@@ -248,6 +251,7 @@ class LensMethods:
             run: found.tokens for run, found in sums.items()
         }
 
+    @answering
     def steersight_load(self) -> dict[str, int]:
         """What this worker still holds, for the gauges that must return to zero."""
         runner = self.model_runner

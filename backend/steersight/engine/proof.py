@@ -1,0 +1,138 @@
+"""Proofs made once at load, before the first run: what would draw a plausible, wrong heatmap is refused.
+
+`LayoutProof` holds the layout against an eager forward pass, and `ranks_agree` one rank's streams against the
+others'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .layout import Layout, UnsupportedModelError, first
+
+
+class LayoutProof:
+    """Watches one forward pass and says whether the layout is right.
+
+    What is held against what: the stream after each layer is the one that enters the next, every layer runs
+    once and in order, and the final norm of the last layer's stream is what the model returns to be
+    unembedded.
+
+    `kernels` are the modules that would read a KV cache. Before there is one they leave their output as it
+    lies in memory, so they are made to give zeros.
+    """
+
+    def __init__(self, layout: Layout, model: Any, kernels: list[torch.nn.Module]) -> None:
+        self.layout = layout
+        self.prints: list[torch.Tensor] = []
+        """Per layer that ran: sum and norm of its stream, [2] fp64."""
+        self._seen: list[int] = []
+        self._last: torch.Tensor | None = None
+        self._broken = ""
+        self._result: torch.Tensor | None = None
+        self._handles = [
+            model.register_forward_hook(self._take_result),
+            *(layer.register_forward_hook(self._taker(index)) for index, layer in enumerate(layout.layers)),
+            *(
+                layer.register_forward_pre_hook(self._checker(index), with_kwargs=True)
+                for index, layer in enumerate(layout.layers)
+            ),
+        ]
+
+        self._kernels = [(kernel, vars(kernel).get("forward")) for kernel in kernels]
+        for kernel in kernels:
+            # Not a hook: the Transformers backend calls `forward` by name.
+            kernel.forward = _zeroing(kernel.forward)
+
+    def _taker(self, index: int) -> Callable[..., None]:
+        def take(_module: Any, _args: Any, output: Any) -> None:
+            hidden, residual = self.layout.leaving(output)
+            self._last = (hidden if residual is None else hidden + residual).clone()
+            wide = self._last.double()
+            self.prints.append(torch.stack([wide.sum(), wide.norm()]))
+            self._seen.append(index)
+
+        return take
+
+    def _checker(self, index: int) -> Callable[..., None]:
+        def check(_module: Any, args: Any, kwargs: Any) -> None:
+            if index == 0 or self._last is None:
+                return
+            hidden = self.layout.entering(args, kwargs)
+            if self.layout.form == "pair":
+                hidden = hidden + (kwargs["residual"] if "residual" in kwargs else args[2])
+            if not _same(hidden, self._last):
+                self._broken = f"what enters layer {index} is not what layer {index - 1} left"
+
+        return check
+
+    def _take_result(self, _module: Any, _args: Any, output: Any) -> None:
+        self._result = first(output).clone()
+
+    def conclude(self) -> None:
+        """Take the hooks off; raises UnsupportedModelError where the layout does not hold."""
+        for handle in self._handles:
+            handle.remove()
+        for kernel, forward in self._kernels:
+            if forward is None:
+                del kernel.forward
+            else:
+                kernel.forward = forward
+        problem = self._broken
+        if self._seen != list(range(self.layout.count)):
+            problem = f"the layers ran in the order {self._seen}"
+        elif self._last is None or self._result is None:
+            problem = "nothing came out"
+        elif not problem:
+            with torch.inference_mode():
+                if not _same(self.layout.finish(self._last), self._result):
+                    problem = "the final norm of the last layer's stream is not what the model goes on with"
+        if problem:
+            raise UnsupportedModelError(
+                f"The layout of this model does not hold: {problem}. The lens would show wrong numbers, so "
+                f"the model "
+                "is not served. Describe it with --layout, or serve another."
+            )
+
+
+def _zeroing(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs).zero_()
+
+    return run
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal but for the rounding of one addition and one norm in the model's own type."""
+    if one.shape != other.shape:
+        return False
+    scale = float(other.float().abs().max()) + 1e-12
+    return float((one.float() - other.float()).abs().max()) <= _tolerance(one.dtype) * scale
+
+
+def ranks_agree(prints: torch.Tensor, dtype: torch.dtype) -> None:
+    """Refuse ranks whose streams differ: rows come from the first rank alone, and stand for all.
+
+    Args:
+        prints: [ranks, layers, 2] fp64, sum and norm of each layer's stream on each rank.
+        dtype: of the model.
+
+    Raises:
+        UnsupportedModelError: with the first rank and layer that differ from rank 0.
+    """
+    tolerance = _tolerance(dtype)
+    scale = prints[:1, :, 1:].clamp_min(1e-12)
+    differ = ((prints - prints[:1]).abs() / scale).amax(dim=-1) > tolerance
+    if differ.any():
+        rank, layer = (int(index) for index in differ.nonzero()[0])
+        raise UnsupportedModelError(
+            f"After layer {layer} the residual stream of rank {rank} is not that of rank 0, so that rows "
+            "would show a part of it. Serve this model on one GPU, or another model."
+        )
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    return 1e-4 if dtype == torch.float32 else 4e-2
