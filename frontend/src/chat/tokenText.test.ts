@@ -60,24 +60,43 @@ describe("TokenText", () => {
 		expect(root.textContent).toBe(run.replyText());
 	});
 
-	test("marks where a revision came into force, and moves the mark when late rows say otherwise", () => {
+	test("marks the first token that a revision can change, and moves the mark when late rows say otherwise", () => {
 		run.take(tokensFrame(2, ["c", "d", "e", "f"]), 0);
 		run.take(rowsFrame(0, 3), 0);
 		run.take(rowsFrame(4, 1, { rev: () => 1 }), 0);
 		text.sync();
-		expect(at(4)!.dataset.rev).toBe("1");
+		// Row 4 was computed from token 4, so that was drawn before; the next one was drawn from row 4.
+		expect([at(4)!.dataset.rev, at(5)!.dataset.rev]).toEqual([undefined, "1"]);
 		run.take(rowsFrame(3, 1, { rev: () => 1 }), 0);
 		text.sync();
-		expect(at(3)!.dataset.rev).toBe("1");
-		expect(at(4)!.dataset.rev).toBeUndefined();
+		expect([at(4)!.dataset.rev, at(5)!.dataset.rev]).toEqual(["1", undefined]);
 	});
 
-	test("a mark waits for its token", () => {
+	test("a revision that came with the prompt's last position, or before, is marked at the first reply token", () => {
+		run.take(tokensFrame(2, ["c", "d"]), 0);
+		run.take(rowsFrame(0, 1), 0);
+		run.take(rowsFrame(1, 2, { rev: () => 1 }), 0);
+		text.sync();
+		expect([at(2)!.dataset.rev, at(3)!.dataset.rev]).toEqual(["1", undefined]);
+
+		run = new RunState("c2", 0, new Set(), undefined, manualBatch());
+		run.take(startedFrame(["a", "b", "c"]), 0);
+		run.take(tokensFrame(3, ["d"]), 0);
+		run.take(rowsFrame(0, 3, { rev: (p) => p }), 0);
+		new TokenText(root, run).sync();
+		// Both came before it; the newest is the one that it was drawn with.
+		expect(at(3)!.dataset.rev).toBe("2");
+	});
+
+	test("a mark waits for its token, and goes to the next one that is shown", () => {
 		run.take(rowsFrame(0, 3, { rev: (p) => (p === 2 ? 1 : 0) }), 0);
 		text.sync();
-		run.take(tokensFrame(2, ["c"]), 0);
+		run.take(tokensFrame(2, ["c", "<|special|>"], [1, 7]), 0);
 		text.sync();
-		expect(at(2)!.dataset.rev).toBe("1");
+		expect(root.querySelector("[data-rev]")).toBeNull();
+		run.take(tokensFrame(4, ["e"]), 0);
+		text.sync();
+		expect(at(4)!.dataset.rev).toBe("1");
 	});
 
 	test("a remembered text stands alone until its tokens have come again", () => {

@@ -81,11 +81,23 @@ export class TokenText {
 		this.#marked = boundaries;
 		for (; this.#markedCount < boundaries.length; this.#markedCount++) {
 			const { rev, position } = boundaries[this.#markedCount]!;
-			// A row can come before the text of its token; the mark then waits for it.
-			if (position >= this.run.length) break;
-			const span = this.#spans[position - this.run.promptLength];
-			if (span) span.dataset.rev = String(rev);
+			const span = this.#firstShown(position + 1);
+			// A row can come before the text of the token that is drawn from it; the mark then waits.
+			if (span === null) break;
+			span.dataset.rev = String(rev);
 		}
+	}
+
+	/**
+	 * The first shown token of the reply at a position or after it, or null while there is none. A row is computed
+	 * from its own position's token, so the first token that the row's revision can change is the one after it.
+	 */
+	#firstShown(position: number): HTMLSpanElement | null {
+		for (let index = Math.max(0, position - this.run.promptLength); index < this.#spans.length; index++) {
+			const span = this.#spans[index];
+			if (span) return span;
+		}
+		return null;
 	}
 
 	/** The stop string and what follows it are not part of the reply. It may begin inside a token. */
