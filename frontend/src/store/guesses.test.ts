@@ -26,6 +26,14 @@ describe("GuessStore", () => {
 		expect(store.at(20, 1)).toBeNull();
 	});
 
+	test("guesses that hold other than they say are refused, and nothing is allocated for them", () => {
+		const store = new GuessStore();
+		expect(() => store.append({ ...lensFrame(7, 1), top: 1_000_000_000 })).toThrow(
+			"Guesses of 1 positions hold 2 tokens and 2 probabilities, not 1000000000.",
+		);
+		expect([store.top, store.at(7, 1)]).toEqual([0, null]);
+	});
+
 	test("a text told once holds for the whole run", () => {
 		const store = new GuessStore();
 		store.append(lensFrame(4, 1, { id: () => 5, texts: { 5: "five" } }));

@@ -26,8 +26,16 @@ export class GuessStore {
 	#probabilities = new Float32Array(0);
 	#texts = new Map<number, string>();
 
-	/** Take one lens frame. Throws a sentence when its shape contradicts the frames before it. */
+	/** Take one lens frame. Throws a sentence when its shape contradicts its bytes or the frames before it. */
 	append(frame: Lens): void {
+		const probabilities = decodeHalves(frame.probabilities);
+		const [tokens, wanted] = [frame.ids.byteLength / 4, frame.count * frame.layers.length * frame.top];
+		if (tokens !== wanted || probabilities.length !== wanted) {
+			throw new Error(
+				`Guesses of ${frame.count} positions hold ${tokens} tokens and ` +
+					`${probabilities.length} probabilities, not ${wanted}.`,
+			);
+		}
 		frame.new_ids.forEach((id, index) => {
 			this.#texts.set(id, frame.new_texts[index] ?? "");
 		});
@@ -45,7 +53,7 @@ export class GuessStore {
 		// A frame's bytes may start at an odd offset, which a typed array over them would refuse.
 		const view = new DataView(frame.ids.buffer, frame.ids.byteOffset, frame.ids.byteLength);
 		for (let i = 0; i < frame.count * width; i++) this.#ids[at * width + i] = view.getInt32(4 * i, true);
-		this.#probabilities.set(decodeHalves(frame.probabilities), at * width);
+		this.#probabilities.set(probabilities, at * width);
 		this.#known.fill(1, at, at + frame.count);
 	}
 

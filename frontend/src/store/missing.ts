@@ -1,5 +1,8 @@
 // Positions whose rows were skipped for a slow reader and can be asked for again. A position leaves when its
 // row has come, or when it turns out that nobody has it.
+//
+// One byte per position: a long reply may miss every second row, and each of these takes the time of the
+// positions that it is about, not of all that are missing.
 
 export interface Stretch {
 	start: number;
@@ -7,46 +10,56 @@ export interface Stretch {
 }
 
 export class Missing {
-	/** Apart and in order. */
-	#parts: { start: number; end: number }[] = [];
+	/** 1 where a position is missing. */
+	#at = new Uint8Array(0);
+	#count = 0;
+	/** No position before this one is missing. */
+	#low = 0;
 
 	get none(): boolean {
-		return this.#parts.length === 0;
+		return this.#count === 0;
 	}
 
 	add(start: number, count: number): void {
-		let [from, to] = [start, start + count];
-		const apart = this.#parts.filter((part) => part.end < from || part.start > to);
-		for (const part of this.#parts) {
-			if (apart.includes(part)) continue;
-			from = Math.min(from, part.start);
-			to = Math.max(to, part.end);
+		const end = start + count;
+		if (end > this.#at.length) {
+			const grown = new Uint8Array(Math.max(end, 2 * this.#at.length));
+			grown.set(this.#at);
+			this.#at = grown;
 		}
-		this.#parts = [...apart, { start: from, end: to }].sort((a, b) => a.start - b.start);
+		for (let position = start; position < end; position++) {
+			if (this.#at[position] === 0) this.#count += 1;
+			this.#at[position] = 1;
+		}
+		this.#low = Math.min(this.#low, start);
 	}
 
 	remove(start: number, count: number): void {
-		const end = start + count;
-		this.#parts = this.#parts
-			.flatMap((part) => [
-				{ start: part.start, end: Math.min(part.end, start) },
-				{ start: Math.max(part.start, end), end: part.end },
-			])
-			.filter((part) => part.start < part.end);
+		const end = Math.min(start + count, this.#at.length);
+		for (let position = start; position < end; position++) {
+			if (this.#at[position] === 1) this.#count -= 1;
+			this.#at[position] = 0;
+		}
 	}
 
 	clear(): void {
-		this.#parts = [];
+		this.#at = new Uint8Array(0);
+		this.#count = 0;
+		this.#low = 0;
 	}
 
 	/** The first stretch, cut to `most` positions. */
 	first(most: number): Stretch | null {
-		const part = this.#parts[0];
-		return part === undefined ? null : { start: part.start, count: Math.min(most, part.end - part.start) };
+		if (this.none) return null;
+		while (this.#at[this.#low] === 0) this.#low += 1;
+		const start = this.#low;
+		let end = start;
+		while (end < start + most && this.#at[end] === 1) end++;
+		return { start, count: end - start };
 	}
 
 	/** Whether any position of a stretch is still missing. */
 	any({ start, count }: Stretch): boolean {
-		return this.#parts.some((part) => part.start < start + count && part.end > start);
+		return this.#at.subarray(start, start + count).includes(1);
 	}
 }

@@ -128,6 +128,17 @@ describe("RowStore", () => {
 		expect(store.first("b")).toBe(6);
 	});
 
+	test("rows that hold other than they say are refused, and nothing is allocated for them", () => {
+		const store = new RowStore();
+		const short = { ...rowsFrame(0, 1), layers: 1_000_000_000 };
+		expect(() => store.append(short)).toThrow("Rows of 1 positions hold 2 numbers, not 1000000000.");
+		expect([store.layers, store.columns, store.values("norm")]).toEqual([0, 0, undefined]);
+		expect(() => store.append({ ...rowsFrame(0, 2), revs: [0] })).toThrow(/hold 1 revisions/);
+		expect(() => store.append(rowsFrame(0, 2, { entropy: () => 1 }))).not.toThrow();
+		const entropy = new Uint8Array(2);
+		expect(() => store.append({ ...rowsFrame(0, 2), entropy })).toThrow(/hold 1 entropies/);
+	});
+
 	test("no rows at all change nothing", () => {
 		const store = new RowStore();
 		store.append(rowsFrame(0, 0));

@@ -36,17 +36,21 @@ export class RowStore {
 	#scanned = 0;
 	#lastRev = 0;
 
-	/** Take one rows frame. Throws a sentence when its shape contradicts the rows before it. */
+	/** Take one rows frame. Throws a sentence when its shape contradicts its bytes or the rows before it. */
 	append(frame: Rows): void {
-		if (this.layers === 0) this.layers = frame.layers;
-		if (frame.layers !== this.layers) {
+		if (this.layers !== 0 && frame.layers !== this.layers) {
 			throw new Error(`Rows with ${frame.layers} layers came after rows with ${this.layers}.`);
 		}
+		const decoded = decodeHalves(frame.data);
+		const width = frame.metrics.length * frame.layers;
+		const entropy = frame.entropy === null ? null : decodeHalves(frame.entropy);
+		hold(frame.count, decoded.length, "numbers", frame.count * width);
+		hold(frame.count, frame.revs.length, "revisions", frame.count);
+		if (entropy !== null) hold(frame.count, entropy.length, "entropies", frame.count);
+		this.layers = frame.layers;
 		const end = frame.start + frame.count;
 		if (frame.count === 0) return;
 		this.#reserve(end, frame.metrics);
-		const decoded = decodeHalves(frame.data);
-		const width = frame.metrics.length * this.layers;
 		frame.metrics.forEach((metric, index) => {
 			const target = this.#values.get(metric)!;
 			for (let i = 0; i < frame.count; i++) {
@@ -56,14 +60,14 @@ export class RowStore {
 				this.#note(metric, frame.start + i, numbers);
 			}
 		});
-		if (frame.entropy !== null) {
+		if (entropy !== null) {
 			this.#entropy ??= new Float32Array(this.#revs.length).fill(Number.NaN);
-			this.#entropy.set(decodeHalves(frame.entropy), frame.start);
+			this.#entropy.set(entropy, frame.start);
 		}
 		for (let i = 0; i < frame.count; i++) {
 			const position = frame.start + i;
 			if (this.#revs[position] === NO_ROW) this.received += 1;
-			this.#revs[position] = frame.revs[i] ?? 0;
+			this.#revs[position] = frame.revs[i]!;
 		}
 		this.columns = Math.max(this.columns, end);
 		this.changes.push({ start: frame.start, end });
@@ -147,4 +151,10 @@ export class RowStore {
 			}
 		}
 	}
+}
+
+/** A frame must hold as much as it says, or what it says would be allocated for nothing. */
+function hold(positions: number, found: number, what: string, wanted: number): void {
+	if (found === wanted) return;
+	throw new Error(`Rows of ${positions} positions hold ${found} ${what}, not ${wanted}.`);
 }

@@ -217,4 +217,48 @@ describe("RunState", () => {
 		resumed.take(tokensFrame(3, ["z"]), 20);
 		expect([resumed.firstTokenMs(), resumed.tokensPerSecond()]).toEqual([null, null]);
 	});
+
+	describe("what lies beyond the longest text of the model", () => {
+		const far = 50_000_000;
+		const gap = { type: "gap" as const, run: "r1", seq: 2, start: 3, count: far, kept: true };
+		test.each([
+			["rows", rowsFrame(far, 1)],
+			["guesses", lensFrame(far, 1)],
+			["a gap", gap],
+			["a revision", { type: "applied" as const, run: "r1", seq: 2, rev: 1, position: far }],
+		])("%s: the run fails with a sentence, and nothing is allocated", (_, frame) => {
+			run.longest = 64;
+			run.take(startedFrame(["a"]), 0);
+			run.take(frame, 0);
+			expect(run.status).toBe("failed");
+			expect(run.problem?.message).toMatch(
+				/^The server spoke of position 5\d+, and this model's texts end at 63/,
+			);
+			expect([run.rows.columns, run.rows.values("norm"), run.missing.none, run.applied.length]).toEqual([
+				0,
+				undefined,
+				true,
+				0,
+			]);
+		});
+
+		test("the last position is within", () => {
+			run.longest = 64;
+			run.take(startedFrame(["a"]), 0);
+			run.take(rowsFrame(63, 1), 0);
+			run.take({ ...gap, start: 0, count: 64 }, 0);
+			expect([run.status, run.rows.columns]).toEqual(["streaming", 64]);
+		});
+	});
+
+	test("a gap over a long reply of which every second row is here is taken in a moment", () => {
+		run.take(startedFrame(["a"]), 0);
+		const many = 60_000;
+		for (let p = 0; p < many; p += 2) run.take(rowsFrame(p, 1), 0);
+		const began = performance.now();
+		run.take({ type: "gap", run: "r1", seq: 2, start: 0, count: many, kept: true }, 0);
+		for (let p = 1; p < many; p += 2) run.take(rowsFrame(p, 1), 0);
+		expect(run.missing.none).toBe(true);
+		expect(performance.now() - began).toBeLessThan(2000);
+	});
 });

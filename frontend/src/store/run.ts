@@ -24,6 +24,9 @@ import { Missing } from "./missing";
 import { RowStore } from "./rows";
 import { type FrameBatch, pageBatch, Signal } from "./signal";
 
+/** Positions of a run where no model says how long its texts may be. */
+const LONGEST = 2 ** 20;
+
 export type RunStatus = "starting" | "streaming" | "done" | "failed" | "lost";
 export type RunFrame = Started | Resumed | Queued | Tokens | Rows | Lens | Applied | Gap | Finished;
 
@@ -54,6 +57,8 @@ export class RunState {
 	remembered: string | null = null;
 	/** Why the numbers of a remembered reply cannot be had, as a sentence. */
 	gone: string | null = null;
+	/** As many positions as the model's texts may have: what lies beyond cannot be, and gets no memory. */
+	longest = LONGEST;
 	prompt: Prompt = { ids: [], texts: [], spans: [] };
 	ids: number[] = [];
 	texts: string[] = [];
@@ -100,6 +105,14 @@ export class RunState {
 
 	take(frame: RunFrame, now: number): void {
 		this.seq = Math.max(this.seq, frame.seq);
+		const end = endOf(frame);
+		if (end > this.longest) {
+			this.fail(
+				"internal",
+				`The server spoke of position ${end - 1}, and this model's texts end at ${this.longest - 1}.`,
+			);
+			return;
+		}
 		switch (frame.type) {
 			case "started":
 				this.run = frame.run;
@@ -171,8 +184,11 @@ export class RunState {
 			return;
 		}
 		// The same gap may be told twice, and its rows may have been brought in between.
-		for (let position = start; position < start + count; position++) {
-			if (!this.rows.has(position)) this.missing.add(position, 1);
+		for (let from = start; from < start + count; from++) {
+			let to = from;
+			while (to < start + count && !this.rows.has(to)) to++;
+			if (to > from) this.missing.add(from, to - from);
+			from = to;
 		}
 	}
 
@@ -281,5 +297,21 @@ export class RunState {
 		if (this.firstTokenAt === null || this.lastTokenAt === null || this.sentAt === null) return null;
 		const seconds = (this.lastTokenAt - this.firstTokenAt) / 1000;
 		return seconds > 0 && this.ids.length > 1 ? (this.ids.length - 1) / seconds : null;
+	}
+}
+
+/** One past the last position that a frame speaks of. */
+function endOf(frame: RunFrame): number {
+	switch (frame.type) {
+		case "rows":
+		case "lens":
+		case "gap":
+			return frame.start + frame.count;
+		case "tokens":
+			return frame.start + frame.ids.length;
+		case "applied":
+			return frame.position + 1;
+		default:
+			return 0;
 	}
 }
