@@ -5,6 +5,7 @@ import type {
 	Finished,
 	Lens,
 	MetricInfo,
+	ModelInfo,
 	Resumed,
 	Rows,
 	Started,
@@ -213,12 +214,26 @@ export function welcomeFrame(changes: Partial<Welcome> = {}): Welcome {
 		limits: {
 			max_frame_bytes: 1,
 			max_messages: 1,
-			max_vectors: 1,
-			max_strength: 1,
+			max_vectors: 32,
+			max_strength: 1000,
 			max_runs_per_connection: 1,
 			max_reply_tokens: 1,
 			grace_seconds: 30,
 		},
+		...changes,
+	};
+}
+
+export function modelInfo(changes: Partial<ModelInfo> = {}): ModelInfo {
+	return {
+		id: "tiny",
+		layers: 2,
+		hidden_size: 4,
+		vocab_size: 9,
+		dtype: "float32",
+		max_model_len: 64,
+		special_ids: [],
+		chat: "template",
 		...changes,
 	};
 }

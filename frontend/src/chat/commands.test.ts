@@ -25,6 +25,15 @@ beforeEach(() => {
 const say = (text: string) => runCommand(parseCommand(text)!, vectors, steering);
 
 describe("commands in the message box", () => {
+	test("a slider that the server has no room for says so", () => {
+		steering.limits = { max_vectors: 1, max_strength: 1000 };
+		say("/steer joy 0.1");
+		expect(say("/steer shakespeare 8")).toBe(
+			"This server steers with at most 1 vector at once. Set another slider back to 0 first.",
+		);
+		expect(steering.strengths()).toEqual({ joy: 0.1 });
+	});
+
 	test("a steered demo from its list to its end", () => {
 		expect(say("/features").split("\n")[0]).toBe(
 			"shakespeare \u00b7 0 (0 to 12) \u00b7 Early modern English.",

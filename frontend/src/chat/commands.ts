@@ -90,7 +90,7 @@ function steer(
 	const bounds = boundsOf(vector, setting);
 	const strength = command.strength === "" ? (bounds.suggested ?? 1) : Number(command.strength);
 	const value = withinBounds(bounds, strength);
-	steering.act(vector.id, setting, value);
+	if (!steering.act(vector.id, setting, value)) return steering.problem ?? "";
 	const beyond = strength < bounds.lo || strength > bounds.hi;
 	const how = settingText(setting);
 	return `${vector.label} is at ${value}${beyond ? ", the end of its slider" : ""}${how === "" ? "" : ` (${how})`}.`;

@@ -57,6 +57,20 @@ export class Delivery {
 		this.#runs.set(run.run!, run);
 	}
 
+	/** Hear no more of any run but these. */
+	keepOnly(runs: ReadonlySet<RunState>): void {
+		for (const [name, run] of this.#runs) {
+			if (runs.has(run)) continue;
+			this.#runs.delete(name);
+			this.#resuming.delete(run);
+			this.#forgetAsked(run);
+			this.#stop(this.#calming.get(run));
+			this.#calming.delete(run);
+			this.#toFetch = this.#toFetch.filter((one) => one !== run);
+			if (this.#fetching === run) this.#fetchNext();
+		}
+	}
+
 	/** Hear no more of any run. */
 	clear(): void {
 		this.#still();

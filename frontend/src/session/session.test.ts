@@ -630,7 +630,7 @@ describe("Session", () => {
 				strengths: { joy: 0.25 },
 				settings: { joy: { operator: "ablate" } },
 			});
-			expect(session.linked).toBeNull();
+			expect(session.slidersNote).toBeNull();
 			session.steering.set("joy", 0.5);
 			session.steering.set("french", 0.5);
 			say({ ...engineReady, vectors: [vector, { ...vector, id: "french" }] });
@@ -643,9 +643,11 @@ describe("Session", () => {
 			say(welcome);
 			session.openShared("pirate,0.3;joy,0.1");
 			expect(session.steering.strengths()).toEqual({ joy: 0.1 });
-			expect(session.linked).toBe("This server has no vector pirate, so that part of the link was left out.");
-			session.dismissLinked();
-			expect(session.linked).toBeNull();
+			expect(session.slidersNote).toBe(
+				"This server has no vector pirate, so that part of the link was left out.",
+			);
+			session.dismissSlidersNote();
+			expect(session.slidersNote).toBeNull();
 		});
 
 		test("that cannot be read changes nothing", () => {
@@ -653,7 +655,7 @@ describe("Session", () => {
 			session.steering.set("joy", 0.3);
 			session.openShared("joy,<script>");
 			expect(session.steering.strengths()).toEqual({ joy: 0.3 });
-			expect(session.linked).toBe("The sliders in this link cannot be read, so nothing was changed.");
+			expect(session.slidersNote).toBe("The sliders in this link cannot be read, so nothing was changed.");
 		});
 	});
 

@@ -30,6 +30,7 @@ import { type FrameBatch, pageBatch, Signal } from "../store/signal";
 import { conversation, readPrompt, replyText, type Turn, textOf } from "./conversation";
 import { CursorStore } from "./cursor";
 import { Delivery } from "./delivery";
+import { goneSentence, missed } from "./gone";
 import { type Kept, RUN_NAME, revive, reviveText } from "./kept";
 import { type Settings, tabStorage, toSampling } from "./settings";
 import { saveToken } from "./token";
@@ -79,8 +80,8 @@ export class Session {
 	returned: string | null = null;
 	/** What a person should know about the server that answers now, until they put it away. */
 	moved: string | null = null;
-	/** What came of a link with sliders, until it is put away. */
-	linked: string | null = null;
+	/** What came of a link with sliders, or that some are gone, until it is put away. */
+	slidersNote: string | null = null;
 	/** The life of the server that answers now. */
 	epoch: string | null = null;
 	#shown: RunState | null = null;
@@ -138,6 +139,11 @@ export class Session {
 
 	/** Why nothing can be sent now, as a sentence, or null when it can. */
 	get blocked(): string | null {
+		return this.#away ?? (this.live === null ? null : "A reply is being written.");
+	}
+
+	/** Why the server takes nothing now, as a sentence, or null when it does. */
+	get #away(): string | null {
 		if (this.connection.state.kind !== "live") return "There is no connection to the server now.";
 		const state = this.server.engine?.state;
 		if (state === "loading") {
@@ -146,8 +152,7 @@ export class Session {
 				: "The engine is still loading.";
 		}
 		if (state === "draining") return "The server is about to end and takes no new questions.";
-		if (state !== "ready") return "The engine is not running.";
-		return this.live === null ? null : "A reply is being written.";
+		return state === "ready" ? null : "The engine is not running.";
 	}
 
 	ask(text: string, settings: Settings): boolean {
@@ -158,7 +163,8 @@ export class Session {
 	regenerate(settings: Settings): boolean {
 		const last = this.turns.at(-1);
 		if (last === undefined) return false;
-		return this.#start({ history: this.turns.slice(0, -1), user: last.user, before: [] }, settings);
+		const turn = { history: this.turns.slice(0, -1), user: last.user, before: [] };
+		return this.#start(turn, settings) || this.#notDone("The reply was not written again.");
 	}
 
 	/** What a reload should find: the turns that the server took, and the question of a start that it may have. */
@@ -241,12 +247,17 @@ export class Session {
 	/** Whether the last reply has a beginning and, as far as is known, not its end. */
 	get canWriteOn(): boolean {
 		const last = this.turns.at(-1);
-		if (last === undefined || this.connection.state.kind !== "live") return false;
-		if (this.#writeOn?.run.live) return false;
-		if (replyText(last).trim() === "") return false;
-		const { run } = last;
-		if (run.live) return run.run !== null;
-		return run.finished?.reason === "cancelled" || run.finished?.reason === "length";
+		if (last === undefined || this.#away !== null || this.#writeOn?.run.live) return false;
+		return last.run.live ? last.run.run !== null && replyText(last).trim() !== "" : this.#unfinished;
+	}
+
+	/** The last reply has a beginning and ended before its own end. */
+	get #unfinished(): boolean {
+		const last = this.turns.at(-1);
+		const reason = last?.run.finished?.reason;
+		return (
+			last !== undefined && replyText(last).trim() !== "" && (reason === "cancelled" || reason === "length")
+		);
 	}
 
 	/**
@@ -275,14 +286,14 @@ export class Session {
 	/** Take the sliders of a link: now, or as soon as the server's vectors are known. */
 	openShared(text: string): void {
 		this.#shared = fromFragment(text);
-		this.linked =
+		this.slidersNote =
 			this.#shared === null ? "The sliders in this link cannot be read, so nothing was changed." : null;
 		if (this.server.engine?.state === "ready") this.#applyShared();
 		this.changed.changed();
 	}
 
-	dismissLinked(): void {
-		this.linked = null;
+	dismissSlidersNote(): void {
+		this.slidersNote = null;
 		this.changed.changed();
 	}
 
@@ -298,8 +309,7 @@ export class Session {
 	newChat(): void {
 		// Whoever asked elsewhere may want the reply to go on.
 		if (this.turns.at(-1)?.watched === false) this.stop();
-		const live = this.live;
-		if (live !== null) this.steering.detach(live);
+		if (this.steering.run !== null) this.steering.detach(this.steering.run);
 		this.turns = [];
 		this.asides = [];
 		if (this.#before !== null) this.#putAway.add(this.#before.run.id);
@@ -343,7 +353,15 @@ export class Session {
 		const last = this.turns.at(-1)!;
 		const { key, user } = last;
 		const before = [...last.before, last.run];
-		this.#start({ history: this.turns.slice(0, -1), user, before, key }, settings);
+		const turn = { history: this.turns.slice(0, -1), user, before, key };
+		if (!this.#start(turn, settings)) this.#notDone("The reply was not written on.");
+	}
+
+	/** Say that something that was asked for did not happen, and why. */
+	#notDone(what: string): false {
+		const why = this.blocked ?? "There is no connection to the server now.";
+		this.#notify({ place: "composer", message: `${what} ${why}` });
+		return false;
 	}
 
 	/** Begin the turn after `history`; with runs before it, go on from the end of what they wrote. */
@@ -355,8 +373,7 @@ export class Session {
 		const { history, user, before } = turn;
 		const id = this.#newId();
 		const steered = this.steering.steered();
-		const special = new Set(this.server.model?.special_ids);
-		const run = new RunState(id, this.clock.now(), special, steered, this.batch);
+		const run = new RunState(id, this.clock.now(), new Set(), steered, this.batch);
 		const sent = this.connection.send({
 			type: "start",
 			id,
@@ -417,10 +434,10 @@ export class Session {
 			}
 			this.epoch = frame.epoch;
 			const { name, engine, model, metrics, vectors, limits } = frame;
-			this.server = { ...this.server, name, engine, model, vectors, limits };
+			this.server = { ...this.server, name, engine, model, limits };
+			this.steering.limits = limits;
 			this.#wasReady ||= engine.state === "ready";
-			this.#knowMetrics(metrics);
-			if (engine.state === "ready") this.#knowVectors();
+			this.#knowOffers(metrics, vectors, engine.state === "ready");
 			this.#delivery.back(frame.epoch);
 			this.#knowEnds();
 		} else if (frame.type === "engine") {
@@ -429,11 +446,14 @@ export class Session {
 				...this.server,
 				engine: { state, stage, progress },
 				model: model ?? this.server.model,
-				vectors: vectors.length > 0 || state === "ready" ? vectors : this.server.vectors,
 			};
-			if (metrics.length > 0 || state === "ready") this.#knowMetrics(metrics);
-			this.#wasReady ||= state === "ready";
-			if (state === "ready") this.#knowVectors();
+			const ready = state === "ready";
+			this.#wasReady ||= ready;
+			this.#knowOffers(
+				metrics.length > 0 || ready ? metrics : this.server.metrics,
+				vectors.length > 0 || ready ? vectors : this.server.vectors,
+				ready,
+			);
 		} else if (frame.type === "error") {
 			this.#onError(frame);
 		}
@@ -451,6 +471,7 @@ export class Session {
 			}
 			return;
 		}
+		if (frame.type === "started" || frame.type === "resumed") run.know(this.server.model);
 		const wasLive = run.live;
 		const { queued } = run;
 		const before = run.ids.length;
@@ -465,6 +486,7 @@ export class Session {
 			run.epoch = this.epoch;
 			this.#delivery.follow(run);
 			this.#before = null;
+			this.#letGo();
 			this.steering.started(run);
 		}
 		this.#delivery.took(run, frame);
@@ -474,7 +496,6 @@ export class Session {
 				this.changed.changed();
 				break;
 			case "resumed":
-				run.specialIds = new Set(this.server.model?.special_ids);
 				this.steering.resumed(run, frame.rev, frame);
 				this.changed.changed();
 				break;
@@ -497,6 +518,12 @@ export class Session {
 		}
 	}
 
+	/** Of runs that a newer one replaced or goes on from, nothing but the text is shown any more. */
+	#letGo(): void {
+		this.#delivery.keepOnly(new Set(this.turns.map(({ run }) => run)));
+		for (const { before } of this.turns) for (const run of before) run.dropNumbers();
+	}
+
 	#startingRun(id: string): RunState | null {
 		return this.#before?.run.id === id ? this.#before.run : null;
 	}
@@ -507,7 +534,7 @@ export class Session {
 		if (waiting?.run === run) {
 			this.#writeOn = null;
 			// A reply that came to its own end meanwhile has nothing to go on with.
-			if (this.canWriteOn) this.#goOn(waiting.settings);
+			if (this.#unfinished) this.#goOn(waiting.settings);
 		}
 		this.changed.changed();
 	}
@@ -535,6 +562,8 @@ export class Session {
 			this.#takeBack(frame.message);
 			return;
 		}
+		// Of a start that was put away nobody need hear.
+		if (frame.id !== null && this.#putAway.delete(frame.id)) return;
 		const run = frame.run === null ? undefined : this.#delivery.find(frame.run);
 		switch (frame.code) {
 			case "unknown_run":
@@ -601,8 +630,16 @@ export class Session {
 		this.metric = (known.find((metric) => metric.error === null) ?? known[0])?.id ?? null;
 	}
 
-	#knowVectors(): void {
-		this.steering.keepOnly(new Set(this.server.vectors.map((vector) => vector.id)));
+	/** What can be watched and steered now. While an engine is not ready its vectors may be still to come. */
+	#knowOffers(metrics: readonly MetricInfo[], vectors: VectorInfo[], ready: boolean): void {
+		const acts = (id: string) => this.steering.get(id) !== 0;
+		const gone = missed(this.server.vectors, vectors, acts, this.metric);
+		this.server = { ...this.server, vectors };
+		this.#knowMetrics(metrics);
+		if (!ready) return;
+		this.steering.keepOnly(new Set(vectors.map(({ id }) => id)));
+		const shown = this.server.metrics.find(({ id }) => id === this.metric);
+		this.slidersNote = goneSentence(gone, shown) ?? this.slidersNote;
 		this.#applyShared();
 	}
 
@@ -612,16 +649,21 @@ export class Session {
 		if (shared === null) return;
 		this.#shared = null;
 		const layers = this.server.model?.layers ?? 0;
+		const named = (id: string) => shared.find((one) => one.id === id);
+		// Those that go to 0 first: they make room for the others.
+		for (const { id } of this.server.vectors) {
+			if (named(id) === undefined) this.steering.act(id, OWN_WAY, 0);
+		}
 		for (const vector of this.server.vectors) {
-			const wanted = shared.find(({ id }) => id === vector.id);
-			const { setting, strength } =
-				wanted === undefined ? { setting: OWN_WAY, strength: 0 } : fitting(vector, wanted, layers);
-			this.steering.act(vector.id, setting, strength);
+			const wanted = named(vector.id);
+			if (wanted === undefined) continue;
+			const { setting, strength } = fitting(vector, wanted, layers);
+			if (!this.steering.act(vector.id, setting, strength)) break;
 		}
 		const known = new Set(this.server.vectors.map(({ id }) => id));
 		const unknown = shared.filter(({ id }) => !known.has(id)).map(({ id }) => id);
 		const missing = `This server has no vector ${unknown.join(", ")}, so that part of the link was left out.`;
-		this.linked = unknown.length > 0 ? missing : null;
+		this.slidersNote = unknown.length > 0 ? missing : null;
 	}
 
 	#notify(notice: Notice): void {

@@ -79,8 +79,11 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 			{notice?.place === "steering" && (
 				<ErrorBanner message={notice.message} onDismiss={() => session.dismiss()} />
 			)}
-			{session.linked !== null && (
-				<NoticeBanner message={session.linked} onDismiss={() => session.dismissLinked()} />
+			{steering.problem !== null && (
+				<ErrorBanner message={steering.problem} onDismiss={() => steering.dismiss()} />
+			)}
+			{session.slidersNote !== null && (
+				<NoticeBanner message={session.slidersNote} onDismiss={() => session.dismissSlidersNote()} />
 			)}
 			{open?.kind !== "new" && <BuildLine session={session} onOpen={() => setOpen({ kind: "new" })} />}
 			{run !== null && <RunSigns session={session} run={run} meter={meter} />}

@@ -80,14 +80,15 @@ export function shareNow(run: RunState): number[] | null {
 
 /** The damage of one run at a time. It remembers whether the run was broken, and works once per change. */
 export class DamageMeter {
-	#run: RunState | null = null;
+	/** The run by its id: the meter of a panel must not keep a run that nothing else shows. */
+	#run: string | null = null;
 	#version = -1;
 	#damage: Damage = { repetition: null, entropy: null, broken: false };
 
 	read(run: RunState): Damage {
-		if (run === this.#run && run.changed.version === this.#version) return this.#damage;
-		const wasBroken = run === this.#run && this.#damage.broken;
-		this.#run = run;
+		if (run.id === this.#run && run.changed.version === this.#version) return this.#damage;
+		const wasBroken = run.id === this.#run && this.#damage.broken;
+		this.#run = run.id;
 		this.#version = run.changed.version;
 		const count = run.ids.length;
 		let text = "";

@@ -5,6 +5,7 @@
 // The run may be steered from elsewhere too, another tab say, and its line may be down for a while. When the
 // server says how it stands, sliders that were moved here meanwhile keep their value and travel; the others
 // take the run's.
+import type { Limits } from "../protocol/types.gen";
 import type { RunState } from "../store/run";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
 import { type SenderClock, type Steered, SteerSender, type Strengths } from "./sender";
@@ -26,6 +27,13 @@ export type SendSteer = (run: string, rev: number, steered: Steered) => boolean;
 
 export class Steering {
 	readonly changed: Signal;
+	/** What the server takes. */
+	limits: Pick<Limits, "max_vectors" | "max_strength"> = {
+		max_vectors: Number.POSITIVE_INFINITY,
+		max_strength: Number.POSITIVE_INFINITY,
+	};
+	/** Why the last slider that was moved stayed where it was, as a sentence, or null. */
+	problem: string | null = null;
 	#values = new Map<string, number>();
 	#settings = new Map<string, Setting>();
 	/** Revision of the present run in which a vector last changed; 0 for its first strengths. */
@@ -75,27 +83,43 @@ export class Steering {
 		return { strengths, settings };
 	}
 
-	set(id: string, strength: number): void {
-		if (!Number.isFinite(strength) || this.get(id) === strength) return;
-		this.#values.set(id, strength);
-		this.#announce([id]);
+	/** False where the server would refuse it; `problem` then says why. */
+	set(id: string, strength: number): boolean {
+		return this.act(id, this.setting(id), strength);
 	}
 
-	/** How a vector acts from now on, with a strength that fits that way. */
-	act(id: string, setting: Setting, strength: number = this.get(id)): void {
+	/** How a vector acts from now on, with a strength that fits that way. False as with `set`. */
+	act(id: string, setting: Setting, wanted: number = this.get(id)): boolean {
+		if (!Number.isFinite(wanted)) return false;
+		const { max_vectors, max_strength } = this.limits;
+		if (wanted !== 0 && this.get(id) === 0 && Object.keys(this.strengths()).length >= max_vectors) {
+			const vectors = max_vectors === 1 ? "1 vector" : `${max_vectors} vectors`;
+			this.problem = `This server steers with at most ${vectors} at once. Set another slider back to 0 first.`;
+			this.changed.changed();
+			return false;
+		}
+		const strength = Math.max(-max_strength, Math.min(max_strength, wanted));
 		const before = JSON.stringify([this.setting(id), this.get(id)]);
+		this.problem = null;
 		this.#settings.set(id, setting);
 		this.#values.set(id, strength);
-		if (before === JSON.stringify([setting, strength])) return;
+		if (before === JSON.stringify([setting, strength])) return true;
 		// At 0 nothing acts, however it would.
 		if (strength !== 0 || this.#changedIn.has(id)) this.#announce([id]);
 		else this.changed.changed();
+		return true;
+	}
+
+	dismiss(): void {
+		this.problem = null;
+		this.changed.changed();
 	}
 
 	resetAll(): void {
 		const moved = [...this.#values.keys()].filter((id) => this.get(id) !== 0);
 		if (moved.length === 0) return;
 		for (const id of moved) this.#values.set(id, 0);
+		this.problem = null;
 		this.#announce(moved);
 	}
 

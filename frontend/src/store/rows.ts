@@ -74,6 +74,13 @@ export class RowStore {
 		if (frame.start < this.#scanned) this.#rescan();
 	}
 
+	/** Keep which revision every row had, and no number. */
+	dropNumbers(): void {
+		this.#values.clear();
+		this.#first.clear();
+		this.#entropy = null;
+	}
+
 	has(position: number): boolean {
 		return this.rev(position) !== NO_ROW;
 	}

@@ -10,6 +10,7 @@ import type {
 	Finished,
 	Gap,
 	Lens,
+	ModelInfo,
 	Prompt,
 	Queued,
 	Resumed,
@@ -37,7 +38,7 @@ export function isRunFrame(frame: ServerFrame): frame is RunFrame {
 export class RunState {
 	readonly changed: Signal;
 	readonly rows = new RowStore();
-	readonly guesses = new GuessStore();
+	guesses = new GuessStore();
 	/** The server's name; null until `started`. */
 	run: string | null = null;
 	/** The life of the server in which that name means this run. */
@@ -88,6 +89,18 @@ export class RunState {
 		batch: FrameBatch = pageBatch,
 	) {
 		this.changed = new Signal(batch);
+	}
+
+	/** What the served model says of every text: which tokens are special, and how long it may be. */
+	know(model: Pick<ModelInfo, "special_ids" | "max_model_len"> | null): void {
+		this.specialIds = new Set(model?.special_ids);
+		this.longest = model?.max_model_len ?? LONGEST;
+	}
+
+	/** Nothing but the text and its marks is wanted any more. */
+	dropNumbers(): void {
+		this.rows.dropNumbers();
+		this.guesses = new GuessStore();
 	}
 
 	get live(): boolean {
