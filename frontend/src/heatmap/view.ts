@@ -7,6 +7,7 @@ import type { RunState } from "../store/run";
 import { pageBatch, Signal } from "../store/signal";
 import { Backing, type Tile } from "./backing";
 import { DIVERGING, SEQUENTIAL } from "./colour";
+import { onDensity } from "./density";
 import { drawStatic, type Ink } from "./draw";
 import {
 	type Anchor,
@@ -78,13 +79,10 @@ export class HeatmapView {
 		resizes.observe(scroller);
 		const onScroll = () => this.#onScroll();
 		scroller.addEventListener("scroll", onScroll, { passive: true });
-		const density = matchMedia(`(resolution: ${devicePixelRatio}dppx)`);
-		const onDensity = () => pageBatch.add(this.#draw);
-		density.addEventListener("change", onDensity);
 		this.#disposers.push(
 			() => resizes.disconnect(),
 			() => scroller.removeEventListener("scroll", onScroll),
-			() => density.removeEventListener("change", onDensity),
+			onDensity(() => pageBatch.add(this.#draw)),
 			cursor.changed.subscribe(this.#drawCursor),
 		);
 	}

@@ -1,5 +1,5 @@
-import { expect, test } from "vitest";
-import { FrameBatch, Signal } from "./signal";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { FrameBatch, nextFrame, Signal } from "./signal";
 
 test("listeners hear of any number of changes once per frame", () => {
 	const frames: (() => void)[] = [];
@@ -36,4 +36,39 @@ test("a change made while listeners are told is told in the next frame", () => {
 	expect(told).toEqual(["first"]);
 	frames.shift()!();
 	expect(told).toEqual(["first", "second"]);
+});
+
+describe("the page's next frame", () => {
+	let frames: (() => void)[];
+	beforeEach(() => {
+		frames = [];
+		vi.useFakeTimers();
+		vi.stubGlobal("document", { hidden: false });
+		vi.stubGlobal("requestAnimationFrame", (callback: () => void) => frames.push(callback));
+		vi.stubGlobal("cancelAnimationFrame", (id: number) => frames.splice(id - 1, 1));
+	});
+	afterEach(() => {
+		vi.useRealTimers();
+		vi.unstubAllGlobals();
+	});
+
+	test("is the browser's, once", () => {
+		let heard = 0;
+		nextFrame(() => heard++);
+		frames[0]!();
+		vi.runAllTimers();
+		expect(heard).toBe(1);
+	});
+
+	test("comes all the same to a tab that is hidden before its frame, once", () => {
+		let heard = 0;
+		const batch = new FrameBatch(nextFrame);
+		batch.add(() => heard++);
+		vi.stubGlobal("document", { hidden: true });
+		vi.runAllTimers();
+		expect([heard, frames.length]).toEqual([1, 0]);
+		batch.add(() => heard++);
+		vi.runAllTimers();
+		expect(heard).toBe(2);
+	});
 });

@@ -32,11 +32,29 @@ export class FrameBatch {
 	}
 }
 
-/** A hidden page gets no animation frames; a slow timer keeps its title and its text up to date. */
-export const pageBatch = new FrameBatch((callback) => {
-	if (typeof requestAnimationFrame === "function" && !document.hidden) requestAnimationFrame(callback);
-	else setTimeout(callback, 100);
-});
+/** Longer than a frame of any screen that is looked at. */
+const NO_FRAME_MS = 100;
+
+/**
+ * A hidden page gets no animation frames, also none that it asked for while it was seen; a slow timer keeps its
+ * title, its text and what it stores up to date.
+ */
+export function nextFrame(callback: () => void): void {
+	if (typeof requestAnimationFrame !== "function" || document.hidden) {
+		setTimeout(callback, NO_FRAME_MS);
+		return;
+	}
+	const frame = requestAnimationFrame(() => {
+		clearTimeout(timer);
+		callback();
+	});
+	const timer = setTimeout(() => {
+		cancelAnimationFrame(frame);
+		callback();
+	}, NO_FRAME_MS);
+}
+
+export const pageBatch = new FrameBatch(nextFrame);
 
 export class Signal {
 	#listeners = new Set<Listener>();
