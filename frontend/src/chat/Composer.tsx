@@ -3,6 +3,7 @@
 import { type FormEvent, type KeyboardEvent, useEffect, useRef, useState } from "react";
 import type { Session } from "../session/session";
 import type { Settings } from "../session/settings";
+import { isComposing } from "../ui/composing";
 import { ErrorBanner } from "../ui/ErrorBanner";
 import { SendIcon, StopIcon } from "../ui/icons";
 import { useSignal } from "../ui/useSignal";
@@ -24,7 +25,7 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 
 	useEffect(() => {
 		const stop = (event: globalThis.KeyboardEvent) => {
-			if (event.key === "Escape" && !event.defaultPrevented) session.stop();
+			if (event.key === "Escape" && !event.defaultPrevented && !isComposing(event)) session.stop();
 		};
 		document.addEventListener("keydown", stop);
 		return () => document.removeEventListener("keydown", stop);
@@ -50,8 +51,7 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 		send();
 	};
 	const onKey = (event: KeyboardEvent) => {
-		// An input method's Enter ends its own word, not the message.
-		if (event.key !== "Enter" || event.shiftKey || event.nativeEvent.isComposing) return;
+		if (event.key !== "Enter" || event.shiftKey || isComposing(event.nativeEvent)) return;
 		event.preventDefault();
 		send();
 	};
@@ -66,6 +66,7 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 					ref={box}
 					data-testid="prompt-input"
 					rows={1}
+					dir="auto"
 					value={text}
 					aria-label="Your message"
 					placeholder="Ask something"

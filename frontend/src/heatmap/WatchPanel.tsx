@@ -12,6 +12,7 @@ import {
 	STRIDES,
 	type Watch,
 } from "../session/watch";
+import { isComposing } from "../ui/composing";
 
 interface WatchPanelProps {
 	metrics: readonly MetricInfo[];
@@ -30,7 +31,7 @@ export function WatchPanel({ metrics, watch, onChange, onClose }: WatchPanelProp
 			data-testid="watch-panel"
 			aria-label="Watch"
 			onKeyDown={(event) => {
-				if (event.key !== "Escape") return;
+				if (event.key !== "Escape" || isComposing(event.nativeEvent)) return;
 				// Elsewhere Escape stops the reply.
 				event.preventDefault();
 				onClose();

@@ -1,5 +1,6 @@
 // A modal window over the page: the browser's own <dialog>, which keeps the keyboard inside and gives it back.
 import { type ReactNode, useId, useLayoutEffect, useRef } from "react";
+import { isComposing } from "./composing";
 import { CloseIcon } from "./icons";
 
 interface DialogProps {
@@ -30,14 +31,16 @@ export function Dialog({ title, testid, onClose, children }: DialogProps) {
 				onClose();
 			}}
 			onKeyDown={(event) => {
-				if (event.key !== "Escape" || event.defaultPrevented) return;
+				if (event.key !== "Escape" || event.defaultPrevented || isComposing(event.nativeEvent)) return;
 				// Elsewhere Escape stops the reply.
 				event.preventDefault();
 				onClose();
 			}}
 		>
 			<header className="dialog-head">
-				<h2 id={name}>{title}</h2>
+				<h2 id={name} dir="auto">
+					{title}
+				</h2>
 				<span className="spring" />
 				<button
 					type="button"
