@@ -7,6 +7,8 @@ const server = "http://127.0.0.1:8000";
 
 export default defineConfig({
 	plugins: [react()],
+	// Relative, so that the built page works behind any path prefix.
+	base: "./",
 	build: { target: "es2022", assetsInlineLimit: 0 },
 	server: {
 		proxy: {

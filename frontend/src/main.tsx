@@ -8,7 +8,7 @@ import { wakeOnReturn } from "./connection/wake";
 import { takePart } from "./session/fragment";
 import { findKept, Keeper } from "./session/kept";
 import { Session } from "./session/session";
-import { tabStorage } from "./session/settings";
+import { tabStorage } from "./session/storage";
 import { loadToken } from "./session/token";
 import "./styles/base.css";
 import "./styles/layout.css";
@@ -19,7 +19,7 @@ import "./styles/dialog.css";
 import "./styles/motion.css";
 
 const storage = tabStorage();
-const session = new Session(webSocketTransport(socketUrl(location)), loadToken(storage));
+const session = new Session(webSocketTransport(socketUrl(location.href)), loadToken(storage));
 
 const watched = takePart(location, history, "watch");
 // A tab that was opened to watch a reply begins with a copy of the other tab's storage: not its conversation.

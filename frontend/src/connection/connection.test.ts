@@ -246,7 +246,9 @@ describe("retryWait", () => {
 	});
 });
 
-test("the socket's address follows the page's", () => {
-	expect(socketUrl({ protocol: "http:", host: "a:8000" })).toBe("ws://a:8000/ws");
-	expect(socketUrl({ protocol: "https:", host: "a" })).toBe("wss://a/ws");
+test("the socket stands beside the page, wherever that is", () => {
+	expect(socketUrl("http://a:8000/")).toBe("ws://a:8000/ws");
+	expect(socketUrl("https://a/?q=1#s=joy,0.1")).toBe("wss://a/ws");
+	expect(socketUrl("https://a/lab/steersight/")).toBe("wss://a/lab/steersight/ws");
+	expect(socketUrl("https://a/lab/steersight/index.html")).toBe("wss://a/lab/steersight/ws");
 });

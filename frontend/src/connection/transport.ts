@@ -52,7 +52,9 @@ export function webSocketTransport(url: string): OpenTransport {
 	};
 }
 
-/** The socket's address beside the page's own. */
-export function socketUrl(page: { protocol: string; host: string }): string {
-	return `${page.protocol === "https:" ? "wss" : "ws"}://${page.host}/ws`;
+/** The socket's address beside the page's own, behind the same path prefix. */
+export function socketUrl(page: string): string {
+	const url = new URL("ws", page);
+	url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+	return url.href;
 }

@@ -32,7 +32,8 @@ import { CursorStore } from "./cursor";
 import { Delivery } from "./delivery";
 import { goneSentence, missed } from "./gone";
 import { type Kept, RUN_NAME, revive, reviveText } from "./kept";
-import { type Settings, tabStorage, toSampling } from "./settings";
+import { type Settings, toSampling } from "./settings";
+import { tabStorage } from "./storage";
 import { saveToken } from "./token";
 import { toStart } from "./watch";
 

@@ -10,7 +10,7 @@ import {
 	toSampling,
 } from "./settings";
 
-function storage(content: string | null) {
+function store(content: string | null = null) {
 	let kept = content;
 	return {
 		getItem: () => kept,
@@ -19,6 +19,8 @@ function storage(content: string | null) {
 		},
 	};
 }
+
+const storage = (content: string) => ({ lasting: store(content), tab: store(content) });
 
 describe("settings", () => {
 	test("come back as they were kept", () => {
@@ -32,9 +34,17 @@ describe("settings", () => {
 		settings.watch.stride = 8;
 		settings.numbers.temperature = 0;
 		settings.numbers.seed = 42;
-		const store = storage(null);
-		saveSettings(store, settings);
-		expect(loadSettings(store)).toEqual(settings);
+		const stores = { lasting: store(), tab: store() };
+		saveSettings(stores, settings);
+		expect(loadSettings(stores)).toEqual(settings);
+	});
+
+	test("the system prompt is kept with the tab's conversation and nowhere else", () => {
+		const stores = { lasting: store('{"system": "Of an earlier version."}'), tab: store() };
+		expect(loadSettings(stores).system).toBe("");
+		saveSettings(stores, { ...defaultSettings(), system: "My salary is" });
+		expect(stores.lasting.getItem()).not.toMatch(/salary|earlier version/);
+		expect(loadSettings({ ...stores, tab: store() }).system).toBe("");
 	});
 
 	test.each([
@@ -50,23 +60,21 @@ describe("settings", () => {
 
 	test("one bad field costs only itself", () => {
 		const found = loadSettings(
-			storage(
-				'{"numbers": {"top_p": 7, "top_k": 5}, "system": "hi", "watch": {"stride": 3, "entropy": false}}',
-			),
+			storage('{"numbers": {"top_p": 7, "top_k": 5}, "watch": {"stride": 3, "entropy": false}}'),
 		);
 		expect(found.numbers.top_p).toBe(defaultSettings().numbers.top_p);
-		expect([found.numbers.top_k, found.system]).toEqual([5, "hi"]);
+		expect(found.numbers.top_k).toBe(5);
 		expect(found.watch).toEqual({ ...defaultSettings().watch, entropy: false });
 	});
 
 	test("storage that is missing or full is no error", () => {
-		expect(loadSettings(null)).toEqual(defaultSettings());
+		expect(loadSettings({ lasting: null, tab: null })).toEqual(defaultSettings());
 		const full = {
 			setItem: () => {
 				throw new Error("full");
 			},
 		};
-		expect(() => saveSettings(full, defaultSettings())).not.toThrow();
+		expect(() => saveSettings({ lasting: full, tab: full }, defaultSettings())).not.toThrow();
 	});
 
 	test("defaults can be sent; what is out of bounds says why", () => {

@@ -1,7 +1,8 @@
-// Sampling settings, what is watched, the system prompt and the theme: what a person sets once and finds again. They are
-// kept in localStorage; whatever is found there is checked like any other input, field by field, so that an
-// old or damaged entry costs at most that one field.
+// Sampling settings, what is watched and the theme: what a person sets once and finds again, in the lasting store;
+// and the system prompt, which goes with the tab. Whatever is found in a store is checked like any other input,
+// field by field, so that an old or damaged entry costs at most that one field.
 import { SAMPLING_NUMBERS, type Sampling } from "../protocol/types.gen";
+import type { Store, Stores } from "./storage";
 import { checkWatch, defaultWatch, type Watch } from "./watch";
 
 export type NumberName = keyof typeof SAMPLING_NUMBERS;
@@ -19,6 +20,7 @@ export const NUMBER_NAMES = Object.keys(SAMPLING_NUMBERS) as NumberName[];
 export const MOST_STOP_STRINGS = 8;
 export const LONGEST_STOP_STRING = 128;
 const KEY = "steersight.settings.v1";
+const SYSTEM_KEY = "steersight.system.v1";
 
 export function defaultSettings(): Settings {
 	const numbers = Object.fromEntries(NUMBER_NAMES.map((name) => [name, SAMPLING_NUMBERS[name].default]));
@@ -60,16 +62,13 @@ export function formatStops(stops: readonly string[]): string {
 	return stops.map((stop) => stop.replaceAll("\n", "\\n").replaceAll("\t", "\\t")).join("\n");
 }
 
-export function loadSettings(storage: Pick<Storage, "getItem"> | null): Settings {
+export function loadSettings({ lasting, tab }: { [name in keyof Stores]: Reading }): Settings {
 	const settings = defaultSettings();
-	let found: unknown;
-	try {
-		found = JSON.parse(storage?.getItem(KEY) ?? "null");
-	} catch {
-		return settings;
-	}
+	const system = readJson(tab, SYSTEM_KEY);
+	if (typeof system === "string") settings.system = system;
+	const found = readJson(lasting, KEY);
 	if (typeof found !== "object" || found === null) return settings;
-	const { numbers, stop, system, theme, watch } = found as Record<string, unknown>;
+	const { numbers, stop, theme, watch } = found as Record<string, unknown>;
 	if (typeof numbers === "object" && numbers !== null) {
 		for (const name of NUMBER_NAMES) {
 			const value = (numbers as Record<string, unknown>)[name];
@@ -79,34 +78,36 @@ export function loadSettings(storage: Pick<Storage, "getItem"> | null): Settings
 		}
 	}
 	if (Array.isArray(stop)) settings.stop = stop.filter((one) => typeof one === "string" && one !== "");
-	if (typeof system === "string") settings.system = system;
 	if (theme === "light" || theme === "dark") settings.theme = theme;
 	settings.watch = checkWatch(watch);
 	return settings;
 }
 
-export function saveSettings(storage: Pick<Storage, "setItem"> | null, settings: Settings): void {
+/** The system prompt is part of the conversation: it is kept where that is, and goes with it. */
+export function saveSettings(
+	{ lasting, tab }: { [name in keyof Stores]: Writing },
+	settings: Settings,
+): void {
+	const { system, ...rest } = settings;
+	write(lasting, KEY, rest);
+	write(tab, SYSTEM_KEY, system);
+}
+
+type Reading = Pick<Store, "getItem"> | null;
+type Writing = Pick<Store, "setItem"> | null;
+
+function readJson(store: Reading, key: string): unknown {
 	try {
-		storage?.setItem(KEY, JSON.stringify(settings));
+		return JSON.parse(store?.getItem(key) ?? "null");
+	} catch {
+		return null;
+	}
+}
+
+function write(store: Writing, key: string, value: unknown): void {
+	try {
+		store?.setItem(key, JSON.stringify(value));
 	} catch {
 		// Storage may be full or forbidden; the settings then last as long as the page.
-	}
-}
-
-/** The page's storage, or null where the browser forbids it. */
-export function pageStorage(): Storage | null {
-	try {
-		return window.localStorage;
-	} catch {
-		return null;
-	}
-}
-
-/** What lasts as long as this tab, also over a reload; null where the browser forbids it. */
-export function tabStorage(): Storage | null {
-	try {
-		return window.sessionStorage;
-	} catch {
-		return null;
 	}
 }

@@ -1,5 +1,6 @@
-// The vectors' HTTP routes. A token travels as a header, never in an address. Every refusal becomes an ApiError whose message is the server's sentence; what comes
-// back is checked only as far as the page relies on it.
+// The vectors' HTTP routes. Addresses are relative to the page's, so that a path prefix before it holds for them
+// too. A token travels as a header, never in an address. Every refusal becomes an ApiError whose message is the
+// server's sentence; what comes back is checked only as far as the page relies on it.
 import type { VectorInfo } from "../protocol/types.gen";
 
 /** As many bytes as an imported file may have. */
@@ -90,14 +91,14 @@ export class VectorApi {
 		if (label !== "") query.set("label", label);
 		if (only.trial) query.set("try", "1");
 		const headers = { "content-type": "application/octet-stream" };
-		return this.#json(`/api/vectors?${query}`, { method: "POST", body: file, headers });
+		return this.#json(`api/vectors?${query}`, { method: "POST", body: file, headers });
 	}
 
 	/** Begin to build. Returns the job's name. */
 	async build(request: BuildRequest): Promise<string> {
 		const headers = { "content-type": "application/json" };
 		const init = { method: "POST", body: JSON.stringify(request), headers };
-		const { job } = await this.#json<{ job: string }>("/api/vectors/build", init);
+		const { job } = await this.#json<{ job: string }>("api/vectors/build", init);
 		return job;
 	}
 
@@ -133,8 +134,8 @@ export class VectorApi {
 	}
 }
 
-const vectorPath = (id: string) => `/api/vectors/${encodeURIComponent(id)}`;
-const buildPath = (job: string) => `/api/vectors/build/${encodeURIComponent(job)}`;
+const vectorPath = (id: string) => `api/vectors/${encodeURIComponent(id)}`;
+const buildPath = (job: string) => `api/vectors/build/${encodeURIComponent(job)}`;
 
 async function sentence(response: Response): Promise<string> {
 	try {

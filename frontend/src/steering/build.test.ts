@@ -75,7 +75,7 @@ async function running(): Promise<VectorBuild> {
 describe("a build", () => {
 	test("goes from its start over its progress to its result", async () => {
 		const build = await running();
-		expect(asked[0]).toEqual({ method: "POST", path: "/api/vectors/build", body: JSON.stringify(request) });
+		expect(asked[0]).toEqual({ method: "POST", path: "api/vectors/build", body: JSON.stringify(request) });
 		expect(build.busy).toBe(true);
 		await poll(() => json(state({ progress: 0.25 })));
 		expect(build.now).toMatchObject({ kind: "running", stage: "Reading topics.", progress: 0.25 });
@@ -117,7 +117,7 @@ describe("a build", () => {
 		build = await running();
 		answers.push(() => new Response(null, { status: 204 }));
 		await build.cancel();
-		expect(asked.at(-1)).toMatchObject({ method: "DELETE", path: "/api/vectors/build/j1" });
+		expect(asked.at(-1)).toMatchObject({ method: "DELETE", path: "api/vectors/build/j1" });
 		expect(build.now).toMatchObject({ kind: "running", stage: "Cancelling." });
 		await poll(() => json(state({ state: "cancelled" })));
 		expect(build.now).toEqual({ kind: "cancelled", label: "Calm" });

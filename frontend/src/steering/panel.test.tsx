@@ -301,7 +301,7 @@ describe("a new slider", () => {
 		await fill("new-slider-name", "Brave");
 		await fill("new-slider-more", "You are brave.");
 		await fill("new-slider-less", "You are timid.");
-		answers["POST /api/vectors/build"] = { job: "j1" };
+		answers["POST api/vectors/build"] = { job: "j1" };
 		await click("new-slider-go");
 	}
 
@@ -310,10 +310,10 @@ describe("a new slider", () => {
 		expect(asked[0]!.body).toBe(
 			JSON.stringify({ label: "Brave", positive: "You are brave.", negative: "You are timid." }),
 		);
-		answers["GET /api/vectors/build/j1"] = state({});
+		answers["GET api/vectors/build/j1"] = state({});
 		await tick();
 		expect(text("build-stage")).toBe("Reading topic 3 of 12.");
-		answers["GET /api/vectors/build/j1"] = state({ state: "done", result });
+		answers["GET api/vectors/build/j1"] = state({ state: "done", result });
 		await tick();
 		expect(find("build-separation")!.getAttribute("aria-label")).toBe(
 			"Separation per layer. Layer 1 was chosen. It tells 95 % of held-out pairs apart.",
@@ -328,15 +328,15 @@ describe("a new slider", () => {
 
 	test("goes on with its dialog closed; a line in the panel shows it and opens it again", async () => {
 		await begin();
-		answers["GET /api/vectors/build/j1"] = state({});
+		answers["GET api/vectors/build/j1"] = state({});
 		await click("new-slider-dialog-close");
 		await tick();
 		expect(text("build-line")).toContain("Brave: Reading topic 3 of 12.");
 		await click("build-open");
 		expect(find("building")).not.toBeNull();
-		answers["DELETE /api/vectors/build/j1"] = null;
+		answers["DELETE api/vectors/build/j1"] = null;
 		await click("build-cancel");
-		answers["GET /api/vectors/build/j1"] = state({ state: "cancelled" });
+		answers["GET api/vectors/build/j1"] = state({ state: "cancelled" });
 		await tick();
 		expect(text("new-slider-dialog")).toContain("The build was cancelled.");
 		expect(find<HTMLTextAreaElement>("new-slider-more")!.value).toBe("You are brave.");
@@ -348,7 +348,7 @@ describe("a new slider", () => {
 		await fill("new-slider-name", "Brave");
 		await fill("new-slider-more", "Onward!\n\n We hold. ");
 		await fill("new-slider-less", "Let us wait.");
-		answers["POST /api/vectors/build"] = { error: "Each side needs at least 4 texts." };
+		answers["POST api/vectors/build"] = { error: "Each side needs at least 4 texts." };
 		await click("new-slider-go");
 		expect(JSON.parse(asked[0]!.body as string)).toEqual({
 			label: "Brave",
@@ -376,23 +376,23 @@ describe("an import", () => {
 
 	test("is tried first, then added", async () => {
 		await click("import");
-		answers["POST /api/vectors?name=honest.gguf&try=1"] = report;
+		answers["POST api/vectors?name=honest.gguf&try=1"] = report;
 		await choose(new File(["GGUF"], "honest.gguf"));
 		expect(text("import-report")).toContain("Directions for 2 layers.");
 		expect(text("import-problems")).toBe("Layer 9 is left out: this model has 2 layers.");
 		expect(text("import-vectors")).toBe("Fits this model: Honest (layers 0\u20131).");
-		answers["POST /api/vectors?name=honest.gguf"] = report;
+		answers["POST api/vectors?name=honest.gguf"] = report;
 		await click("import-add");
 		expect(text("import-added")).toBe("The slider is in the Steering panel.");
 		expect(asked.map(({ path }) => path)).toEqual([
-			"/api/vectors?name=honest.gguf&try=1",
-			"/api/vectors?name=honest.gguf",
+			"api/vectors?name=honest.gguf&try=1",
+			"api/vectors?name=honest.gguf",
 		]);
 	});
 
 	test("of what does not fit is the server's sentence, and another file can be chosen", async () => {
 		await click("import");
-		answers["POST /api/vectors?name=x.pt&try=1"] = { error: "x.pt is a pickle, which could run code." };
+		answers["POST api/vectors?name=x.pt&try=1"] = { error: "x.pt is a pickle, which could run code." };
 		await choose(new File(["x"], "x.pt"));
 		expect(text("import-dialog")).toContain("x.pt is a pickle, which could run code.");
 		expect(find("import-add")).toBeNull();
@@ -411,7 +411,7 @@ describe("an import", () => {
 
 describe("a vector's card", () => {
 	test("tells how it was made and offers its file; a bundled one cannot be deleted", async () => {
-		answers["GET /api/vectors/joy"] = {
+		answers["GET api/vectors/joy"] = {
 			info: joy,
 			provenance: { method: "difference in means", topics: ["rain", "tea"], date: null },
 			file_bytes: 3000,
@@ -419,26 +419,26 @@ describe("a vector's card", () => {
 		await click("card-toggle-joy");
 		expect(text("provenance")).toBe("methoddifference in meanstopicsrain\ntea");
 		expect(text("vector-card")).toContain("3 KiB");
-		answers["GET /api/vectors/joy/file"] = { any: "bytes" };
+		answers["GET api/vectors/joy/file"] = { any: "bytes" };
 		const saved: string[] = [];
 		vi.spyOn(HTMLAnchorElement.prototype, "click").mockImplementation(function (this: HTMLAnchorElement) {
 			saved.push(this.download, this.href.slice(0, 5));
 		});
 		await click("vector-download");
-		expect(asked.at(-1)).toMatchObject({ method: "GET", path: "/api/vectors/joy/file" });
+		expect(asked.at(-1)).toMatchObject({ method: "GET", path: "api/vectors/joy/file" });
 		expect(saved).toEqual(["joy.safetensors", "blob:"]);
 		vi.restoreAllMocks();
 		expect(find("vector-delete")).toBeNull();
 	});
 
 	test("of an own one deletes it after a second word", async () => {
-		answers["GET /api/vectors/calm"] = { info: own, provenance: {}, file_bytes: 3_000_000 };
+		answers["GET api/vectors/calm"] = { info: own, provenance: {}, file_bytes: 3_000_000 };
 		await click("card-toggle-calm");
 		await click("vector-delete");
 		expect(asked.some(({ method }) => method === "DELETE")).toBe(false);
-		answers["DELETE /api/vectors/calm"] = null;
+		answers["DELETE api/vectors/calm"] = null;
 		await click("vector-delete-sure");
-		expect(asked.at(-1)).toMatchObject({ method: "DELETE", path: "/api/vectors/calm" });
+		expect(asked.at(-1)).toMatchObject({ method: "DELETE", path: "api/vectors/calm" });
 		expect(find("vector-card")).toBeNull();
 		await say(engine([joy]));
 		expect(find("slider-calm")).toBeNull();
