@@ -4,7 +4,8 @@ import { Chat } from "./chat/Chat";
 import { Heatmap } from "./heatmap/Heatmap";
 import { StatusBar } from "./session/StatusBar";
 import type { Session } from "./session/session";
-import { loadSettings, pageStorage, type Settings, saveSettings } from "./session/settings";
+import { loadSettings, type Settings, saveSettings } from "./session/settings";
+import { pageStores } from "./session/storage";
 import { TokenForm } from "./session/TokenForm";
 import { SteeringPanel } from "./steering/SteeringPanel";
 import { ErrorBanner } from "./ui/ErrorBanner";
@@ -13,13 +14,18 @@ import { useSignal } from "./ui/useSignal";
 
 export function App({ session }: { session: Session }) {
 	useSignal(session.changed);
-	const [settings, setSettings] = useState(() => loadSettings(pageStorage()));
+	const [settings, setSettings] = useState(() => {
+		const found = loadSettings(pageStores());
+		// At once: what an earlier version kept where it does not belong is overwritten.
+		saveSettings(pageStores(), found);
+		return found;
+	});
 	const systemDark = useSystemDark();
 	const dark = settings.theme === "system" ? systemDark : settings.theme === "dark";
 
 	const change = (next: Settings) => {
 		setSettings(next);
-		saveSettings(pageStorage(), next);
+		saveSettings(pageStores(), next);
 	};
 	// Before paint, or the canvas would read the colours of the theme that is going.
 	document.documentElement.dataset.theme = dark ? "dark" : "light";
@@ -33,6 +39,7 @@ export function App({ session }: { session: Session }) {
 				onTheme={() => change({ ...settings, theme: dark ? "light" : "dark" })}
 			/>
 			<TokenForm session={session} />
+			<EngineFailed session={session} />
 			{session.moved !== null && (
 				<NoticeBanner message={session.moved} onDismiss={() => session.dismissMoved()} />
 			)}
@@ -49,6 +56,17 @@ export function App({ session }: { session: Session }) {
 				/>
 				<SteeringPanel session={session} settings={settings} />
 			</main>
+		</div>
+	);
+}
+
+/** Why the engine does not run, in full: it may be long, and nothing works before somebody has acted on it. */
+function EngineFailed({ session }: { session: Session }) {
+	const { engine } = session.server;
+	if (engine?.state !== "failed" || session.connection.state.kind !== "live") return null;
+	return (
+		<div className="error-banner engine-why" role="alert" data-testid="engine-failed">
+			<span>{engine.stage || "The engine failed. The server's log says why."}</span>
 		</div>
 	);
 }

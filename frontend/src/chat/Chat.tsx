@@ -41,8 +41,11 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 					type="button"
 					className="quiet"
 					data-testid="new-chat"
-					disabled={session.turns.length === 0 && session.asides.length === 0}
-					onClick={() => session.newChat()}
+					disabled={session.turns.length === 0 && session.asides.length === 0 && settings.system === ""}
+					onClick={() => {
+						session.newChat();
+						onSettings({ ...settings, system: "" });
+					}}
 				>
 					<PlusIcon /> New chat
 				</button>
@@ -83,7 +86,9 @@ function Asides({ session, after }: { session: Session; after: number }) {
 	const here = session.asides.filter((aside) => Math.min(aside.after, end) === after);
 	return here.map(({ key, said, answer }) => (
 		<div key={key} className="aside" data-testid="aside">
-			<p className="aside-said">{said}</p>
+			<p className="aside-said" dir="auto">
+				{said}
+			</p>
 			<p role="status">{answer}</p>
 		</div>
 	));

@@ -31,7 +31,7 @@ export const Message = memo(function Message(props: MessageProps) {
 		<div className="turn">
 			{/* What somebody else asked is not known before the prompt is. */}
 			{turn.user !== "" && (
-				<div className="message message-user" data-testid="message-user">
+				<div className="message message-user" data-testid="message-user" dir="auto">
 					{turn.user}
 				</div>
 			)}
@@ -41,15 +41,21 @@ export const Message = memo(function Message(props: MessageProps) {
 				data-run={name ?? ""}
 				data-status={live ? "streaming" : "done"}
 			>
-				{turn.before.map((run) => (
-					<ReplyText key={run.id} session={session} run={run} />
-				))}
-				<ReplyText key={turn.run.id} session={session} run={turn.run} />
+				<div className="reply" dir="auto">
+					{turn.before.map((run) => (
+						<ReplyText key={run.id} session={session} run={run} />
+					))}
+					<ReplyText key={turn.run.id} session={session} run={turn.run} />
+				</div>
 				{waiting !== null && (
-					<span className="waiting" role="status" data-testid="waiting">
+					<span className="waiting" data-testid="waiting">
 						{waiting}
 					</span>
 				)}
+				{/* What it waits for is spoken once, and not how the queue before it moves. */}
+				<span className="sr-only" role="status">
+					{waiting?.split(":")[0]}
+				</span>
 				{note !== null && (
 					<p className="turn-note" role="status" data-testid="turn-note">
 						{note}

@@ -68,6 +68,7 @@ export function SettingsPanel({ settings, onChange, onClose }: SettingsPanelProp
 						<textarea
 							id={id}
 							rows={2}
+							dir="auto"
 							data-testid="setting-stop"
 							value={stops}
 							onChange={(event) => {
@@ -77,11 +78,12 @@ export function SettingsPanel({ settings, onChange, onClose }: SettingsPanelProp
 						/>
 					)}
 				</Field>
-				<Field label="System prompt" hint="may be empty" wide>
+				<Field label="System prompt" hint="may be empty; New chat clears it" wide>
 					{(id) => (
 						<textarea
 							id={id}
 							rows={2}
+							dir="auto"
 							data-testid="setting-system"
 							value={settings.system}
 							onChange={(event) => onChange({ ...settings, system: event.target.value })}

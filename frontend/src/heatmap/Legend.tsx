@@ -30,7 +30,7 @@ export function Legend({ session, metric, drawn, dark }: LegendProps) {
 	return (
 		<div className="legend" data-testid="legend" data-lo={tick(0)} data-hi={tick(1)}>
 			<span className="legend-name">
-				{metric.label}
+				<bdi>{metric.label}</bdi>
 				{metric.unit && <span className="unit"> ({metric.unit})</span>}
 				{metric.transform === "log2" && <span className="unit">, log scale</span>}
 			</span>

@@ -53,7 +53,9 @@ export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }
 	const guesses = cursor.layer === null ? null : run.guesses.at(cursor.position, cursor.layer);
 	return (
 		<div className="tooltip" data-testid="heatmap-tooltip" ref={box}>
-			<div className="tooltip-token">{shownToken(token)}</div>
+			<div className="tooltip-token" dir="auto">
+				{shownToken(token)}
+			</div>
 			{drawn !== "" && (
 				<p className="tooltip-drawn" data-testid="tooltip-drawn">
 					{drawn}
@@ -69,7 +71,9 @@ export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }
 					<>
 						<dt>layer</dt>
 						<dd>{cursor.layer}</dd>
-						<dt>{metric?.label ?? "value"}</dt>
+						<dt>
+							<bdi>{metric?.label ?? "value"}</bdi>
+						</dt>
 						<dd>{valueText(run, metric, cursor)}</dd>
 					</>
 				)}
@@ -88,7 +92,9 @@ function Guesses({ guesses, written }: { guesses: Guess[]; written: number | und
 			<ol>
 				{guesses.map(({ id, text, probability }) => (
 					<li key={id} className={id === written ? "written" : undefined}>
-						<span className="guess">{shownToken(text)}</span>
+						<span className="guess" dir="auto">
+							{shownToken(text)}
+						</span>
 						{id === written && <span className="unit">written</span>}
 						<span className="share">{formatShare(probability)}</span>
 					</li>

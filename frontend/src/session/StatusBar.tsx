@@ -27,7 +27,7 @@ export function StatusBar({ session, dark, onTheme }: StatusBarProps) {
 			>
 				{model?.id ?? ""}
 			</span>
-			<span className="server-name" data-testid="server-name" title="The server's name">
+			<span className="server-name" data-testid="server-name" title="The server's name" dir="auto">
 				{session.server.name}
 			</span>
 			<span className="spring" />
@@ -52,27 +52,36 @@ function EngineState({ session }: { session: Session }) {
 	const engine = session.connection.state.kind === "live" ? session.server.engine : null;
 	const state = engine?.state ?? "unknown";
 	return (
-		<output
-			className={`badge engine-${state}`}
-			data-testid="engine-state"
-			data-state={state}
-			data-progress={engine?.progress}
-			title={engine?.stage}
-		>
-			<span className="dot" />
-			<span className="badge-words">{engineWords(engine)}</span>
-			{engine?.state === "loading" && (
-				<progress value={engine.progress} max={1} aria-label="Engine loading" />
-			)}
-		</output>
+		<>
+			<span
+				className={`badge engine-${state}`}
+				data-testid="engine-state"
+				data-state={state}
+				data-progress={engine?.progress}
+				title={engine?.stage}
+			>
+				<span className="dot" />
+				<span className="badge-words">{engineWords(engine)}</span>
+				{engine?.state === "loading" && (
+					<progress value={engine.progress} max={1} aria-label="Engine loading" />
+				)}
+			</span>
+			{/* Spoken once for each state, and not for each step of loading. */}
+			<span className="sr-only" role="status">
+				{engine !== null && stateWords(engine)}
+			</span>
+		</>
 	);
 }
 
 function engineWords(engine: EngineStatus | null): string {
 	if (engine === null) return "Engine unknown";
-	if (engine.state === "ready") return "Engine ready";
-	if (engine.state === "draining") return engine.stage || "The server is about to end";
-	return engine.stage || (engine.state === "loading" ? "Engine loading" : `Engine ${engine.state}`);
+	return engine.state === "loading" && engine.stage !== "" ? engine.stage : stateWords(engine);
+}
+
+/** A failed engine's reason is too long for here; the page says it below. */
+function stateWords({ state, stage }: EngineStatus): string {
+	return state === "draining" ? stage || "The server is about to end" : `Engine ${state}`;
 }
 
 function ConnectionBadge({ session }: { session: Session }) {
@@ -82,7 +91,7 @@ function ConnectionBadge({ session }: { session: Session }) {
 		state.kind === "reconnecting" || (state.kind === "given-up" && state.reason !== "unauthorized");
 	return (
 		<span className="connection">
-			<output
+			<span
 				className={`badge connection-${state.kind}`}
 				data-testid="connection-state"
 				data-state={state.kind}
@@ -95,7 +104,11 @@ function ConnectionBadge({ session }: { session: Session }) {
 						{session.latency < 10 ? session.latency.toFixed(1) : Math.round(session.latency)} ms
 					</span>
 				)}
-			</output>
+			</span>
+			{/* Spoken without what changes all the time: the seconds to the next try, the latency. */}
+			<span className="sr-only" role="status">
+				{state.kind === "reconnecting" ? "Reconnecting" : connectionWords(state, now)}
+			</span>
 			{again && (
 				<button type="button" className="quiet small" onClick={() => session.connection.retryNow()}>
 					Try now

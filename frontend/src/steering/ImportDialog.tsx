@@ -1,6 +1,6 @@
 // The dialog that brings a vector from a file: first a try, which says what the file holds and whether it fits,
 // then the same for good.
-import { type DragEvent, useId, useState } from "react";
+import { type DragEvent, Fragment, useId, useState } from "react";
 import type { Session } from "../session/session";
 import { Dialog } from "../ui/Dialog";
 import { ErrorBanner } from "../ui/ErrorBanner";
@@ -67,6 +67,7 @@ export function ImportDialog({ session, onClose }: { session: Session; onClose()
 						<input
 							id={name}
 							data-testid="import-label"
+							dir="auto"
 							value={label}
 							maxLength={64}
 							placeholder="as the file says"
@@ -99,7 +100,7 @@ export function ImportDialog({ session, onClose }: { session: Session; onClose()
 							/>
 							<span>{file === null ? "Choose a file" : "Choose another file"}</span>
 						</label>
-						<span className="muted">{file === null ? "or drop one here" : file.name}</span>
+						<span className="muted">{file === null ? "or drop one here" : <bdi>{file.name}</bdi>}</span>
 					</div>
 					{file === null && (
 						<p className="hint">
@@ -111,7 +112,7 @@ export function ImportDialog({ session, onClose }: { session: Session; onClose()
 			)}
 			{step.kind === "reading" && (
 				<p role="status" className="muted">
-					Reading {step.file.name}.
+					Reading <bdi>{step.file.name}</bdi>.
 				</p>
 			)}
 			{"report" in step && <Report report={step.report} />}
@@ -162,7 +163,13 @@ function Report({ report }: { report: ImportReport }) {
 			{report.vectors.length > 0 && (
 				<p data-testid="import-vectors">
 					Fits this model:{" "}
-					{report.vectors.map((one) => `${one.label} (${layersText(one.layers)})`).join(", ")}.
+					{report.vectors.map((one, index) => (
+						<Fragment key={one.id}>
+							{index > 0 && ", "}
+							<bdi>{one.label}</bdi> ({layersText(one.layers)})
+						</Fragment>
+					))}
+					.
 				</p>
 			)}
 		</section>

@@ -91,6 +91,7 @@ function Form({ session, draft, onDraft }: Omit<NewSliderProps, "onClose">) {
 				<input
 					id={name}
 					data-testid="new-slider-name"
+					dir="auto"
 					value={draft.label}
 					maxLength={64}
 					placeholder="Calm"
@@ -118,6 +119,7 @@ function Form({ session, draft, onDraft }: Omit<NewSliderProps, "onClose">) {
 					id={more}
 					rows={examples ? 5 : 2}
 					data-testid="new-slider-more"
+					dir="auto"
 					value={side.positive}
 					placeholder={
 						examples ? "One text per line" : "You are calm. You answer slowly, gently and with patience."
@@ -131,6 +133,7 @@ function Form({ session, draft, onDraft }: Omit<NewSliderProps, "onClose">) {
 					id={less}
 					rows={examples ? 5 : 2}
 					data-testid="new-slider-less"
+					dir="auto"
 					value={side.negative}
 					placeholder={examples ? "One text per line" : "You are upset. You answer in haste, sharp and loud."}
 					onChange={(event) => put({ negative: event.target.value })}
@@ -198,8 +201,10 @@ function Found(props: { session: Session; onClose(): void; onAgain(): void }) {
 	return (
 		<div className="found" data-testid="build-result">
 			<p role="status">
-				<b>{vector.label}</b> is ready: layer {result.layer}, strengths {result.range[0]} to {result.range[1]}
-				.
+				<b>
+					<bdi>{vector.label}</bdi>
+				</b>{" "}
+				is ready: layer {result.layer}, strengths {result.range[0]} to {result.range[1]}.
 			</p>
 			<BuildPlots result={result} />
 			<div className="dialog-foot">

@@ -53,7 +53,7 @@ export function Slider(props: SliderProps) {
 	return (
 		<div className={value === 0 ? "slider" : "slider on"}>
 			<div className="slider-head">
-				<label htmlFor={`slider-${vector.id}`} title={vector.description}>
+				<label htmlFor={`slider-${vector.id}`} title={vector.description} dir="auto">
 					{vector.label}
 				</label>
 				<button
@@ -133,7 +133,7 @@ export function Slider(props: SliderProps) {
 				/>
 			</div>
 			<div className="slider-foot">
-				<span className="slider-about" title={vector.description}>
+				<span className="slider-about" title={vector.description} dir="auto">
 					{vector.description}
 				</span>
 				<span

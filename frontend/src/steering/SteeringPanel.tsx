@@ -129,15 +129,18 @@ function BuildLine({ session, onOpen }: { session: Session; onOpen(): void }) {
 	if (now.kind === "none") return null;
 	const label = now.label || "The slider";
 	const words = {
-		asked: `${label}: asking the server.`,
-		running: now.kind === "running" ? `${label}: ${now.stage}` : "",
-		done: `${label} is ready.`,
-		failed: now.kind === "failed" ? `${label} was not made. ${now.message}` : "",
-		cancelled: `${label} was cancelled.`,
+		asked: ": asking the server.",
+		running: now.kind === "running" ? `: ${now.stage}` : "",
+		done: " is ready.",
+		failed: now.kind === "failed" ? ` was not made. ${now.message}` : "",
+		cancelled: " was cancelled.",
 	}[now.kind];
 	return (
 		<div className="build-line" data-testid="build-line" data-state={now.kind}>
-			<span role="status">{words}</span>
+			<span role="status">
+				<bdi>{label}</bdi>
+				{words}
+			</span>
 			{now.kind === "running" && <progress value={now.progress} max={1} aria-label={`Building ${label}`} />}
 			<button type="button" className="quiet small bordered" data-testid="build-open" onClick={onOpen}>
 				Show

@@ -60,7 +60,7 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 	return (
 		<Dialog title={vector.label} testid="vector-card" onClose={onClose}>
 			{problem !== null && <ErrorBanner message={problem} />}
-			{vector.description !== "" && <p>{vector.description}</p>}
+			{vector.description !== "" && <p dir="auto">{vector.description}</p>}
 			<dl className="card-facts">
 				<dt>Id</dt>
 				<dd>{vector.id}</dd>
@@ -90,7 +90,7 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 							{facts(details.provenance).map(([name, text]) => (
 								<div key={name} className="fact">
 									<dt>{name}</dt>
-									<dd>{text}</dd>
+									<dd dir="auto">{text}</dd>
 								</div>
 							))}
 						</dl>
@@ -128,7 +128,7 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 							disabled={deleting}
 							onClick={() => void remove()}
 						>
-							Delete {vector.label}
+							Delete <bdi>{vector.label}</bdi>
 						</button>
 						<button type="button" className="quiet bordered" onClick={() => setSure(false)}>
 							Keep it
