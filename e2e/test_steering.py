@@ -25,7 +25,8 @@ def test_a_slider_acts_while_the_reply_is_written(app: SteersightPage, server: S
     app.wait_while_writing(tokens=same + 16)
     app.stop()
 
-    # The row at `position` is the first that was computed with the new value; it may change the next token.
+    # The row at `position` is the first that was computed with the new value; it may change the next token,
+    # and that is the one that is marked.
     steered = app.wire.reply_ids()
     unsteered = wire.ask(server.socket_url, QUESTION, tokens=len(steered)).ids
     assert same >= 8
@@ -34,7 +35,7 @@ def test_a_slider_acts_while_the_reply_is_written(app: SteersightPage, server: S
     assert app.heatmap().revisions == [(1, position)]
     mark = app.reply.locator(".token[data-rev]")
     expect(mark).to_have_count(1)
-    expect(mark).to_have_attribute("data-position", str(position))
+    expect(mark).to_have_attribute("data-position", str(position + 1))
 
 
 def test_a_slider_set_before_asking_steers_from_the_first_token(app: SteersightPage, server: Server) -> None:
@@ -106,5 +107,6 @@ def test_a_slider_obeys_the_keyboard(app: SteersightPage) -> None:
 
 def test_a_number_beyond_the_slider_becomes_its_end(app: SteersightPage) -> None:
     app.strength("joy").fill("99")
+    app.strength("joy").press("Enter")
 
     expect(app.strength("joy")).to_have_value(app.slider("joy").get_attribute("max") or "")

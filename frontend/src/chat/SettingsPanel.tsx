@@ -12,6 +12,7 @@ import {
 	type Settings,
 } from "../session/settings";
 import { CloseIcon } from "../ui/icons";
+import { NumberInput } from "../ui/NumberInput";
 
 const WORDS: Record<NumberName, { label: string; hint: string }> = {
 	max_tokens: { label: "Longest reply", hint: "tokens" },
@@ -117,19 +118,18 @@ function NumberField(props: {
 	return (
 		<Field label={label} hint={problem ?? hint} wrong={problem !== null}>
 			{(id) => (
-				<input
+				<NumberInput
 					id={id}
-					type="number"
 					inputMode={limit.integer ? "numeric" : "decimal"}
 					data-testid={`setting-${name}`}
-					value={text}
+					text={text}
 					min={limit.min}
 					max={limit.max}
 					step={STEPS[name]}
 					aria-invalid={problem !== null}
-					onChange={(event) => {
-						setText(event.target.value);
-						const next = parse(event.target.value);
+					onText={(typed) => {
+						setText(typed);
+						const next = parse(typed);
 						if (numberProblem(name, next) === null) onChange(next);
 					}}
 				/>

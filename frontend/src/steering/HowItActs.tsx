@@ -2,6 +2,7 @@
 // and comes into force only when it can be used.
 import { type ReactNode, useEffect, useId, useRef, useState } from "react";
 import type { VectorInfo } from "../protocol/types.gen";
+import { NumberInput } from "../ui/NumberInput";
 import {
 	normal,
 	OPERATOR_WORDS,
@@ -60,8 +61,8 @@ export function HowItActs({ vector, setting, modelLayers, onChange }: HowItActsP
 	};
 	const words = OPERATOR_WORDS[draft.operator];
 	const name = (what: string) => `${what}-${vector.id}`;
-	const numbers = { type: "number", step: "any", inputMode: "decimal" } as const;
-	const counts = { type: "number", step: 1, inputMode: "numeric" } as const;
+	const numbers = { step: "any", inputMode: "decimal" } as const;
+	const counts = { step: 1, inputMode: "numeric" } as const;
 	return (
 		<fieldset className="how" ref={root} data-testid={name("how")}>
 			<legend className="sr-only">How {vector.label} acts</legend>
@@ -86,25 +87,25 @@ export function HowItActs({ vector, setting, modelLayers, onChange }: HowItActsP
 					<>
 						<Field label="At least">
 							{(id) => (
-								<input
+								<NumberInput
 									id={id}
 									{...numbers}
 									data-testid={name("lo")}
 									placeholder="no bound"
-									value={draft.lo}
-									onChange={(event) => change({ lo: event.target.value })}
+									text={draft.lo}
+									onText={(lo) => change({ lo })}
 								/>
 							)}
 						</Field>
 						<Field label="At most">
 							{(id) => (
-								<input
+								<NumberInput
 									id={id}
 									{...numbers}
 									data-testid={name("hi")}
 									placeholder="no bound"
-									value={draft.hi}
-									onChange={(event) => change({ hi: event.target.value })}
+									text={draft.hi}
+									onText={(hi) => change({ hi })}
 								/>
 							)}
 						</Field>
@@ -128,15 +129,15 @@ export function HowItActs({ vector, setting, modelLayers, onChange }: HowItActsP
 				</Field>
 				<Field label="First reply tokens">
 					{(id) => (
-						<input
+						<NumberInput
 							id={id}
 							{...counts}
 							data-testid={name("first")}
 							min={1}
 							placeholder="all"
 							disabled={draft.scope === "prompt"}
-							value={draft.first}
-							onChange={(event) => change({ first: event.target.value })}
+							text={draft.first}
+							onText={(first) => change({ first })}
 						/>
 					)}
 				</Field>
@@ -157,14 +158,14 @@ export function HowItActs({ vector, setting, modelLayers, onChange }: HowItActsP
 				{draft.at !== "own" && (
 					<Field label={draft.at === "one" ? "Layer" : "From layer"}>
 						{(id) => (
-							<input
+							<NumberInput
 								id={id}
 								{...counts}
 								data-testid={name("from")}
 								min={0}
 								max={modelLayers - 1}
-								value={draft.from}
-								onChange={(event) => change({ from: event.target.value })}
+								text={draft.from}
+								onText={(from) => change({ from })}
 							/>
 						)}
 					</Field>
@@ -172,14 +173,14 @@ export function HowItActs({ vector, setting, modelLayers, onChange }: HowItActsP
 				{draft.at === "range" && (
 					<Field label="To layer">
 						{(id) => (
-							<input
+							<NumberInput
 								id={id}
 								{...counts}
 								data-testid={name("to")}
 								min={0}
 								max={modelLayers - 1}
-								value={draft.to}
-								onChange={(event) => change({ to: event.target.value })}
+								text={draft.to}
+								onText={(to) => change({ to })}
 							/>
 						)}
 					</Field>

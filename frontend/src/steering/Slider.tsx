@@ -3,8 +3,9 @@
 import { type KeyboardEvent, type ReactNode, useState } from "react";
 import type { VectorInfo } from "../protocol/types.gen";
 import { AgainIcon, InfoIcon } from "../ui/icons";
+import { NumberInput } from "../ui/NumberInput";
 import { HowItActs } from "./HowItActs";
-import { boundsOf, type Setting, settingText, withinBounds } from "./setting";
+import { type Bounds, boundsOf, type Setting, settingText, withinBounds } from "./setting";
 import type { SliderStatus } from "./steering";
 
 interface SliderProps {
@@ -78,19 +79,7 @@ export function Slider(props: SliderProps) {
 				>
 					<InfoIcon />
 				</button>
-				<input
-					type="number"
-					className="slider-number"
-					aria-label={`Strength of ${vector.label}`}
-					data-testid={`slider-number-${vector.id}`}
-					value={value}
-					min={lo}
-					max={hi}
-					step={step}
-					onChange={(event) => {
-						if (event.target.value !== "") set(event.target.valueAsNumber);
-					}}
-				/>
+				<StrengthField vector={vector} value={value} bounds={bounds} onChange={set} />
 				<button
 					type="button"
 					className="quiet small"
@@ -156,6 +145,45 @@ export function Slider(props: SliderProps) {
 				/>
 			)}
 		</div>
+	);
+}
+
+interface StrengthFieldProps {
+	vector: VectorInfo;
+	value: number;
+	bounds: Bounds;
+	onChange(value: number): void;
+}
+
+/**
+ * The strength as a number. What is typed stands as it was typed until the field is left: a strength that is on the
+ * slider acts at once, and one beyond its ends, which may be the beginning of another, when it is done.
+ */
+function StrengthField({ vector, value, bounds, onChange }: StrengthFieldProps) {
+	const [typed, setTyped] = useState<string | null>(null);
+	const numberOf = (text: string) => (text.trim() === "" ? Number.NaN : Number(text));
+	const done = () => {
+		const number = numberOf(typed ?? "");
+		if (number < bounds.lo || number > bounds.hi) onChange(number);
+		setTyped(null);
+	};
+	return (
+		<NumberInput
+			className="slider-number"
+			aria-label={`Strength of ${vector.label}`}
+			data-testid={`slider-number-${vector.id}`}
+			text={typed ?? String(value)}
+			min={bounds.lo}
+			max={bounds.hi}
+			step={bounds.step}
+			onText={(text) => {
+				setTyped(text);
+				const number = numberOf(text);
+				if (number >= bounds.lo && number <= bounds.hi) onChange(number);
+			}}
+			onBlur={done}
+			onKeyDown={(event) => event.key === "Enter" && done()}
+		/>
 	);
 }
 

@@ -57,6 +57,7 @@ describe("a setting", () => {
 
 	test.each([
 		[{ operator: "clamp" }, "Clamp needs a bound."],
+		[{ operator: "clamp", lo: Number.NaN, hi: 0.1 }, "A bound must be a number."],
 		[{ operator: "clamp", lo: 0.2, hi: 0.1 }, "The lower bound is above the upper one."],
 		[{ first: 0 }, "The number of reply tokens must be between 1 and 1,000,000."],
 		[{ layers: [0, 30] }, "Layers go from 0 to 29."],

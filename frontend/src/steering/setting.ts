@@ -102,6 +102,7 @@ export function settingProblem(vector: VectorInfo, setting: Setting, modelLayers
 	const { lo, hi, first, layers } = setting;
 	if (operatorOf(vector, setting) === "clamp") {
 		if (lo === null && hi === null) return "Clamp needs a bound.";
+		if (Number.isNaN(lo) || Number.isNaN(hi)) return "A bound must be a number.";
 		if (lo !== null && hi !== null && lo > hi) return "The lower bound is above the upper one.";
 	}
 	if (first !== null && !(Number.isInteger(first) && first >= 1 && first <= MOST_FIRST)) {
