@@ -25,7 +25,7 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 	return (
 		<section className="panel chat" aria-label="Chat">
 			<header className="panel-head">
-				<h2>Chat</h2>
+				<h2>{session.continues ? "Text" : "Chat"}</h2>
 				<span className="spring" />
 				<button
 					type="button"
@@ -47,10 +47,17 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 						onSettings({ ...settings, system: "" });
 					}}
 				>
-					<PlusIcon /> New chat
+					<PlusIcon /> {session.continues ? "New text" : "New chat"}
 				</button>
 			</header>
-			{open && <SettingsPanel settings={settings} onChange={onSettings} onClose={() => setOpen(false)} />}
+			{open && (
+				<SettingsPanel
+					settings={settings}
+					continues={session.continues}
+					onChange={onSettings}
+					onClose={() => setOpen(false)}
+				/>
+			)}
 			<MessageList session={session}>
 				{session.turns.length === 0 && session.asides.length === 0 && <Welcome session={session} />}
 				<Asides session={session} after={0} />
@@ -59,6 +66,7 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 						<Message
 							session={session}
 							turn={turn}
+							continues={session.continues}
 							status={turn.run.status}
 							name={turn.run.run}
 							shown={session.shown === turn.run}
@@ -139,6 +147,17 @@ function Welcome({ session }: { session: Session }) {
 				<p>{engine.stage}</p>
 				<progress value={engine.progress} max={1} aria-label="Loading" />
 				<p className="muted">This page turns live by itself. You can write your question already.</p>
+			</div>
+		);
+	}
+	if (session.continues) {
+		return (
+			<div className="welcome">
+				<h3>This model continues your text</h3>
+				<p className="muted">
+					{session.server.model?.id} is a base model: it knows no questions and answers. Write the beginning
+					of a text, and it goes on from there.
+				</p>
 			</div>
 		);
 	}

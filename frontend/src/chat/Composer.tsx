@@ -68,8 +68,8 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 					rows={1}
 					dir="auto"
 					value={text}
-					aria-label="Your message"
-					placeholder="Ask something"
+					aria-label={session.continues ? "Your text" : "Your message"}
+					placeholder={session.continues ? "Begin a text" : "Ask something"}
 					onChange={(event) => setText(event.target.value)}
 					onKeyDown={onKey}
 				/>

@@ -11,6 +11,8 @@ import { TokenText } from "./tokenText";
 interface MessageProps {
 	session: Session;
 	turn: Turn;
+	/** The reply continues the person's text: both are shown as one. */
+	continues: boolean;
 	status: RunState["status"];
 	/** The server's name of the run, once it has one. */
 	name: string | null;
@@ -25,12 +27,13 @@ interface MessageProps {
 }
 
 export const Message = memo(function Message(props: MessageProps) {
-	const { session, turn, status, name, shown, problem, waiting, note, watch, onRegenerate } = props;
+	const { session, turn, continues, status, name, shown, problem, waiting, note, watch, onRegenerate } =
+		props;
 	const live = status === "starting" || status === "streaming";
 	return (
 		<div className="turn">
 			{/* What somebody else asked is not known before the prompt is. */}
-			{turn.user !== "" && (
+			{turn.user !== "" && !continues && (
 				<div className="message message-user" data-testid="message-user" dir="auto">
 					{turn.user}
 				</div>
@@ -42,6 +45,11 @@ export const Message = memo(function Message(props: MessageProps) {
 				data-status={live ? "streaming" : "done"}
 			>
 				<div className="reply" dir="auto">
+					{continues && (
+						<span className="given" data-testid="message-user">
+							{turn.user}
+						</span>
+					)}
 					{turn.before.map((run) => (
 						<ReplyText key={run.id} session={session} run={run} />
 					))}

@@ -35,11 +35,13 @@ const STEPS: Record<NumberName, number> = {
 
 interface SettingsPanelProps {
 	settings: Settings;
+	/** The model has no chat template, and so no place for a system prompt. */
+	continues: boolean;
 	onChange(settings: Settings): void;
 	onClose(): void;
 }
 
-export function SettingsPanel({ settings, onChange, onClose }: SettingsPanelProps) {
+export function SettingsPanel({ settings, continues, onChange, onClose }: SettingsPanelProps) {
 	const [stops, setStops] = useState(() => formatStops(settings.stop));
 	// A new key gives every field its default as the text, also those that held something impossible.
 	const [round, setRound] = useState(0);
@@ -79,18 +81,22 @@ export function SettingsPanel({ settings, onChange, onClose }: SettingsPanelProp
 						/>
 					)}
 				</Field>
-				<Field label="System prompt" hint="may be empty; New chat clears it" wide>
-					{(id) => (
-						<textarea
-							id={id}
-							rows={2}
-							dir="auto"
-							data-testid="setting-system"
-							value={settings.system}
-							onChange={(event) => onChange({ ...settings, system: event.target.value })}
-						/>
-					)}
-				</Field>
+				{continues ? (
+					<p className="hint wide">This model takes no system prompt: it has no chat template.</p>
+				) : (
+					<Field label="System prompt" hint="may be empty; New chat clears it" wide>
+						{(id) => (
+							<textarea
+								id={id}
+								rows={2}
+								dir="auto"
+								data-testid="setting-system"
+								value={settings.system}
+								onChange={(event) => onChange({ ...settings, system: event.target.value })}
+							/>
+						)}
+					</Field>
+				)}
 			</div>
 			<div className="settings-foot">
 				<button type="button" className="quiet small" onClick={reset}>

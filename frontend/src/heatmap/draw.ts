@@ -87,9 +87,8 @@ function drawBand(
 		context.fillStyle = ink.muted;
 		context.fillText(name, x0 + Math.round(2 * px), g.top - bar - Math.round(4 * px));
 	};
-	for (const span of run.prompt.spans) label(span.role, span.start, span.end, ink.edge);
-	if (run.prompt.spans.length === 0) label("prompt", 0, split, ink.edge);
-	label("reply", split, run.length, ink.accent);
+	for (const { name, start, end } of run.parts())
+		label(name, start, end, start < split ? ink.edge : ink.accent);
 	const x = columnX(g, scroll, split);
 	if (split > 0 && x >= g.left && x <= g.width) {
 		context.fillStyle = ink.panel;

@@ -69,6 +69,28 @@ describe("a prompt read back", () => {
 		expect([user, beginning]).toEqual(["Tell me.", "Once upon "]);
 	});
 
+	test("of a text that is continued, as it was written", () => {
+		const prompt = {
+			ids: [1, 2, 3, 4],
+			texts: ["user\n", " one.", " And", "\nTwo"],
+			spans: [
+				{ role: "user", start: 0, end: 2 },
+				{ role: "assistant", start: 2, end: 3 },
+				{ role: "user", start: 3, end: 4 },
+			],
+		};
+		expect(readPrompt(prompt, new Set(), true)).toEqual({
+			history: [{ user: "user\n one.", reply: " And" }],
+			user: "Two",
+			beginning: "",
+		});
+		expect(readPrompt({ ...prompt, spans: [] }, new Set(), true)).toEqual({
+			history: [],
+			user: "user\n one. And\nTwo",
+			beginning: "",
+		});
+	});
+
 	test("nothing where the server knows no spans", () => {
 		expect(read(["", []]).user).toBe("");
 	});

@@ -54,14 +54,36 @@ export interface Read {
 /**
  * The conversation that a prompt was made of. A message's span holds the chat template's tokens around it too:
  * special tokens divide it, the message is the last part that has any text, and a role's name on a line of its
- * own before it is the template's.
+ * own before it is the template's. A text that is `continued` was made without a template: it is as it was written.
  */
-export function readPrompt(prompt: Prompt, special: ReadonlySet<number>): Read {
+export function readPrompt(prompt: Prompt, special: ReadonlySet<number>, continued = false): Read {
+	if (continued) return readText(prompt, special);
 	const said = prompt.spans.map(({ role, start, end }) => ({
 		role,
 		text: message(prompt, special, start, end),
 	}));
 	const covered = prompt.spans.at(-1)?.end ?? prompt.ids.length;
+	const read = turnsOf(said);
+	// An unfinished message has no end of the template, so no span: it is what stands after the last one.
+	if (covered < prompt.ids.length) {
+		const rest = message(prompt, special, covered, prompt.ids.length, false);
+		if (rest !== "") read.beginning = rest;
+	}
+	return read;
+}
+
+function readText({ ids, texts, spans }: Prompt, special: ReadonlySet<number>): Read {
+	const whole = [{ role: "user", start: 0, end: ids.length }];
+	const said = (spans.length === 0 ? whole : spans).map(({ role, start, end }) => {
+		const pieces = texts.slice(start, end).filter((_, index) => !special.has(ids[start + index]!));
+		return { role, text: pieces.join("") };
+	});
+	// Line breaks between messages are where the messages meet, and belong to none.
+	for (const one of said) if (one.role !== "assistant") one.text = one.text.replace(/^\n|\n$/g, "");
+	return turnsOf(said);
+}
+
+function turnsOf(said: readonly { role: string; text: string }[]): Read {
 	const read: Read = { history: [], user: "", beginning: "" };
 	for (const { role, text } of said) {
 		if (role === "user") {
@@ -71,11 +93,6 @@ export function readPrompt(prompt: Prompt, special: ReadonlySet<number>): Read {
 		} else if (role === "assistant") {
 			read.beginning = text;
 		}
-	}
-	// An unfinished message has no end of the template, so no span: it is what stands after the last one.
-	if (covered < prompt.ids.length) {
-		const rest = message(prompt, special, covered, prompt.ids.length, false);
-		if (rest !== "") read.beginning = rest;
 	}
 	return read;
 }

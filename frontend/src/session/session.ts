@@ -127,6 +127,11 @@ export class Session {
 		);
 	}
 
+	/** Whether the served model has no chat template: it continues a text and answers nothing. */
+	get continues(): boolean {
+		return this.server.model?.chat === "none";
+	}
+
 	/** The run in the heatmap. */
 	get shown(): RunState | null {
 		return this.#shown;
@@ -378,7 +383,7 @@ export class Session {
 		const sent = this.connection.send({
 			type: "start",
 			id,
-			messages: conversation(history, user, settings.system, textOf(before)),
+			messages: conversation(history, user, this.continues ? "" : settings.system, textOf(before)),
 			sampling: toSampling(settings),
 			...steered,
 			write_on: before.length > 0,
@@ -544,7 +549,7 @@ export class Session {
 	#fillIn(run: RunState): void {
 		const turn = this.turns.find((one) => one.run === run);
 		if (turn === undefined || !turn.watched || turn.user !== "") return;
-		const read = readPrompt(run.prompt, new Set(this.server.model?.special_ids));
+		const read = readPrompt(run.prompt, run.specialIds, run.continues);
 		const text = (reply: string) => reviveText(reply, this.#newId(), this.batch);
 		const first = this.turns[0] === turn;
 		const earlier = (first ? read.history : []).map(({ user, reply }): Turn => {

@@ -60,6 +60,8 @@ export class RunState {
 	gone: string | null = null;
 	/** As many positions as the model's texts may have: what lies beyond cannot be, and gets no memory. */
 	longest = LONGEST;
+	/** The model has no chat template: prompt and reply are one text. */
+	continues = false;
 	prompt: Prompt = { ids: [], texts: [], spans: [] };
 	ids: number[] = [];
 	texts: string[] = [];
@@ -91,9 +93,10 @@ export class RunState {
 		this.changed = new Signal(batch);
 	}
 
-	/** What the served model says of every text: which tokens are special, and how long it may be. */
-	know(model: Pick<ModelInfo, "special_ids" | "max_model_len"> | null): void {
+	/** What the served model says of every text: which tokens are special, how long it may be, what makes prompts. */
+	know(model: Pick<ModelInfo, "special_ids" | "max_model_len" | "chat"> | null): void {
 		this.specialIds = new Set(model?.special_ids);
+		this.continues = model?.chat === "none";
 		this.longest = model?.max_model_len ?? LONGEST;
 	}
 
@@ -242,6 +245,19 @@ export class RunState {
 	giveUp(message: string): void {
 		this.gone = message;
 		this.changed.changed();
+	}
+
+	/** Who wrote which positions, by name: the messages of the prompt, and the reply. */
+	parts(): { name: string; start: number; end: number }[] {
+		const [split, end] = [this.promptLength, this.length];
+		const whole = [{ name: this.continues ? "text" : "prompt", start: 0, end: split }];
+		const { spans } = this.prompt;
+		const prompt =
+			this.continues || spans.length === 0
+				? whole
+				: spans.map(({ role, start, end }) => ({ name: role, start, end }));
+		const reply = { name: this.continues ? "continuation" : "reply", start: split, end };
+		return [...prompt, reply].filter((part) => part.start < part.end);
 	}
 
 	/** Text of the token at a position of prompt or reply, as the tokenizer gives it. */
