@@ -212,8 +212,8 @@ export function welcomeFrame(changes: Partial<Welcome> = {}): Welcome {
 		metrics: [],
 		vectors: [],
 		limits: {
-			max_frame_bytes: 1,
-			max_messages: 1,
+			max_frame_bytes: 256 * 1024,
+			max_messages: 256,
 			max_vectors: 32,
 			max_strength: 1000,
 			max_runs_per_connection: 1,

@@ -169,6 +169,24 @@ describe("what cannot be done now", () => {
 	});
 });
 
+describe("a conversation that the server would not take", () => {
+	test.each([
+		[
+			{ max_frame_bytes: 2048 },
+			"This conversation has 4 KiB, and the server takes 2 KiB. Shorten it or begin a new one.",
+		],
+		[{ max_messages: 2 }, "This conversation has 3 messages, and the server takes 2. Begin a new one."],
+	])("with %j: it is not sent, and the words stay where they were typed", (limits, message) => {
+		session.ask("one", settings);
+		admitted("r1");
+		ended("r1");
+		say({ ...welcome, limits: { ...welcome.limits, ...limits } });
+		expect(session.ask("x".repeat(3500), settings)).toBe(false);
+		expect(starts().length).toBe(1);
+		expect([session.notice, session.turns.length]).toEqual([{ place: "composer", message }, 1]);
+	});
+});
+
 describe("as many vectors as the server takes", () => {
 	test("one more is refused with a sentence, and is welcome when another has gone", () => {
 		say({ ...welcome, limits: { ...welcome.limits, max_vectors: 1 } });

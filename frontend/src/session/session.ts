@@ -17,6 +17,7 @@ import type {
 	ModelInfo,
 	Error as ServerError,
 	ServerFrame,
+	Start,
 	VectorInfo,
 } from "../protocol/types.gen";
 import { VectorApi } from "../steering/api";
@@ -33,6 +34,7 @@ import { Delivery } from "./delivery";
 import { goneSentence, missed } from "./gone";
 import { type Kept, RUN_NAME, revive, reviveText } from "./kept";
 import { type Settings, toSampling } from "./settings";
+import { sizeProblem } from "./size";
 import { tabStorage } from "./storage";
 import { saveToken } from "./token";
 import { toStart } from "./watch";
@@ -162,7 +164,9 @@ export class Session {
 	}
 
 	ask(text: string, settings: Settings): boolean {
-		return this.#start({ history: this.turns, user: text, before: [] }, settings);
+		// What blocks is said beside the box already.
+		const what = this.blocked === null ? "" : null;
+		return this.#start({ history: this.turns, user: text, before: [] }, settings, what);
 	}
 
 	/** Write the last reply again, with the present settings and strengths. */
@@ -170,7 +174,7 @@ export class Session {
 		const last = this.turns.at(-1);
 		if (last === undefined) return false;
 		const turn = { history: this.turns.slice(0, -1), user: last.user, before: [] };
-		return this.#start(turn, settings) || this.#notDone("The reply was not written again.");
+		return this.#start(turn, settings, "The reply was not written again. ");
 	}
 
 	/** What a reload should find: the turns that the server took, and the question of a start that it may have. */
@@ -360,27 +364,28 @@ export class Session {
 		const { key, user } = last;
 		const before = [...last.before, last.run];
 		const turn = { history: this.turns.slice(0, -1), user, before, key };
-		if (!this.#start(turn, settings)) this.#notDone("The reply was not written on.");
+		this.#start(turn, settings, "The reply was not written on. ");
 	}
 
-	/** Say that something that was asked for did not happen, and why. */
-	#notDone(what: string): false {
-		const why = this.blocked ?? "There is no connection to the server now.";
-		this.#notify({ place: "composer", message: `${what} ${why}` });
-		return false;
-	}
-
-	/** Begin the turn after `history`; with runs before it, go on from the end of what they wrote. */
+	/**
+	 * Begin the turn after `history`; with runs before it, go on from the end of what they wrote. False when that
+	 * cannot be; then it is said why, after `what` did not happen, unless that is null.
+	 */
 	#start(
 		turn: Pick<Turn, "user" | "before"> & { history: readonly Turn[]; key?: string },
 		settings: Settings,
+		what: string | null,
 	): boolean {
-		if (this.blocked !== null) return false;
+		const refuse = (why: string) => {
+			if (what !== null) this.#notify({ place: "composer", message: `${what}${why}` });
+			return false;
+		};
+		if (this.blocked !== null) return refuse(this.blocked);
 		const { history, user, before } = turn;
 		const id = this.#newId();
 		const steered = this.steering.steered();
 		const run = new RunState(id, this.clock.now(), new Set(), steered, this.batch);
-		const sent = this.connection.send({
+		const start: Start = {
 			type: "start",
 			id,
 			messages: conversation(history, user, this.continues ? "" : settings.system, textOf(before)),
@@ -394,8 +399,10 @@ export class Session {
 				this.server.vectors.map(({ id }) => id),
 			),
 			prompt_rows: true,
-		});
-		if (!sent) return false;
+		};
+		const problem = sizeProblem(start, this.server.limits);
+		if (problem !== null) return refuse(problem);
+		if (!this.connection.send(start)) return refuse("There is no connection to the server now.");
 		this.#before = { run, turns: this.turns, shown: this.#shown };
 		this.turns = [...history, { key: turn.key ?? id, user, run, before, watched: false }];
 		this.#shown = run;
