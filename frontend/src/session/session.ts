@@ -22,12 +22,13 @@ import type {
 } from "../protocol/types.gen";
 import { VectorApi } from "../steering/api";
 import { VectorBuild } from "../steering/build";
+import { applyShared } from "../steering/link";
 import { watchSteering } from "../steering/live";
-import { OWN_WAY } from "../steering/setting";
-import { fitting, fromFragment, type Shared } from "../steering/share";
+import { fromFragment, type Shared } from "../steering/share";
 import { Steering } from "../steering/steering";
 import { isRunFrame, type RunFrame, RunState } from "../store/run";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
+import { awaySentence } from "./away";
 import { conversation, readPrompt, replyText, type Turn, textOf } from "./conversation";
 import { CursorStore } from "./cursor";
 import { Delivery } from "./delivery";
@@ -152,15 +153,7 @@ export class Session {
 
 	/** Why the server takes nothing now, as a sentence, or null when it does. */
 	get #away(): string | null {
-		if (this.connection.state.kind !== "live") return "There is no connection to the server now.";
-		const state = this.server.engine?.state;
-		if (state === "loading") {
-			return this.#wasReady
-				? "The engine is being started again. You can write your question already."
-				: "The engine is still loading.";
-		}
-		if (state === "draining") return "The server is about to end and takes no new questions.";
-		return state === "ready" ? null : "The engine is not running.";
+		return awaySentence(this.connection.state, this.server.engine, this.#wasReady);
 	}
 
 	ask(text: string, settings: Settings): boolean {
@@ -656,27 +649,16 @@ export class Session {
 		this.#applyShared();
 	}
 
-	/** A link says where every slider stands: those that it does not name go to 0. */
 	#applyShared(): void {
 		const shared = this.#shared;
 		if (shared === null) return;
 		this.#shared = null;
-		const layers = this.server.model?.layers ?? 0;
-		const named = (id: string) => shared.find((one) => one.id === id);
-		// Those that go to 0 first: they make room for the others.
-		for (const { id } of this.server.vectors) {
-			if (named(id) === undefined) this.steering.act(id, OWN_WAY, 0);
-		}
-		for (const vector of this.server.vectors) {
-			const wanted = named(vector.id);
-			if (wanted === undefined) continue;
-			const { setting, strength } = fitting(vector, wanted, layers);
-			if (!this.steering.act(vector.id, setting, strength)) break;
-		}
-		const known = new Set(this.server.vectors.map(({ id }) => id));
-		const unknown = shared.filter(({ id }) => !known.has(id)).map(({ id }) => id);
-		const missing = `This server has no vector ${unknown.join(", ")}, so that part of the link was left out.`;
-		this.slidersNote = unknown.length > 0 ? missing : null;
+		this.slidersNote = applyShared(
+			shared,
+			this.steering,
+			this.server.vectors,
+			this.server.model?.layers ?? 0,
+		);
 	}
 
 	#notify(notice: Notice): void {
