@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from urllib.parse import urlsplit
 
 HEAD_BYTES = 64 * 1024
@@ -58,22 +59,25 @@ class PrefixProxy:
     @contextlib.contextmanager
     def running(self) -> Iterator[PrefixProxy]:
         """Serve in a thread of its own: Playwright's loop occupies the main one."""
-        loop = asyncio.new_event_loop()
-        server = loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0, limit=HEAD_BYTES))
-        host, port = server.sockets[0].getsockname()
-        self.url = f"http://{host}:{port}{self._prefix.decode()}"
-        thread = threading.Thread(target=loop.run_forever)
+        began: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        thread = threading.Thread(target=lambda: asyncio.run(self._run(began)))
         thread.start()
+        loop, end = began.result()
         try:
             yield self
         finally:
-            loop.call_soon_threadsafe(loop.stop)
+            loop.call_soon_threadsafe(end.set)
             thread.join()
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-            server.close()
-            loop.run_until_complete(asyncio.sleep(0))
-            loop.close()
+
+    async def _run(self, began: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
+        end = asyncio.Event()
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=HEAD_BYTES)
+        host, port = server.sockets[0].getsockname()
+        self.url = f"http://{host}:{port}{self._prefix.decode()}"
+        began.set_result((asyncio.get_running_loop(), end))
+        await end.wait()
+        # What is still open then is cut by the end of the loop.
+        server.close()
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

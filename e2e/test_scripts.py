@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ def side(text: Locator) -> str:
     return found
 
 
+def reading_side(text: str) -> str:
+    """The side at which a text begins, by its first letter that has a direction."""
+    kinds = (unicodedata.bidirectional(letter) for letter in text)
+    strong = next((kind for kind in kinds if kind in ("L", "R", "AL")), "L")
+    return "left" if strong == "L" else "right"
+
+
 def direction(field: Locator) -> str:
     """In which direction a field is written."""
     found: str = field.evaluate("node => getComputedStyle(node).direction")
@@ -55,11 +63,15 @@ def test_each_text_stands_as_it_is_read(
     app.prompt.fill(HEBREW)
     assert direction(app.prompt) == "rtl"
     app.be_greedy(tokens=24)
-    app.answer_to(f"{HEBREW}\nAnd in English.")
-    app.answer_to(f"Repeat this word: {ARABIC} {ARABIC} {ARABIC}")
+    replies = [
+        app.answer_to(f"{HEBREW}\nAnd in English."),
+        app.answer_to(f"Repeat this word: {ARABIC} {ARABIC} {ARABIC}"),
+    ]
 
     first, second = app.questions.all()
     assert (side(first), side(second)) == ("right", "left")
+    for shown, text in zip(app.replies.locator(".reply").all(), replies, strict=True):
+        assert side(shown) == reading_side(text), f"{text!r} begins at the wrong side."
     assert direction(app.page.locator(f"label[for=slider-{own}]")) == "rtl"
     expect(app.page.locator("html")).to_have_css("direction", "ltr")
     assert app.sideways_overflow() <= 0

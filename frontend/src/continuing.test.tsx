@@ -53,6 +53,7 @@ test("what was written and what came of it are one text", async () => {
 	expect(page.find("message-assistant")!.querySelector(".reply")!.textContent).toBe("Once upon a time");
 	expect(page.text("message-user")).toBe("Once upon");
 	expect(page.host.querySelector(".message-user")).toBeNull();
+	expect(placeholder()).toBe("Go on with the text");
 });
 
 test("a system prompt is neither offered nor sent: it would be a part of the text", async () => {

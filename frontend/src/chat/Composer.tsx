@@ -69,7 +69,7 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 					dir="auto"
 					value={text}
 					aria-label={session.continues ? "Your text" : "Your message"}
-					placeholder={session.continues ? "Begin a text" : "Ask something"}
+					placeholder={placeholder(session)}
 					onChange={(event) => setText(event.target.value)}
 					onKeyDown={onKey}
 				/>
@@ -102,4 +102,9 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 			</p>
 		</form>
 	);
+}
+
+function placeholder({ continues, turns }: Session): string {
+	if (!continues) return "Ask something";
+	return turns.length === 0 ? "Begin a text" : "Go on with the text";
 }

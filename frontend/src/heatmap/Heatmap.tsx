@@ -180,8 +180,9 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 				)}
 				{run === null && (
 					<p className="heatmap-empty">
-						Each column is a token, each row a layer. Ask something, and the map grows while the reply is
-						written.
+						{session.continues
+							? "Each column is a token, each row a layer. Begin a text, and the map grows while it is continued."
+							: "Each column is a token, each row a layer. Ask something, and the map grows while the reply is written."}
 					</p>
 				)}
 				{run?.gone != null && (
