@@ -106,6 +106,23 @@ def test_the_theme_can_be_switched_and_stays(app: SteersightPage) -> None:
     expect(root).to_have_attribute("data-theme", "dark")
 
 
+def test_the_map_stays_sharp_on_every_screen_it_is_moved_to(app: SteersightPage) -> None:
+    app.be_greedy(tokens=4)
+    app.answer_to()
+    screen = app.page.context.new_cdp_session(app.page)
+    for ratio in (2, 1.5, 1.25, 1):
+        metrics = {"width": 1280, "height": 900, "deviceScaleFactor": ratio, "mobile": False}
+        screen.send("Emulation.setDeviceMetricsOverride", metrics)
+        app.page.wait_for_function(
+            """ratio => {
+                const canvas = document.querySelector('[data-testid=heatmap] canvas');
+                const box = canvas.closest('.heatmap-scroller');
+                return devicePixelRatio === ratio && canvas.width === Math.round(box.clientWidth * ratio);
+            }""",
+            arg=ratio,
+        )
+
+
 def test_the_keyboard_alone_is_enough(app: SteersightPage) -> None:
     app.be_greedy(tokens=300)
     keyboard = app.page.keyboard
