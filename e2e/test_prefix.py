@@ -15,9 +15,9 @@ from prefix import PrefixProxy
 from server import Server
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def proxy(served: Server) -> Iterator[PrefixProxy]:
-    """The proxy, in front of the server of the whole run."""
+    """The proxy, in front of the server of the whole run. It outlives every visitor, who would miss it."""
     with PrefixProxy(served.url, "/lab/steersight").running() as running:
         yield running
 
