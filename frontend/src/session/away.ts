@@ -1,3 +1,4 @@
+// What a person is told of a server that takes nothing now, or that is not the one it was.
 import type { ConnectionState } from "../connection/connection";
 import type { EngineStatus } from "../protocol/types.gen";
 
@@ -23,4 +24,16 @@ export function awaySentence(
 		default:
 			return "The engine is not running.";
 	}
+}
+
+/** Another life of the server, or another server, answers: its runs are not ours, our conversation is. */
+export function movedSentence(
+	before: string,
+	now: string,
+	{ turns, live }: { turns: readonly unknown[]; live: unknown },
+): string {
+	const what = now === before ? "The server was restarted." : `You are now on another server (${now}).`;
+	const kept = turns.length > 0 ? " Your conversation was kept." : "";
+	const ended = live !== null ? " The reply that was being written ended there." : "";
+	return `${what}${kept}${ended}`;
 }

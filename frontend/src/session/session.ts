@@ -28,7 +28,7 @@ import { fromFragment, type Shared } from "../steering/share";
 import { Steering } from "../steering/steering";
 import { isRunFrame, type RunFrame, RunState } from "../store/run";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
-import { awaySentence } from "./away";
+import { awaySentence, movedSentence } from "./away";
 import { conversation, readPrompt, replyText, type Turn, textOf } from "./conversation";
 import { CursorStore } from "./cursor";
 import { Delivery } from "./delivery";
@@ -406,15 +406,6 @@ export class Session {
 		return true;
 	}
 
-	/** Another life of the server, or another server, answers: its runs are not ours, our conversation is. */
-	#moved(name: string, cutOff: boolean): void {
-		const what =
-			name === this.server.name ? "The server was restarted." : `You are now on another server (${name}).`;
-		const kept = this.turns.length > 0 ? " Your conversation was kept." : "";
-		const ended = cutOff ? " The reply that was being written ended there." : "";
-		this.moved = `${what}${kept}${ended}`;
-	}
-
 	#onState(state: ConnectionState): void {
 		if (state.kind !== "live") {
 			this.latency = null;
@@ -435,7 +426,7 @@ export class Session {
 		}
 		if (frame.type === "welcome") {
 			if (frame.epoch !== this.epoch) {
-				if (this.epoch !== null) this.#moved(frame.name, this.live !== null);
+				if (this.epoch !== null) this.moved = movedSentence(this.server.name, frame.name, this);
 				this.#wasReady = false;
 			}
 			this.epoch = frame.epoch;
