@@ -28,7 +28,9 @@ class PrefixProxy:
         """Request lines that did not begin with the prefix: the page left its place."""
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer), contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        # A connection may be cut by either side, and by the end of the loop.
+        cut = (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError)
+        with contextlib.closing(writer), contextlib.suppress(*cut):
             line, *headers = (await reader.readuntil(b"\r\n\r\n"))[:-4].split(b"\r\n")
             method, path, version = line.split(b" ")
             if path == self._prefix:
@@ -76,7 +78,6 @@ class PrefixProxy:
         self.url = f"http://{host}:{port}{self._prefix.decode()}"
         began.set_result((asyncio.get_running_loop(), end))
         await end.wait()
-        # What is still open then is cut by the end of the loop.
         server.close()
 
 
