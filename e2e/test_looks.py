@@ -108,7 +108,7 @@ def test_the_theme_can_be_switched_and_stays(app: SteersightPage) -> None:
 
 def test_the_map_stays_sharp_on_every_screen_it_is_moved_to(visit: Visit) -> None:
     # On a narrow page the map keeps its size when the window's height changes: nothing but the density tells.
-    app = visit(width=390)
+    app = visit(width=390, ready=False)
     screen = app.page.context.new_cdp_session(app.page)
     for height, ratio in enumerate((2, 1.5, 1.25, 1), start=901):
         metrics = {"width": 390, "height": height, "deviceScaleFactor": ratio, "mobile": False}
