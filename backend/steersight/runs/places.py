@@ -81,11 +81,9 @@ class Places:
         """How many wait for one."""
         return len(self._line)
 
-    def check(self, tokens: int) -> None:
-        """Raise FrameError where there can never be room for so many tokens.
-
-        Whoever asks for them would wait for ever, and all others behind him.
-        """
+    def _check(self, tokens: int) -> None:
+        """Raise FrameError where there can never be room for so many tokens: whoever asks for them would wait
+        for ever, and all others behind him."""
         capacity = self._capacity()
         if capacity is not None and tokens > capacity:
             raise FrameError(
@@ -96,7 +94,11 @@ class Places:
             )
 
     def ask(self, tokens: int, holder: Holder) -> Place:
-        """Stand in line. The caller sees to it that the place is given back, and calls `fill`."""
+        """Stand in line. The caller sees to it that the place is given back, and calls `fill`.
+
+        Raises: FrameError where there can never be one.
+        """
+        self._check(tokens)
         place = Place(self, tokens, holder)
         self._line.append(place)
         return place
@@ -150,7 +152,7 @@ class Places:
         """Deal with the first in the line; False where he has to wait."""
         place = self._line[0]
         try:
-            self.check(place.tokens)
+            self._check(place.tokens)
         except FrameError as why:  # an engine that was built again may hold less than the one before
             self._line.popleft()
             place.holder.refuse(why)

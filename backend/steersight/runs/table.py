@@ -117,7 +117,7 @@ class RunTable:
             self._check_room()
             actions = self.actions(start, len(prompt.ids))
             run = self._made(start, prompt, texts, actions, metrics, model.layers)
-            self.places.check(run.most_tokens)
+            run.place = self.places.ask(run.most_tokens, run)
         except FrameError as error:
             error.id = start.id
             raise
@@ -125,7 +125,6 @@ class RunTable:
         self.telemetry.run_started()
         run.watchers.add(wake)
         run.log.grew = self._budget.grew
-        run.place = self.places.ask(run.most_tokens, run)
         self.places.fill()
         return run
 
