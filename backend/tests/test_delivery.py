@@ -274,7 +274,8 @@ async def test_no_row_is_sent_beyond_the_last_token(server: Server, ends_at: str
     if ends_at == "a stop string":
         question = "Tell me about Paris."
         whole = await undisturbed(server, question, 24)
-        sampling.stop = [server.engine.tokenizer.decode(whole.reply()[10:13])]
+        stop = server.engine.tokenizer.decode(whole.reply()[10:13])
+        sampling = sampling.model_copy(update={"stop": [stop]})
     async with dial(server.address) as wire:
         runs = [
             await wire.start(f"r{i}", question, sampling=sampling, entropy=True, lens=LensOptions())

@@ -130,31 +130,36 @@ class Connection:
         if refused is not None:
             await self._socket.close(refused, REASONS[refused])
             return
-        self._telemetry.connection_opened()
         code = GONE
-        unlisten: Callable[[], None] = lambda: None  # noqa: E731
-        try:
+        with contextlib.ExitStack() as leases:
+            # Given back one by one, whatever becomes of the others.
+            self._telemetry.connection_opened()
+            leases.callback(lambda: self._telemetry.connection_closed(code))
+            leases.callback(self._unwatch_all)
             try:
-                async with Patience(HELLO_SECONDS):
-                    await self._hello()
-            except TimeoutError:
-                raise _Close(CloseCode.HELLO_TIMEOUT) from None
-            unlisten = self._engine.listen(self._engine_changed)
-            await _first_to_end(self._receive_all, self._admit_all, self._send_all, self._watch_outbox)
-        except _Close as end:
-            code = end.code
-            with contextlib.suppress(Exception):
-                async with Patience(CLOSE_SECONDS):
-                    await self._flush_outbox()
-            with contextlib.suppress(Exception):
-                await self._socket.close(end.code, REASONS[end.code])
-        except WebSocketDisconnect as end:
-            code = end.code
-        finally:
-            self._telemetry.connection_closed(code)
-            unlisten()
-            for watched in self._watched.values():
-                self._table.unwatch(watched.run, self._wake.set)
+                await self._greet()
+                leases.callback(self._engine.listen(self._engine_changed))
+                await _first_to_end(self._receive_all, self._admit_all, self._send_all, self._watch_outbox)
+            except _Close as end:
+                code = end.code
+                with contextlib.suppress(Exception):
+                    async with Patience(CLOSE_SECONDS):
+                        await self._flush_outbox()
+                with contextlib.suppress(Exception):
+                    await self._socket.close(end.code, REASONS[end.code])
+            except WebSocketDisconnect as end:
+                code = end.code
+
+    async def _greet(self) -> None:
+        try:
+            async with Patience(HELLO_SECONDS):
+                await self._hello()
+        except TimeoutError:
+            raise _Close(CloseCode.HELLO_TIMEOUT) from None
+
+    def _unwatch_all(self) -> None:
+        for watched in self._watched.values():
+            self._table.unwatch(watched.run, self._wake.set)
 
     async def told(self) -> None:
         """Wait until the client has been sent everything there is."""
