@@ -36,7 +36,8 @@ from steersight.protocol.messages import (
 from steersight.runs import table as table_module
 from steersight.telemetry import Telemetry
 from steersight.ws import connection as module
-from steersight.ws.connection import MAX_PENDING, Connection
+from steersight.ws.admissions import MAX_PENDING
+from steersight.ws.connection import Connection
 from steersight.ws.transport import WRITABLE
 from steersight.ws.visits import Visit
 

@@ -7,8 +7,8 @@ asks for more than it reads, it is closed with its own code. Nothing else waits 
 another connection, not even its own receive loop. Its transport says how slow a client is: what counts is the
 time in which the transport was full and this server awake (`patience.py`).
 
-The receive loop waits for nothing but the next frame. To make the prompt of a `start` into tokens takes a
-while where it is long, so starts stand in a short line, and a loop of its own admits one after another.
+The receive loop waits for nothing but the next frame: starts, whose prompts take a while, are admitted beside
+it (`admissions.py`).
 
 When the connection ends, its runs go on for the grace time, and whoever resumes them goes on watching.
 """
@@ -49,6 +49,7 @@ from ..runs.run import Run
 from ..runs.table import RunTable
 from ..telemetry import Telemetry
 from . import handshake
+from .admissions import Admissions
 from .feed import Feed
 from .transport import WRITABLE
 from .visits import Visit
@@ -60,8 +61,6 @@ FRAME_INTERVAL_SECONDS = 1 / 60
 MAX_BAD_FRAMES = 20
 MAX_OUTBOX = 1000
 """Control frames that may wait for a client: answers to what it asked, and it does not read them."""
-MAX_PENDING = handshake.MAX_RUNS_PER_CONNECTION
-"""Starts of one connection that wait to be admitted."""
 MAX_WATCHED = 64
 """Runs that one connection may watch; finished ones make room."""
 SLOW_SECONDS = 0.5
@@ -113,10 +112,9 @@ class Connection:
         self._wake = asyncio.Event()
         self._overrun = asyncio.Event()
         self._nothing_left = asyncio.Event()
-        self._asked = asyncio.Event()
         self._engine_news = False
         self._watched: dict[str, _Watched] = {}
-        self._starts: deque[Start] = deque()
+        self._admissions = Admissions(self._start, self._refuse)
         self._start_ids: set[str] = set()
         self._bad_frames = 0
         self._waited = 0.0
@@ -139,7 +137,9 @@ class Connection:
             try:
                 await self._greet()
                 leases.callback(self._engine.listen(self._engine_changed))
-                await _first_to_end(self._receive_all, self._admit_all, self._send_all, self._watch_outbox)
+                await _first_to_end(
+                    self._receive_all, self._admissions.go_on, self._send_all, self._watch_outbox
+                )
             except _Close as end:
                 code = end.code
                 with contextlib.suppress(Exception):
@@ -218,7 +218,8 @@ class Connection:
             case Ping():
                 self._post(Pong(t=frame.t))
             case Start():
-                self._line_up(frame)
+                self._visit.may_start(frame.id)
+                self._admissions.add(frame)
             case Steer():
                 self._steer(frame)
             case Stop():
@@ -235,30 +236,6 @@ class Connection:
                 self._stir()
             case Hello():
                 raise FrameError(ErrorCode.UNEXPECTED, "This connection has had its hello already.")
-
-    def _line_up(self, frame: Start) -> None:
-        if len(self._starts) >= MAX_PENDING:
-            raise FrameError(
-                ErrorCode.BUSY,
-                f"This connection waits for the answers to {MAX_PENDING} starts already, which is all that "
-                "it may. Wait for some of them.",
-                id=frame.id,
-            )
-        self._visit.may_start(frame.id)
-        self._starts.append(frame)
-        self._asked.set()
-
-    async def _admit_all(self) -> None:
-        while True:
-            await self._asked.wait()
-            self._asked.clear()
-            while self._starts:
-                try:
-                    await self._start(self._starts[0])
-                except FrameError as error:
-                    self._refuse(error)
-                finally:
-                    self._starts.popleft()
 
     async def _start(self, frame: Start) -> None:
         if frame.id in self._start_ids:
@@ -423,7 +400,7 @@ class Connection:
             self._lags = self._waited > SLOW_SECONDS
             if (
                 not self._outbox
-                and not self._starts
+                and not self._admissions.pending
                 and all(watched.feed.idle for watched in self._watched.values())
             ):
                 if not self._wake.is_set():
