@@ -1,4 +1,4 @@
-"""Where a reply's text ends: one rule for the server's clients, and vLLM's own."""
+"""The Python client's run without a server: where its text ends, and what it asks for again."""
 
 from __future__ import annotations
 
@@ -10,8 +10,35 @@ from hypothesis import strategies as st
 from vllm.v1.engine.detokenizer import check_stop_strings
 
 from steersight.client import Client, Run
-from steersight.protocol.messages import Finished, Prompt, Started, Timing, Usage
+from steersight.protocol.messages import Finished, Gap, Prompt, Started, Timing, Usage
 from steersight.protocol.text import before_stop
+
+
+class Line:
+    """The client that a run belongs to; keeps what the run sends."""
+
+    special_ids = frozenset({9})
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    async def send(self, frame: Any) -> None:
+        self.sent.append(frame)
+
+
+def a_run(line: Line) -> Run:
+    prompt = Prompt(ids=[1], texts=["a"], spans=[])
+    return Run(cast(Client, line), Started(run="r", seq=1, id="x", prompt=prompt, metrics=[]))
+
+
+async def test_a_gap_is_asked_for_as_far_as_there_are_tokens() -> None:
+    line = Line()
+    run = a_run(line)
+    run.ids, run.pieces = [2] * 9, ["x"] * 9
+    await run._take(Gap(run="r", seq=2, start=3, count=50_000_000, kept=True))
+    assert [(frame.start, frame.count) for frame in line.sent] == [(3, 7)]
+    await run._take(Gap(run="r", seq=3, start=50_000_000, count=5, kept=True))
+    assert len(line.sent) == 1
 
 
 def finished(stop: str | None) -> Finished:
@@ -27,10 +54,7 @@ def finished(stop: str | None) -> Finished:
     [(".\n", "One"), ("Two", "One.\n"), ("ee.\n", "One.\nTwo.\nThr"), ("never", None), (None, None)],
 )
 def test_the_first_of_several_stop_strings_ends_the_text(stop: str | None, text: str | None) -> None:
-    run = Run(
-        cast(Client, type("Nobody", (), {"special_ids": frozenset({9})})()),
-        Started(run="r", seq=1, id="x", prompt=Prompt(ids=[1], texts=["a"], spans=[]), metrics=[]),
-    )
+    run = a_run(Line())
     run.ids, run.pieces = [2, 3, 4, 9, 5], ["One", ".\n", "Two", "<|im_end|>", ".\nThree.\n"]
     run.finished = finished(stop)
     assert run.text == (text if text is not None else "One.\nTwo.\nThree.\n")
