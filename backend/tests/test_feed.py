@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import Gap, Lens, Prompt, Rows, RunEvent, Tokens
-from steersight.runs.log import GapEvent, LensEvent, QueuedEvent, RowsEvent, RunLog, StartedEvent, TokensEvent
+from steersight.runs.events import GapEvent, LensEvent, QueuedEvent, RowsEvent, StartedEvent, TokensEvent
+from steersight.runs.log import RunLog
 from steersight.ws.feed import MAX_ASKED, Feed
 
 LAYERS = 3

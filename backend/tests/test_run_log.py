@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from steersight.protocol.messages import Applied, Gap, Lens, Rows, RunEvent, Tokens
 from steersight.runs import log as module
 from steersight.runs.budget import RowBudget, common_level
-from steersight.runs.log import AppliedEvent, GapEvent, LensEvent, RowsEvent, RunLog, TokensEvent
+from steersight.runs.events import AppliedEvent, GapEvent, LensEvent, RowsEvent, TokensEvent
+from steersight.runs.log import RunLog
 
 # One letter per event: a token, rows of two positions, an applied.
 histories = st.lists(st.sampled_from("tra"), max_size=60)

@@ -29,7 +29,7 @@ from steersight.metrics import Registry
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import ChatMessage, ErrorCode, Gap, Sampling, Start, Steer
 from steersight.runs import table as table_module
-from steersight.runs.log import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent, RowsEvent
+from steersight.runs.events import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent, RowsEvent
 from steersight.runs.run import Run, RunPhase
 from steersight.runs.table import RunLimits, RunTable
 from steersight.telemetry import Telemetry

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from ..metrics import LENS_METRICS, Registry
 from ..metrics.logit_lens import lens_layers
-from .log import MAX_ROWS_PER_FRAME, GapEvent, LensEvent, RowsEvent, RunLog
+from .events import GapEvent, LensEvent, RowsEvent
+from .log import MAX_ROWS_PER_FRAME, RunLog
 
 if TYPE_CHECKING:
     import numpy as np

@@ -35,7 +35,8 @@ from ..engine.service import (
 )
 from ..protocol.codec import FrameError
 from ..protocol.messages import ErrorCode, Prompt, RunError, Start, Steer, Timing, Usage, VectorSetting
-from .log import AppliedEvent, FinishedEvent, QueuedEvent, RunLog, StartedEvent, TokensEvent
+from .events import AppliedEvent, FinishedEvent, QueuedEvent, StartedEvent, TokensEvent
+from .log import RunLog
 from .rows import RowWriter
 
 if TYPE_CHECKING:
