@@ -103,7 +103,9 @@ class RunView:
             wanted = set(range(first_row, last)) if self.ids else set()
             have = self.rows.keys() | self.lost
             self._check(have >= wanted, f"has no rows at {sorted(wanted - have)[:20]} and no gap says so")
-            self._check(self.rows.keys() <= wanted | {last}, "has rows beyond its tokens")
+            beyond = [position for position in self.rows.keys() | self.guesses.keys() if position >= last]
+            beyond += [position for position in self.applied.values() if position >= last]
+            self._check(not beyond, f"has rows beyond its tokens, or what belongs to such: {sorted(beyond)}")
         revs = [self.rows[position][0] for position in sorted(self.rows)]
         self._check(revs == sorted(revs), f"has revisions that go back: {revs}")
         for rev, position in self.applied.items():

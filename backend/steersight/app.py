@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> Starlette:
     vector_api = vectors.VectorApi(
         engine, table, settings.data_dir / "vectors", settings.vector_quota_mib << 20
     )
-    building = BuildApi(vector_api)
+    building = BuildApi(vector_api, table.places)
     epoch = secrets.token_hex(8)
 
     connections: set[Connection] = set()

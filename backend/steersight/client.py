@@ -60,6 +60,7 @@ from .protocol.messages import (
     VectorSetting,
     Welcome,
 )
+from .protocol.text import before_stop
 
 PATIENCE_SECONDS = 30.0
 """As long as a server keeps a run that nobody watches, unless it was told otherwise."""
@@ -133,8 +134,7 @@ class Run:
         text = "".join(
             piece for token, piece in zip(self.ids, self.pieces, strict=True) if token not in special
         )
-        stop = self.finished.stop if self.finished else None
-        return text[: text.rindex(stop)] if stop and stop in text else text
+        return before_stop(text, self.finished.stop if self.finished else None)
 
     def rows(self) -> NDArray[np.float32]:
         """[prompt + reply tokens, metrics, layers] fp32 in the metrics' units; NaN where there is no row."""
@@ -239,6 +239,8 @@ class Run:
             await self._ask_again(frame.start, frame.start + frame.count)
 
     async def _ask_again(self, start: int, end: int) -> None:
+        # Tokens come first, so that whatever a gap says beyond them is no row of this run.
+        end = min(end, len(self.prompt.ids) + len(self.ids))
         for first in range(start, end, MAX_ROWS_ASKED):
             count = min(MAX_ROWS_ASKED, end - first)
             await self._client.send(AskRows(run=self.id, start=first, count=count))

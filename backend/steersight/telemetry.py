@@ -109,6 +109,11 @@ class Telemetry:
         self._rows_dropped = Counter(
             "steersight_rows_dropped", "Rows lost between engine and server, for good", registry=registry
         )
+        self._rows_trimmed = Counter(
+            "steersight_rows_trimmed",
+            "Rows of live runs that were let go because all together held too much memory",
+            registry=registry,
+        )
         self._first_token = Histogram(
             "steersight_first_token_seconds",
             "From a start frame to the first token of its reply",
@@ -167,6 +172,10 @@ class Telemetry:
     def rows_dropped(self, count: int) -> None:
         """So many rows will never come: a `gap` that is not `kept`."""
         self._rows_dropped.inc(count)
+
+    def rows_trimmed(self, count: int) -> None:
+        """So many of the oldest rows of live runs were let go; who has not had them gets a `gap`."""
+        self._rows_trimmed.inc(count)
 
     def steered(self) -> None:
         """A new revision was handed to the engine."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,33 @@ async def test_build_use_and_delete_while_somebody_chats(server: Server, referen
         assert (await api.delete("/api/vectors/test-joy")).status_code == 204
         held = await server.engine.held()
         assert (held["vllm"], held["nnsight"], held["lens"]) == (0, 0, 0)
+
+
+async def test_a_build_computes_no_more_at_once_than_the_server_may(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chat and a build share two places; the chat goes on, and the build with one request at a time."""
+    monkeypatch.setattr(server.table, "limits", replace(server.table.limits, max_runs=2))
+    most = 0
+
+    def look() -> None:
+        nonlocal most
+        most = max(most, len(server.engine._live))
+
+    monkeypatch.setattr(server.engine, "on_step", look)
+    texts = {"label": "Few", "positive": ["I love it!", "How lovely."], "negative": ["I hate it.", "Awful."]}
+    async with http(server) as api, connect(f"ws://{server.address}/ws") as client:
+        await client.ready()
+        question = [{"role": "user", "content": "Write a long story about a dragon."}]
+        run = await client.start(question, sampling=greedy(400), metrics=[])
+        job = (await api.post("/api/vectors/build", json=texts)).json()["job"]
+        assert (await finished(api, job))["state"] == "done"
+        assert run.finished is None or run.finished.reason == "length"
+        await run.stop()
+        await run.wait()
+        assert (await api.delete("/api/vectors/few")).status_code == 204
+    assert most == 2
+    assert (server.table.places.held, server.table.places.tokens) == (0, 0)
 
 
 async def test_cancel_leaves_nothing_behind(server: Server) -> None:

@@ -18,6 +18,8 @@ from steersight.protocol.messages import (
     Error,
     Finished,
     Gap,
+    Lens,
+    LensOptions,
     Queued,
     Resume,
     Resumed,
@@ -262,3 +264,35 @@ async def test_a_long_conversation_does_not_hold_up_the_others(server: Server) -
         assert not answer.done() or answer.result().code == "prompt_too_long"
         await read(other, joined)
         assert (await answer).code == "prompt_too_long"
+
+
+@pytest.mark.parametrize("ends_at", ["a stop string", "its end token"])
+async def test_no_row_is_sent_beyond_the_last_token(server: Server, ends_at: str) -> None:
+    """The engine finds either end when it may have begun the next step already."""
+    question = "What is the capital of France?"
+    sampling = greedy(60)
+    if ends_at == "a stop string":
+        question = "Tell me about Paris."
+        whole = await undisturbed(server, question, 24)
+        stop = server.engine.tokenizer.decode(whole.reply()[10:13])
+        sampling = sampling.model_copy(update={"stop": [stop]})
+    async with dial(server.address) as wire:
+        runs = [
+            await wire.start(f"r{i}", question, sampling=sampling, entropy=True, lens=LensOptions())
+            for i in range(6)
+        ]
+        while len([f for f in wire.frames if isinstance(f, Finished)]) < len(runs):
+            await wire.until(lambda f: isinstance(f, Finished))
+        for run in runs:
+            (finished,) = wire.of(run, Finished)
+            assert finished.reason == "stop"
+            assert (finished.stop in sampling.stop) == bool(sampling.stop)
+            prompt, reply = wire.ids(run)
+            assert len(reply) < 60
+            assert len(wire.revs(run)) == len(prompt) + len(reply) - 1, (
+                "the last token has a row, or one is lost"
+            )
+            guesses = [p for f in wire.of(run, Lens) for p in range(f.start, f.start + f.count)]
+            assert guesses
+            assert max(guesses) == len(prompt) + len(reply) - 2
+            assert wire.of(run, Gap) == []

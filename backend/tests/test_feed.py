@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import Gap, Lens, Prompt, Rows, RunEvent, Tokens
-from steersight.runs.log import GapEvent, LensEvent, QueuedEvent, RowsEvent, RunLog, StartedEvent, TokensEvent
+from steersight.runs.events import GapEvent, LensEvent, QueuedEvent, RowsEvent, StartedEvent, TokensEvent
+from steersight.runs.log import RunLog
 from steersight.ws.feed import MAX_ASKED, Feed
 
 LAYERS = 3
@@ -123,6 +125,36 @@ def test_rows_that_never_came_are_said_to_be_lost_for_good() -> None:
     assert sorted(reader.rows) == [1, 2, 3, 6, 7]
     # Position 8 is beyond the newest row: it may still come, for all that the log knows.
     assert reader.lost == {0, 4, 5}
+
+
+def test_rows_far_beyond_the_run_cost_nothing() -> None:
+    log = log_of(20)
+    tracemalloc.start()
+    try:
+        for start, count in ((50_000_000, 4096), (2**53, 1), (19, 50_000_000), (0, 50_000_000)):
+            feed = Feed(log, log.end)
+            feed.ask(start, count)
+            frames = feed.take()
+            assert sum(frame.count for frame in frames if isinstance(frame, Rows)) == max(0, 20 - start)
+            assert not any(isinstance(frame, Gap) for frame in frames)
+            assert feed.idle
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_rows_that_were_let_go_are_said_to_be_so_when_they_are_asked_for() -> None:
+    log = log_of(20)
+    feed, reader = Feed(log), Reader()
+    reader.take(feed.take(2 * ROW_BYTES))
+    assert reader.missing == set(range(18))
+    log.trim(4 * ROW_BYTES)
+    for position in sorted(reader.missing):
+        feed.ask(position, 1)
+    while not feed.idle:
+        reader.take(feed.take())
+    assert reader.lost == set(range(16))
+    assert sorted(reader.rows) == [16, 17, 18, 19]
 
 
 def test_only_so_much_can_be_asked_for_at_once() -> None:

@@ -1,13 +1,21 @@
-"""The event log: however a reader lags, it gets everything once and in order, and `seq` keeps its word."""
+"""The event log: however a reader lags, it gets everything once and in order, and `seq` keeps its word.
+
+Also how much a log weighs, and how much of it anybody gets at once.
+"""
 
 from __future__ import annotations
+
+import time
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersight.protocol.messages import Applied, Rows, RunEvent, Tokens
-from steersight.runs.log import AppliedEvent, RowsEvent, RunLog, TokensEvent
+from steersight.protocol.messages import Applied, Gap, Lens, Rows, RunEvent, Tokens
+from steersight.runs import log as module
+from steersight.runs.budget import RowBudget, common_level
+from steersight.runs.events import AppliedEvent, GapEvent, LensEvent, RowsEvent, TokensEvent
+from steersight.runs.log import RunLog
 
 # One letter per event: a token, rows of two positions, an applied.
 histories = st.lists(st.sampled_from("tra"), max_size=60)
@@ -76,3 +84,158 @@ def test_after_any_frame_its_seq_tells_what_is_still_missing(history: list[str],
     again, _ = log.frames_since(seen[-1].seq if seen else 0)
     for position, frame in enumerate(frames[cut:]):
         assert frame.model_dump(exclude={"seq"}) in [f.model_dump(exclude={"seq"}) for f in again], position
+
+
+LAYERS = 4
+
+
+def watched(rows: int) -> RunLog:
+    """Tokens, rows and guesses of so many positions; every position's guess is a token of its own, which is
+    named there and never again."""
+    log = RunLog("run", "id", ["m"], LAYERS)
+    for position in range(rows):
+        log.append(TokensEvent(position, [position], [f"<{position}>"], [None], [None]))
+        log.append(RowsEvent(position, [0], np.full((1, 1, LAYERS), position, dtype="<f2")))
+        ids = np.array([[position], [position // 2]], dtype="<i4")
+        names = [(position, f"<{position}>")]
+        log.append(LensEvent(position, [1, 3], ids, np.ones((2, 1), dtype="<f2"), names))
+    return log
+
+
+class Client:
+    """Keeps what comes; fails where a guess has no name."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.rows: set[int] = set()
+        self.lost: set[int] = set()
+        self.names: dict[int, str] = {}
+        self.seq = 0
+
+    def take(self, frames: list[RunEvent]) -> None:
+        for frame in frames:
+            self.seq = max(self.seq, frame.seq)
+            if isinstance(frame, Tokens):
+                skip = len(self.tokens) - frame.start
+                assert skip >= 0, "a token was lost"
+                self.tokens += frame.ids[skip:]
+            elif isinstance(frame, Rows):
+                self.rows |= set(range(frame.start, frame.start + frame.count))
+            elif isinstance(frame, Gap):
+                assert not frame.kept
+                self.lost |= set(range(frame.start, frame.start + frame.count))
+            elif isinstance(frame, Lens):
+                self.names.update(zip(frame.new_ids, frame.new_texts, strict=True))
+                for token in np.frombuffer(frame.ids, dtype="<i4").tolist():
+                    assert self.names[token] == f"<{token}>", "a guess without a name"
+
+
+def read_all(log: RunLog, client: Client) -> None:
+    cursor = client.seq
+    while cursor < log.end:
+        frames, cursor = log.frames_since(cursor)
+        client.take(frames)
+
+
+@given(st.integers(1, 40), st.integers(0, 120), st.lists(st.integers(0, 1500), max_size=4))
+def test_what_is_let_go_is_a_gap_to_who_has_not_had_it(rows: int, seen: int, weights: list[int]) -> None:
+    log, client = RunLog("run", "id", ["m"], LAYERS), Client()
+    for index, event in enumerate(watched(rows).events):
+        log.append(event)
+        if index == seen:
+            read_all(log, client)
+    had = set(client.rows)
+    newest = log.events[-1]
+    for most in weights:
+        before = log.size
+        gone = log.trim(most)
+        held = [e for e in log.events if isinstance(e, RowsEvent | LensEvent)]
+        assert log.size == sum(event.size for event in held) <= before
+        assert log.size <= max(most, newest.size if isinstance(newest, LensEvent) else 0)
+        assert gone >= 0
+    assert log.rows_end == rows
+    read_all(log, client)
+    assert client.tokens == list(range(rows)), "a token was lost, doubled or reordered"
+    assert client.rows | client.lost == set(range(rows))
+    assert not client.lost & had, "rows that were had are called lost"
+    again = Client()
+    again.names = {token: f"<{token}>" for token in range(rows)}
+    again.take(log.rows_at(0, 4096, log.end))
+    assert again.lost == {p for p in range(rows) if p not in again.rows}
+    assert again.rows == {e.start for e in log.events if isinstance(e, RowsEvent)}
+
+
+def test_who_catches_up_gets_batches_of_a_bounded_size() -> None:
+    log = RunLog("run", "id", ["m"], 2048)
+    for position in range(6000):
+        log.append(TokensEvent(position, [position], ["x"], [None], [None]))
+        log.append(RowsEvent(position, [0], np.zeros((1, 1, 2048), dtype="<f2")))
+    cursor, tokens, rows, batches = 0, 0, 0, 0
+    while cursor < log.end:
+        frames, cursor = log.frames_since(cursor)
+        batches += 1
+        assert sum(len(f.data) for f in frames if isinstance(f, Rows)) <= module.MAX_BYTES_AT_ONCE
+        assert frames[-1].seq == cursor
+        tokens += sum(len(f.ids) for f in frames if isinstance(f, Tokens))
+        rows += sum(f.count for f in frames if isinstance(f, Rows))
+    assert (tokens, rows) == (6000, 6000)
+    assert batches == -(-log.size // module.MAX_BYTES_AT_ONCE)
+    # One event may be larger than a batch, and is one.
+    log.append(RowsEvent(6000, [0] * 2000, np.zeros((2000, 1, 2048), dtype="<f2")))
+    frames, cursor = log.frames_since(log.end - 1)
+    assert cursor == log.end
+    assert isinstance(frames[0], Rows)
+
+
+def test_a_long_log_with_many_holes_costs_time_that_grows_with_its_length() -> None:
+    def seconds(events: int) -> float:
+        log = RunLog("run", "id", ["m"], 2)
+        for position in range(0, events, 2):
+            log.append(GapEvent(position, 1))
+            log.append(RowsEvent(position + 1, [0], np.zeros((1, 1, 2), dtype="<f2")))
+        began = time.perf_counter()
+        cursor = 0
+        while cursor < log.end:
+            frames, cursor = log.frames_since(cursor)
+            assert len(frames) <= module.MAX_EVENTS_AT_ONCE
+        for start in range(0, events, 4096):
+            log.rows_at(start, 256, log.end)
+        log.frames_since(0, most_bytes=100)
+        return time.perf_counter() - began
+
+    seconds(1000)
+    short, long = seconds(10_000), seconds(100_000)
+    assert long < 40 * short, f"{short:.3f} s for 10,000 events, {long:.3f} s for 100,000"
+
+
+def test_holes_that_touch_are_one_frame() -> None:
+    log = RunLog("run", "id", ["m"], 2)
+    for position in range(1000):
+        log.append(RowsEvent(position, [0], np.zeros((1, 1, 2), dtype="<f2")))
+    assert log.trim(0) == 1000
+    assert log.size == 0
+    (gap,), _ = log.frames_since(0)
+    assert isinstance(gap, Gap)
+    assert (gap.start, gap.count, gap.kept) == (0, 1000, False)
+
+
+@given(st.lists(st.integers(0, 100), max_size=8), st.integers(0, 500))
+def test_the_common_level_takes_from_the_heaviest_only(sizes: list[int], most: int) -> None:
+    level = common_level(sizes, most)
+    cut = [min(size, level) for size in sizes]
+    assert sum(cut) <= most or not sizes
+    if sum(sizes) <= most:
+        assert cut == sizes
+    else:
+        assert sum(min(size, level + 1) for size in sizes) > most
+
+
+def test_a_log_that_is_light_keeps_its_rows() -> None:
+    light, heavy = watched(10), watched(1000)
+    told: list[int] = []
+    budget = RowBudget(8000, lambda: [light, heavy], told.append)
+    before = light.size
+    budget.grew(8000)
+    assert light.size == before
+    assert light.size + heavy.size <= 8000
+    assert told == [1000 - len([e for e in heavy.events if isinstance(e, RowsEvent)])]

@@ -7,6 +7,7 @@ is full, lost or never done.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
@@ -26,10 +27,10 @@ from steersight.engine.service import (
 )
 from steersight.metrics import Registry
 from steersight.protocol.codec import FrameError
-from steersight.protocol.messages import ChatMessage, Sampling, Start, Steer
+from steersight.protocol.messages import ChatMessage, ErrorCode, Gap, Sampling, Start, Steer
 from steersight.runs import table as table_module
-from steersight.runs.log import FinishedEvent, GapEvent, QueuedEvent
-from steersight.runs.run import Run
+from steersight.runs.events import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent, RowsEvent
+from steersight.runs.run import Run, RunPhase
 from steersight.runs.table import RunLimits, RunTable
 from steersight.telemetry import Telemetry
 
@@ -307,6 +308,265 @@ async def test_waiting_runs_outlive_an_engine_that_is_built_again_but_not_one_th
     said = ending(third).error
     assert said is not None
     assert (said.code, said.message) == ("engine_failed", "It is failed.")
+
+
+async def test_stop_in_the_turn_in_which_a_run_begins(table: MakeTable) -> None:
+    """Its task never takes a step then, and no `finally` in it runs: the place and the KV cache that it holds
+    come back all the same."""
+    t = table(max_runs=1)
+    t.engine.capacity_tokens = 40
+    first, second, third = [await t.start() for _ in range(3)]
+    await settle()
+    t.engine.end(first)
+    # The line moves up in a callback: whoever watches is woken in the same turn, and stops it at once.
+    second.watchers.add(lambda: second.begun and second.cancel())
+    await settle()
+    assert first.done
+    assert second.id not in t.engine.requests, "the task had begun"
+    assert (second.done, ending(second).reason) == (True, "cancelled")
+    assert second.id not in t.table.live
+    assert third.begun
+    third.cancel()
+    await settle()
+    assert (t.table.live, t.table.places.held, t.table.places.tokens) == ({}, 0, 0)
+
+
+async def test_a_run_that_begins_and_is_stopped_at_once_ends(table: MakeTable) -> None:
+    t = table()
+    run = await t.start()
+    run.cancel()
+    async with asyncio.timeout(5):
+        await run.over()
+    assert (run.done, ending(run).reason, run.phase) == (True, "cancelled", RunPhase.FINISHED)
+    assert (t.table.live, t.table.places.held) == ({}, 0)
+
+
+async def test_a_task_that_is_cancelled_from_outside_gives_its_place_back(table: MakeTable) -> None:
+    t = table()
+    run = await t.start()
+    await settle()
+    assert run._stream_task is not None
+    run._stream_task.cancel()
+    await settle()
+    assert (run.done, t.table.live, t.table.places.held) == (True, {}, 0)
+
+
+async def test_a_run_whose_end_cannot_be_noted_gives_its_place_back(
+    table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t = table(max_runs=1)
+    first, second = await t.start(), await t.start()
+    await settle()
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("The disk for the log is full.")
+
+    monkeypatch.setattr(t.table.telemetry, "run_finished", broken)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    t.engine.end(first)
+    await settle()
+    asyncio.get_running_loop().set_exception_handler(None)
+    assert second.begun
+
+
+async def test_a_phase_that_cannot_follow_is_refused(table: MakeTable) -> None:
+    t = table()
+    run = await t.start()
+    with pytest.raises(RuntimeError, match="cannot go from writing to writing"):
+        run.begin()
+    run.cancel()
+    await settle()
+    with pytest.raises(RuntimeError, match="cannot go from finished to writing"):
+        run.begin()
+
+
+async def test_a_client_that_is_gone_does_not_free_the_thread_that_reads_its_prompt(
+    table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads cannot be stopped: whoever asks and leaves, again and again, gets no more of them."""
+    t = table()
+    reading = 0
+    go_on = threading.Event()
+
+    def slowly(*_args: Any, **_more: Any) -> Any:
+        nonlocal reading
+        reading += 1
+        go_on.wait()
+        raise FrameError(ErrorCode.INVALID, "Never mind.")
+
+    monkeypatch.setattr(table_module, "build_prompt", slowly)
+    try:
+        for _ in range(6):
+            asking = asyncio.create_task(t.start())
+            await settle()
+            asking.cancel()
+            await asyncio.wait([asking])
+        assert reading <= table_module.PROMPTS_AT_ONCE
+    finally:
+        go_on.set()
+
+
+async def test_what_a_vector_is_built_from_stands_in_the_same_line(table: MakeTable) -> None:
+    t = table(max_runs=2, max_queue=0)
+    first = await t.start()
+    order: list[str] = []
+
+    async def build(name: str) -> None:
+        async with t.table.places.place(30):
+            order.append(name)
+            await asyncio.sleep(0)
+
+    a, b = asyncio.create_task(build("a")), asyncio.create_task(build("b"))
+    second = await t.start()  # there is room for it: only runs count towards the queue
+    await settle()
+    assert order == ["a", "b"]
+    assert t.table.places.held == 2
+    assert second.begun
+    await asyncio.gather(a, b)
+    for run in (first, second):
+        run.cancel()
+    await settle()
+    assert (t.table.places.held, t.table.places.waiting) == (0, 0)
+
+
+class Rows:
+    """An engine's run: a test sends rows and tokens in the order it likes."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.steps: asyncio.Queue[TokenStep] = asyncio.Queue()
+        self.sink: Any = None
+
+    def row(self, *positions: int, rev: int = 0) -> None:
+        values = np.zeros((len(positions), 0, 2), dtype=np.float32)
+        self.sink(RowBlock(self.run.id, positions[0], [rev] * len(positions), [], values))
+
+    async def token(self, token: int, finished: str | None = None, stop: str | None = None) -> None:
+        self.steps.put_nowait(TokenStep([token], [None], [None], finished, stop))
+        await settle()
+
+
+@pytest_asyncio.fixture
+async def rows(table: MakeTable, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rows]:
+    t = table()
+    started = asyncio.Event()
+    sent: Rows
+
+    async def generate(request: GenerateRequest, sink: Any) -> AsyncIterator[TokenStep]:
+        sent.sink = sink
+        started.set()
+        while True:
+            step = await sent.steps.get()
+            yield step
+            if step.finished:
+                return
+
+    monkeypatch.setattr(t.engine, "generate", generate)
+    frame = Start(id="x", messages=[ChatMessage(role="user", content="hi")], entropy=True)
+    sent = Rows(await t.table.admit(frame, lambda: None))
+    await started.wait()
+    yield sent
+
+
+def positions(run: Run) -> list[int]:
+    return [
+        p for e in run.log.events if isinstance(e, RowsEvent) for p in range(e.start, e.start + len(e.revs))
+    ]
+
+
+def applied(run: Run) -> list[tuple[int, int]]:
+    return [(e.rev, e.position) for e in run.log.events if isinstance(e, AppliedEvent)]
+
+
+@pytest.mark.parametrize("how", ["stop string", "cancelled", "failed"])
+async def test_no_row_beyond_the_end_of_the_reply_is_ever_in_the_log(rows: Rows, how: str) -> None:
+    """The engine had begun two more steps, with a new revision, when the reply ended."""
+    run = rows.run
+    rows.row(0, 1, 2, 3, 4)
+    assert positions(run) == [0, 1, 2, 3], "the last of the prompt draws a token that is not known yet"
+    await rows.token(5)
+    rows.row(5)
+    await rows.token(6)
+    assert positions(run) == [0, 1, 2, 3, 4, 5]
+    rows.row(6)
+    rows.row(7, rev=3)
+    rows.row(8, rev=3)
+    if how == "stop string":
+        await rows.token(7, "stop", "\n")
+    elif how == "cancelled":
+        await rows.token(7)
+        run.cancel()
+    else:
+        await rows.token(7)
+        run.fail(ErrorCode.STEERING_FAILED, "Layer 3 raised.")
+    await settle()
+    assert run.done
+    # Five tokens of prompt and three of reply.
+    assert positions(run) == [0, 1, 2, 3, 4, 5, 6]
+    assert applied(run) == []
+    assert not any(isinstance(e, GapEvent) for e in run.log.events)
+    end = run.log.end
+    rows.row(9)
+    assert run.log.end == end, "rows came after the end"
+
+
+async def test_a_row_that_was_lost_is_named_as_soon_as_it_is_known_to_be_one(rows: Rows) -> None:
+    rows.row(0, 1, 2, 3, 4)
+    await rows.token(5)
+    await rows.token(6)
+    rows.row(6, rev=1)
+    gaps = [(e.start, e.count) for e in rows.run.log.events if isinstance(e, GapEvent)]
+    assert gaps == [], "the reply might end before it"
+    await rows.token(7, "length")
+    gaps = [(e.start, e.count) for e in rows.run.log.events if isinstance(e, GapEvent)]
+    assert gaps == [(5, 1)]
+    assert positions(rows.run) == [0, 1, 2, 3, 4, 6]
+    assert applied(rows.run) == [(1, 6)]
+
+
+async def test_live_logs_together_stay_within_their_budget(
+    table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_module, "MAX_LIVE_BYTES", 64_000)
+    t = table()
+    runs = [await t.start() for _ in range(4)]
+    for position in range(1000):
+        for run, size in zip(runs, (4, 8, 16, 32), strict=True):
+            values = np.full((1, 1, size), position, dtype="<f2")
+            run.log.append(RowsEvent(position, [0], values))
+        assert sum(run.log.size for run in runs) <= 64_000 * (1 + 1 / 64) + 64
+    small, _, _, large = (run.log for run in runs)
+    assert small.rows_at(0, 1, 0)[0].type == "rows", "the lightest was trimmed"
+    gap = large.rows_at(0, 1000, 0)[0]
+    assert isinstance(gap, Gap)
+    assert (gap.start, gap.kept) == (0, False)
+    trimmed = t.table.telemetry.registry.get_sample_value("steersight_rows_trimmed_total")
+    assert trimmed is not None
+    assert trimmed >= gap.count
+    # What is not live counts no longer.
+    for run in runs:
+        run.cancel()
+    await settle()
+    fresh = await t.start()
+    for position in range(400):
+        fresh.log.append(RowsEvent(position, [0], np.zeros((1, 1, 64), dtype="<f2")))
+    assert fresh.log.rows_at(0, 1, 0)[0].type == "rows"
+
+
+async def test_the_rows_of_a_forgotten_run_are_gone_though_somebody_holds_it(
+    table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_module, "MAX_KEPT_BYTES", 1000)
+    t = table()
+    runs = []
+    for _ in range(3):
+        run = await t.start()
+        runs.append(run)
+        run.log.append(RowsEvent(0, [0], np.zeros((1, 1, 400), dtype="<f2")))
+        await settle()
+        t.engine.end(run)
+        await settle()
+    assert [run.log.size > 0 for run in runs] == [False, False, True]
 
 
 async def test_draining_takes_nothing_new_lets_live_runs_finish_and_tells_the_rest(table: MakeTable) -> None:

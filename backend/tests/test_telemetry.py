@@ -53,6 +53,7 @@ def test_a_run_from_start_to_end(told: Telemetry) -> None:
     told.step_arrived()
     told.rows_written(7)
     told.rows_dropped(2)
+    told.rows_trimmed(256)
     told.run_finished("stop", 250.0)
     told.run_finished("cancelled", None)
     assert value(told, "runs_started_total") == 1
@@ -63,6 +64,7 @@ def test_a_run_from_start_to_end(told: Telemetry) -> None:
     assert value(told, "steps_total") == 1
     assert value(told, "rows_total") == 7
     assert value(told, "rows_dropped_total") == 2
+    assert value(told, "rows_trimmed_total") == 256
     assert value(told, "between_tokens_seconds_count") == 1
     assert value(told, "between_tokens_seconds_sum") == pytest.approx(0.08)
     assert value(told, "first_token_seconds_count") == 1

@@ -230,6 +230,35 @@ def test_a_peer_that_never_reads_and_says_it_is_done(run: Callable[[Body], None]
     run(body)
 
 
+def test_the_application_sees_whether_the_peer_takes_what_it_is_sent(run: Callable[[Body], None]) -> None:
+    seen: list[bool] = []
+    full = asyncio.Event()
+    empty = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        writable = scope["extensions"][transport.WRITABLE]
+        await receive()
+        await send({"type": "websocket.accept"})
+        seen.append(writable.is_set())
+        while writable.is_set():
+            await send({"type": "websocket.send", "bytes": bytes(1 << 16)})
+        full.set()
+        await writable.wait()
+        empty.set()
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving(app) as served:
+            with peer(served) as sock:
+                await shake_hands(sock)
+                await full.wait()
+                while not empty.is_set():
+                    await loop.sock_recv(sock, 1 << 16)
+
+    run(body)
+    assert seen == [True]
+
+
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse("here")(scope, receive, send)
 

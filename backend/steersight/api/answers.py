@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..engine.service import EngineLostError, EngineNotReadyError
+from ..patience import Patience
 
 BODY_SECONDS = 120.0
 """For a file of 64 MiB that is half a megabyte a second."""
@@ -42,7 +42,7 @@ async def body(request: Request, limit: int) -> bytes:
     """The whole body; refused as soon as it is longer than `limit` bytes, or takes too long to come."""
     data = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with Patience(BODY_SECONDS):
             async for piece in request.stream():
                 data += piece
                 if len(data) > limit:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..runs.places import Places
 from ..vectors.builder import TOPICS, Built, Wish, build
 from ..vectors.store import VectorError
 from ..ws.handshake import vector_info
@@ -39,6 +40,11 @@ class Job:
         """Note how far it is."""
         self.stage, self.progress = stage, progress
 
+    def over(self, _task: asyncio.Task[None]) -> None:
+        """Its task is over. One that was cancelled, before its first step even, could not say so itself."""
+        if self.state == "running":
+            self.state = "cancelled"
+
     def to_wire(self) -> dict[str, Any]:
         """As clients see it."""
         return {
@@ -50,21 +56,27 @@ class Job:
 class BuildApi:
     """Handlers of /api/vectors/build. The newest job can be looked at until the next one starts."""
 
-    def __init__(self, vectors: VectorApi) -> None:
+    def __init__(self, vectors: VectorApi, places: Places) -> None:
         self._vectors = vectors
+        self._places = places
         self._job: Job | None = None
 
     async def start(self, request: Request) -> Response:
         """Begin to build; answers with the job's id."""
+        self._check_free()
+        wish = _wish(await body(request, MAX_BODY))
+        self._check_free()  # while the body came, anything may have happened
+        job = self._job = Job()
+        job.task = asyncio.create_task(self._run(job, wish), name=f"build-{job.id}")
+        job.task.add_done_callback(job.over)
+        return JSONResponse({"job": job.id}, status_code=202)
+
+    def _check_free(self) -> None:
         engine = self._vectors.engine
         if engine.status.state != "ready":
             raise Refusal(503, f"The engine is {engine.status.state}: {engine.status.stage}")
         if self._job is not None and self._job.state == "running":
             raise Refusal(409, "Another vector is being built. Wait for it, or cancel it.")
-        wish = _wish(await body(request, MAX_BODY))
-        job = self._job = Job()
-        job.task = asyncio.create_task(self._run(job, wish), name=f"build-{job.id}")
-        return JSONResponse({"job": job.id}, status_code=202)
 
     async def look(self, request: Request) -> Response:
         """How far a job is."""
@@ -82,7 +94,9 @@ class BuildApi:
 
     async def _end(self, job: Job) -> None:
         if job.task is not None and not job.task.done():
-            job.task.cancel()
+            # Once: a second time would cut off the work of giving back what the job holds.
+            if not job.task.cancelling():
+                job.task.cancel()
             await asyncio.wait([job.task])
 
     def _named(self, request: Request) -> Job:
@@ -93,13 +107,11 @@ class BuildApi:
 
     async def _run(self, job: Job, wish: Wish) -> None:
         try:
-            built = await build(self._vectors.engine, wish, job.say)
+            built = await build(self._vectors.engine, self._places, wish, job.say)
             job.say("Saving the vector", 0.98)
             job.result = _result(built, await self._vectors.keep(built.vector))
             job.state = "done"
             job.say("Done", 1.0)
-        except asyncio.CancelledError:
-            job.state = "cancelled"
         except VectorError as error:
             job.state, job.error = "failed", str(error)
         except Exception as error:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..metrics import Registry
+from ..patience import Patience
 from ..vectors.store import READER_FIELDS, VectorError
 from .bank import ENCODER
 from .channel import Failed, FailedRuns, RowBlock, Stage
@@ -555,7 +556,7 @@ def _raise_failure(live: _Live) -> None:
 async def _last_rows(live: _Live, computed: int) -> None:
     """Wait until the rows of all computed positions are here, or the run has failed."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LAST_ROWS_SECONDS):
+        async with Patience(LAST_ROWS_SECONDS):
             while live.rows_end < computed and live.failed is None:
                 live.changed.clear()
                 await live.changed.wait()

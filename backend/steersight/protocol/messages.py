@@ -473,7 +473,7 @@ class Gap(Frame):
     count: Count
     kept: bool
     """Skipped because this client reads too slowly: a `rows` frame brings them while the run is kept. If
-    false, they were lost between engine and server, and nobody has them."""
+    false, nobody has them: they were lost between engine and server, or let go to save memory."""
 
 
 class Usage(Frame):

@@ -6,124 +6,38 @@ larger frames and never a token twice. `seq` of a frame says: every event up to 
 has been sent once this frame has. So of the frames of one batch only the last moves it.
 
 The log is the only place where a run's past is kept. A reader's queue is its cursor, which has no size; what
-a slow reader misses (`most_bytes`) is still here and can be asked for by position (`rows_at`).
+a slow reader misses (`most_bytes`) is still here and can be asked for by position (`rows_at`). However much a
+reader has to catch up with, it gets it in batches of a bounded size.
+
+Rows and guesses are nearly all that a log weighs, and the oldest of them can be let go (`trim`). Events keep
+their numbers then: a reader that has not had those rows finds a gap in their place.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
 
-from ..protocol.messages import (
-    Applied,
-    Finished,
-    Gap,
-    Lens,
-    Prompt,
-    Queued,
-    Rows,
-    RunError,
-    RunEvent,
-    Started,
-    Timing,
-    Tokens,
-    Usage,
+from ..protocol.messages import Applied, Finished, Gap, Lens, Queued, Rows, RunEvent, Started, Tokens
+from .events import (
+    AppliedEvent,
+    Event,
+    FinishedEvent,
+    GapEvent,
+    LensEvent,
+    QueuedEvent,
+    RowsEvent,
+    StartedEvent,
+    TokensEvent,
+    TrimmedEvent,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 MAX_ROWS_PER_FRAME = 256
-
-
-@dataclass(frozen=True)
-class TokensEvent:
-    start: int
-    ids: list[int]
-    texts: list[str]
-    logprobs: list[float | None]
-    ranks: list[int | None]
-
-
-@dataclass(frozen=True)
-class RowsEvent:
-    start: int
-    revs: list[int]
-    values: NDArray[np.float16]
-    """[rows, metrics, layers], transformed."""
-    entropy: NDArray[np.float16] | None = None
-    """[rows]"""
-
-    @property
-    def size(self) -> int:
-        """Bytes on the wire, without the frame around them."""
-        return int(self.values.nbytes) + (0 if self.entropy is None else int(self.entropy.nbytes))
-
-    def between(self, start: int, end: int) -> RowsEvent | None:
-        """The rows of positions [start, end), None where there are none."""
-        first, last = max(start, self.start), min(end, self.start + len(self.revs))
-        if first >= last:
-            return None
-        part = slice(first - self.start, last - self.start)
-        return RowsEvent(
-            first, self.revs[part], self.values[part], None if self.entropy is None else self.entropy[part]
-        )
-
-
-@dataclass(frozen=True)
-class LensEvent:
-    position: int
-    layers: list[int]
-    ids: NDArray[np.int32]
-    """[layers, top]"""
-    probabilities: NDArray[np.float16]
-    """[layers, top]"""
-    names: list[tuple[int, str]]
-
-    @property
-    def size(self) -> int:
-        """Bytes on the wire, without the frame around them."""
-        return int(self.ids.nbytes) + int(self.probabilities.nbytes)
-
-
-@dataclass(frozen=True)
-class AppliedEvent:
-    rev: int
-    position: int
-
-
-@dataclass(frozen=True)
-class QueuedEvent:
-    position: int
-
-
-@dataclass(frozen=True)
-class GapEvent:
-    """Rows that never came from the engine."""
-
-    start: int
-    count: int
-
-
-@dataclass(frozen=True)
-class FinishedEvent:
-    reason: Literal["stop", "length", "cancelled", "error"]
-    stop: str | None
-    error: RunError | None
-    usage: Usage
-    timing: Timing
-
-
-@dataclass(frozen=True)
-class StartedEvent:
-    prompt: Prompt
-
-
-Event = (
-    StartedEvent | QueuedEvent | TokensEvent | RowsEvent | LensEvent | AppliedEvent | GapEvent | FinishedEvent
-)
+MAX_EVENTS_AT_ONCE = 4096
+"""Events that one batch of frames is made of."""
+MAX_BYTES_AT_ONCE = 4 << 20
+"""Rows and guesses in one batch of frames; a single event may be larger."""
 
 
 @dataclass
@@ -137,18 +51,56 @@ class RunLog:
     events: list[Event] = field(default_factory=list)
     size: int = 0
     """Bytes of all rows and guesses, which are nearly all that a log weighs."""
+    rows_end: int = 0
+    """One past the newest position that has had a row."""
+    grew: Callable[[int], None] = lambda _size: None
+    """Called with the bytes of rows and guesses that were added."""
     _rows: list[RowsEvent] = field(default_factory=list)
+    _rows_at: list[int] = field(default_factory=list)
+    """Their indices in `events`."""
     _lens: list[LensEvent] = field(default_factory=list)
+    _lens_at: list[int] = field(default_factory=list)
 
     def append(self, event: Event) -> None:
         """Add an event; its sequence number is the log's new length."""
         self.events.append(event)
         if isinstance(event, RowsEvent):
             self._rows.append(event)
-            self.size += event.size
+            self._rows_at.append(len(self.events) - 1)
+            self.rows_end = event.start + len(event.revs)
         elif isinstance(event, LensEvent):
             self._lens.append(event)
-            self.size += event.size
+            self._lens_at.append(len(self.events) - 1)
+        else:
+            return
+        self.size += event.size
+        self.grew(event.size)
+
+    def trim(self, most: int) -> int:
+        """Let go of the oldest rows, with the guesses that belong to them, until the log weighs at most
+        `most` bytes or holds none; returns how many rows went.
+
+        The newest guess always stays: a token is named once in a run, and the names of what goes are handed
+        to what stays.
+        """
+        rows, lens, size = 0, 0, self.size
+        while size > most and rows < len(self._rows):
+            row = self._rows[rows]
+            rows, size = rows + 1, size - row.size
+            while lens < len(self._lens) - 1 and self._lens[lens].position < row.start + len(row.revs):
+                lens, size = lens + 1, size - self._lens[lens].size
+        for index, row in zip(self._rows_at[:rows], self._rows, strict=False):
+            self.events[index] = GapEvent(row.start, len(row.revs))
+        for index in self._lens_at[:lens]:
+            self.events[index] = TrimmedEvent()
+        if lens:
+            names = [name for event in self._lens[: lens + 1] for name in event.names]
+            heir = self._lens[lens] = replace(self._lens[lens], names=names)
+            self.events[self._lens_at[lens]] = heir
+        gone = sum(len(row.revs) for row in self._rows[:rows])
+        del self._rows[:rows], self._rows_at[:rows], self._lens[:lens], self._lens_at[:lens]
+        self.size = size
+        return gone
 
     @property
     def end(self) -> int:
@@ -156,13 +108,14 @@ class RunLog:
         return len(self.events)
 
     def frames_since(self, cursor: int, most_bytes: int | None = None) -> tuple[list[RunEvent], int]:
-        """Frames for all events after `cursor`, and the new cursor. Tokens go first: they must not wait.
+        """Frames for the next events after `cursor`, and the new cursor. Tokens go first: they must not wait.
 
-        With `most_bytes`, rows and guesses beyond so many bytes are left out, the oldest first, and `gap`
-        frames say which; nothing else is ever left out.
+        A batch ends after MAX_EVENTS_AT_ONCE events, or MAX_BYTES_AT_ONCE of rows and guesses; the rest is
+        for the next one. With `most_bytes`, rows and guesses beyond so many bytes are left out instead, the
+        oldest first, and `gap` frames say which; nothing else is ever left out.
         """
-        fresh = self.events[cursor:]
-        end = len(self.events)
+        end = self._batch_end(cursor, None if most_bytes is not None else MAX_BYTES_AT_ONCE)
+        fresh = self.events[cursor:end]
         rows = [event for event in fresh if isinstance(event, RowsEvent)]
         lens = [event for event in fresh if isinstance(event, LensEvent)]
         skipped: list[tuple[int, int]] = []
@@ -173,17 +126,17 @@ class RunLog:
         waits = [event for event in fresh if isinstance(event, QueuedEvent)]
         frames.extend(Queued(run=self.run, seq=cursor, position=event.position) for event in waits[-1:])
         frames.extend(self._tokens([event for event in fresh if isinstance(event, TokensEvent)], cursor))
-        frames.extend(
-            Gap(run=self.run, seq=cursor, start=start, count=stop - start, kept=True)
-            for start, stop in skipped
-        )
+        lost = [(event.start, event.start + event.count) for event in fresh if isinstance(event, GapEvent)]
+        for ranges, kept in ((_joined(lost), False), (skipped, True)):
+            frames.extend(
+                Gap(run=self.run, seq=cursor, start=start, count=stop - start, kept=kept)
+                for start, stop in ranges
+            )
         frames.extend(self._row_frames(rows, cursor))
         frames.extend(self._lens_frames(lens, cursor))
         for event in fresh:
             if isinstance(event, AppliedEvent):
                 frames.append(Applied(run=self.run, seq=cursor, rev=event.rev, position=event.position))
-            elif isinstance(event, GapEvent):
-                frames.append(self._lost(event.start, event.count, cursor))
             elif isinstance(event, FinishedEvent):
                 frames.append(
                     Finished(
@@ -195,9 +148,22 @@ class RunLog:
             frames[-1] = frames[-1].model_copy(update={"seq": end})
         return frames, end
 
+    def _batch_end(self, cursor: int, most_bytes: int | None) -> int:
+        end = min(len(self.events), cursor + MAX_EVENTS_AT_ONCE)
+        if most_bytes is None:
+            return end
+        held = 0
+        for index in range(cursor, end):
+            event = self.events[index]
+            if isinstance(event, RowsEvent | LensEvent):
+                held += event.size
+                if held > most_bytes and index > cursor:
+                    return index
+        return end
+
     def rows_at(self, start: int, count: int, seq: int) -> list[RunEvent]:
         """Frames of the rows of positions [start, start + count) once more, with the guesses that belong to
-        them; `gap` frames for those that never came from the engine. Rows still to come are not among them.
+        them; `gap` frames for those that nobody can have. Rows still to come are not among them.
         """
         end = min(start + count, self.rows_end)
         found: list[RowsEvent] = []
@@ -216,14 +182,11 @@ class RunLog:
         if at < end:
             frames.append(self._lost(at, end - at, seq))
         frames.extend(self._row_frames(found, seq))
-        lens = self._lens[bisect_right(self._lens, start - 1, key=lambda event: event.position) :]
-        frames.extend(self._lens_frames([event for event in lens if event.position < end], seq))
+        first, last = (
+            bisect_left(self._lens, position, key=lambda event: event.position) for position in (start, end)
+        )
+        frames.extend(self._lens_frames(self._lens[first:last], seq))
         return frames
-
-    @property
-    def rows_end(self) -> int:
-        """One past the newest position that has a row."""
-        return self._rows[-1].start + len(self._rows[-1].revs) if self._rows else 0
 
     def _lost(self, start: int, count: int, seq: int) -> Gap:
         return Gap(run=self.run, seq=seq, start=start, count=count, kept=False)
@@ -317,13 +280,7 @@ def _newest(
         first -= 1
     if first == 0:
         return rows, lens, []
-    skipped: list[tuple[int, int]] = []
-    for event in rows[:first]:
-        end = event.start + len(event.revs)
-        if skipped and skipped[-1][1] == event.start:
-            skipped[-1] = (skipped[-1][0], end)
-        else:
-            skipped.append((event.start, end))
+    skipped = _joined((event.start, event.start + len(event.revs)) for event in rows[:first])
     bound = rows[first].start
     kept = [event for event in lens if event.position >= bound]
     # A token is named once in a run: the names of what is left out go with what is not.
@@ -334,3 +291,14 @@ def _newest(
     if names:
         kept = [replace(kept[0], names=[*names, *kept[0].names]), *kept[1:]]
     return rows[first:], kept, skipped
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ascending ranges [start, end), those that touch as one."""
+    out: list[tuple[int, int]] = []
+    for start, end in ranges:
+        if out and out[-1][1] == start:
+            out[-1] = (out[-1][0], end)
+        else:
+            out.append((start, end))
+    return out

@@ -1,7 +1,11 @@
-"""One run: joins the engine's tokens and rows by position and writes both into the log.
+"""One run: its life, and what it does with what the engine sends. Rows are written by `rows.py`.
 
-Rows lead their tokens and come by another way, so neither may wait for the other while the run goes on. The
-engine tells of the end when the last rows are here, or will not come.
+Rows and tokens come by different ways and are joined by position. The engine tells of the end when the last
+rows are here, or will not come.
+
+A run's life is a `RunPhase`, and only the steps in `NEXT_PHASES` are possible. Its end is noted by a callback
+of its task, not by the task's own code: a task that is cancelled before its first step never runs any of it,
+no `finally` either.
 
 A run belongs to no connection. Whoever watches it has a place in its log and is woken when the log grows;
 how long it goes on without anybody is the table's business. Whatever goes wrong in the engine ends the run
@@ -15,6 +19,9 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
 from .. import logs
@@ -26,33 +33,58 @@ from ..engine.service import (
     RunFailedError,
     TokenStep,
 )
-from ..metrics import LENS_METRICS, Registry
-from ..metrics.logit_lens import lens_layers
+from ..protocol.codec import FrameError
 from ..protocol.messages import ErrorCode, Prompt, RunError, Start, Steer, Timing, Usage, VectorSetting
-from .log import (
-    AppliedEvent,
-    FinishedEvent,
-    GapEvent,
-    LensEvent,
-    QueuedEvent,
-    RowsEvent,
-    RunLog,
-    StartedEvent,
-    TokensEvent,
-)
+from .events import AppliedEvent, FinishedEvent, QueuedEvent, StartedEvent, TokensEvent
+from .log import RunLog
+from .rows import RowWriter
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from ..engine.channel import RowBlock, TopBlock
+    from ..engine.channel import RowBlock
+    from ..metrics import Registry
     from ..telemetry import Telemetry
     from ..vectors.action import Action
+    from .places import Place
     from .prompt import TokenTexts
 
 logger = logging.getLogger(__name__)
 
 Reason = Literal["stop", "length", "cancelled", "error"]
+
+
+class RunPhase(Enum):
+    """Where a run is in its life."""
+
+    WAITING = "waiting"
+    """Admitted, and in the line for a place in the engine."""
+    WRITING = "writing"
+    """It has its place, and a task that generates."""
+    ENDING = "ending"
+    """It was told to end; the engine has not let go of it yet, or its task has not begun yet."""
+    FINISHED = "finished"
+    """`finished` is in its log, and its place has been given back."""
+
+
+NEXT_PHASES: dict[RunPhase, frozenset[RunPhase]] = {
+    RunPhase.WAITING: frozenset({RunPhase.WRITING, RunPhase.FINISHED}),
+    RunPhase.WRITING: frozenset({RunPhase.ENDING, RunPhase.FINISHED}),
+    RunPhase.ENDING: frozenset({RunPhase.FINISHED}),
+    RunPhase.FINISHED: frozenset(),
+}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended."""
+
+    reason: Reason
+    stop: str | None = None
+    error: RunError | None = None
+
+
+def failure(code: ErrorCode, sentence: str) -> Ending:
+    """The end of a run that failed, with the sentence for its client."""
+    return Ending("error", error=RunError(code=code, message=sentence))
 
 
 class Run:
@@ -82,7 +114,9 @@ class Run:
         self.strengths: dict[str, float] = dict(start.strengths)
         """The same as its clients say it."""
         self.settings: dict[str, VectorSetting] = dict(start.settings)
-        self.done = False
+        self.phase = RunPhase.WAITING
+        self.place: Place | None = None
+        """Its lease on a place in the engine, from the moment at which it asks for one."""
         self.watchers: set[Callable[[], None]] = set()
         """Called whenever the log has grown."""
         self._start = start
@@ -92,22 +126,19 @@ class Run:
         self._max_reply_tokens = max_reply_tokens
         self._telemetry = telemetry
         self._ended = ended
-        self._registry = registry
-        # The engine reads for all runs of a step together: rows can hold layers that this one did not ask
-        # for.
-        self._lens_layers = lens_layers(layers, start.lens.stride) if start.lens else []
-        self._named: set[int] = set()
         self._tokens = 0
-        self._rows_end = 0 if start.prompt_rows else len(prompt.ids)
-        self._revs_seen = 0
+        self._rows = RowWriter(
+            self.log, start, len(prompt.ids), registry=registry, texts=texts, telemetry=telemetry,
+            applied=self._apply,
+        )  # fmt: skip
         self._began = time.perf_counter()
         self._first: float | None = None
         self._newest: float | None = None
         self._asked: dict[int, tuple[float, int]] = {}  # revision -> when, and how many tokens there were
         self._queued = 0
         self._sent_rev = 0
-        self._ending: tuple[Reason, RunError | None] | None = None
-        self._stream_task: asyncio.Task[None] | None = None
+        self._told: Ending | None = None
+        self._stream_task: asyncio.Task[Ending] | None = None
         self._steer_task: asyncio.Task[None] | None = None
         self.log.append(StartedEvent(prompt))
 
@@ -122,32 +153,50 @@ class Run:
 
     def begin(self) -> None:
         """Start generating, with what the sliders say now."""
-        if self._queued:
-            self.wait_at(0)
+        self._become(RunPhase.WRITING)
         self._sent_rev = self.rev
-        self._stream_task = asyncio.create_task(self._generate(), name=f"run-{self.id}")
+        # Of its own: whoever gave the place back may have been another run, and the log names the task's.
+        context = copy_context()
+        context.run(logs.run.set, self.id)
+        self._stream_task = asyncio.create_task(self._generate(), name=f"run-{self.id}", context=context)
+        self._stream_task.add_done_callback(self._generated, context=context)
+        self.wait_at(0)  # last: whoever is woken by it may end the run at once
 
     @property
     def begun(self) -> bool:
         """Whether the engine has been asked for it."""
         return self._stream_task is not None
 
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.phase is RunPhase.FINISHED
+
     def cancel(self) -> None:
         """End the run; idempotent."""
-        self._end("cancelled", None)
+        self._end(Ending("cancelled"))
 
     def fail(self, code: ErrorCode, sentence: str) -> None:
         """End the run as failed, and say why; idempotent."""
-        self._end("error", RunError(code=code, message=sentence))
+        self._end(failure(code, sentence))
 
-    def _end(self, reason: Reason, error: RunError | None) -> None:
-        if self.done or self._ending is not None:
-            return
-        self._ending = (reason, error)
+    def refuse(self, why: FrameError) -> None:
+        """End the run, because it gets no place."""
+        self.fail(why.code, why.message)
+
+    def _end(self, ending: Ending) -> None:
         if self._stream_task is None:
-            self._finish(reason, None, error)
-        else:
+            if not self.done:
+                self._finish(ending)
+        elif self.phase is RunPhase.WRITING:
+            self._become(RunPhase.ENDING)
+            self._told = ending
             self._stream_task.cancel()
+
+    def _become(self, phase: RunPhase) -> None:
+        if phase not in NEXT_PHASES[self.phase]:
+            raise RuntimeError(f"Run {self.id} cannot go from {self.phase.value} to {phase.value}.")
+        self.phase = phase
 
     async def over(self) -> None:
         """Wait until the engine has let go of it."""
@@ -198,40 +247,35 @@ class Run:
         for wake in list(self.watchers):
             wake()
 
-    async def _generate(self) -> None:
-        logs.run.set(self.id)
+    async def _generate(self) -> Ending:
         logs.event(logger, logging.INFO, "A run has started.", prompt_tokens=self.prompt_tokens)
         logs.event(logs.prompts, logging.INFO, "What was asked.", prompt="".join(self._prompt.texts))
-        reason: Reason = "error"
-        stop: str | None = None
-        error: RunError | None = None
+        ending = failure(ErrorCode.INTERNAL, "The engine ended this reply without saying why.")
         try:
             stream = self._engine.generate(self._request(), self._take_rows)
             async with contextlib.aclosing(stream) as steps:  # type: ignore[type-var]
                 async for step in steps:
                     self._take_tokens(step)
                     if step.finished is not None:
-                        reason = "stop" if step.finished == "stop" else "length"
-                        stop = step.stop
-                        self._miss_rows()
-            if reason == "error":
-                error = RunError(
-                    code=ErrorCode.INTERNAL, message="The engine ended this reply without saying why."
-                )
-        except asyncio.CancelledError:
-            if self._ending is None:
-                raise
-            reason, error = self._ending
+                        self._rows.close()
+                        ending = Ending("stop" if step.finished == "stop" else "length", step.stop)
+            return ending
         except (EngineLostError, EngineNotReadyError) as lost:
-            reason, error = "error", RunError(code=ErrorCode.ENGINE_FAILED, message=str(lost))
+            return failure(ErrorCode.ENGINE_FAILED, str(lost))
         except RunFailedError as failed:
-            reason, error = "error", RunError(code=ErrorCode.STEERING_FAILED, message=str(failed))
+            return failure(ErrorCode.STEERING_FAILED, str(failed))
         except Exception as unexpected:
             logger.exception("Run %s failed", self.id)
-            sentence = f"The reply could not be written: {unexpected}"
-            reason, error = "error", RunError(code=ErrorCode.INTERNAL, message=sentence)
-        finally:
-            self._finish(reason, stop, error)
+            return failure(ErrorCode.INTERNAL, f"The reply could not be written: {unexpected}")
+
+    def _generated(self, task: asyncio.Task[Ending]) -> None:
+        """The task is over: it has run to its end, was cancelled on its way, or never began."""
+        if task.cancelled():
+            self._finish(self._told or Ending("cancelled"))
+        elif (error := task.exception()) is not None:
+            self._finish(failure(ErrorCode.INTERNAL, f"The reply could not be written: {error}"))
+        else:
+            self._finish(task.result())
 
     def _reply_limit(self) -> int:
         room = self._engine.model.max_model_len - len(self._prompt.ids) if self._engine.model else 1
@@ -275,37 +319,13 @@ class Run:
             )
         )
         self._tokens += len(step.ids)
+        self._rows.know(self.prompt_tokens + self._tokens)
         self._wake()
 
     def _take_rows(self, block: RowBlock) -> None:
-        if self.done:
-            return
-        if block.start > self._rows_end:
-            self._lose_rows(self._rows_end, block.start - self._rows_end)
-        skip = max(0, self._rows_end - block.start)
-        revs, values = block.revs[skip:], block.values[skip:]
-        if not revs:
-            return
-        start = block.start + skip
-        self._telemetry.rows_written(len(revs))
-        if self.log.metrics or self._start.entropy:
-            self.log.append(
-                RowsEvent(
-                    start, revs, self._wire_values(values, block.metrics), self._wire_entropy(block, skip)
-                )
-            )
-        if block.top is not None and block.top.position >= start:
-            self._take_top(block.top)
-        for offset, rev in enumerate(revs):
-            if rev > self._revs_seen:
-                self._revs_seen = rev
-                self._apply(rev, start + offset)
-        self._rows_end = start + len(revs)
-        self._wake()
-
-    def _lose_rows(self, start: int, count: int) -> None:
-        self.log.append(GapEvent(start, count))
-        self._telemetry.rows_dropped(count)
+        if not self.done:
+            self._rows.take(block)
+            self._wake()
 
     def _apply(self, rev: int, position: int) -> None:
         self.log.append(AppliedEvent(rev, position))
@@ -317,83 +337,37 @@ class Run:
             # Of a change while the prompt was read: in force somewhere in it.
             self._telemetry.steer_applied(max(0, position - (tokens - 1)), (time.perf_counter() - when) * 1e3)
 
-    def _wire_values(self, values: NDArray[np.float32], names: list[str]) -> NDArray[np.float16]:
-        """[rows, metrics, layers] of this run's metrics; NaN where the engine had none."""
-        import numpy as np
+    def _finish(self, ending: Ending) -> None:
+        self._become(RunPhase.FINISHED)
+        try:
+            self._note_end(ending)
+        finally:
+            self._ended(self)
 
-        mine = np.full((len(values), len(self.log.metrics), self.log.layers), np.nan, dtype=np.float32)
-        for column, name in enumerate(self.log.metrics):
-            if name not in names:
-                continue  # it has failed since this run began
-            found = values[:, names.index(name)]
-            if name in LENS_METRICS:
-                mine[:, column, self._lens_layers] = found[:, self._lens_layers]
-            else:
-                mine[:, column] = found
-        return self._registry.to_wire(mine, self.log.metrics)
-
-    def _wire_entropy(self, block: RowBlock, skip: int) -> NDArray[np.float16] | None:
-        import numpy as np
-
-        if not self._start.entropy:
-            return None
-        if block.entropy is None:
-            return np.full(len(block.revs) - skip, np.nan, dtype="<f2")
-        return block.entropy[skip:].astype("<f2")
-
-    def _take_top(self, top: TopBlock) -> None:
-        if self._start.lens is None:
-            return
-        rows = [top.layers.index(layer) for layer in self._lens_layers]
-        ids = top.ids[rows, : self._start.lens.top]
-        fresh = sorted(set(ids.ravel().tolist()) - self._named)
-        self._named.update(fresh)
-        self.log.append(
-            LensEvent(
-                position=top.position,
-                layers=self._lens_layers,
-                ids=ids,
-                probabilities=top.probabilities[rows, : self._start.lens.top].astype("<f2"),
-                names=[(token, self._texts.alone(token)) for token in fresh],
-            )
-        )
-
-    def _miss_rows(self) -> None:
-        """Say which rows never came. The engine has waited for them before it told of the end; the last token
-        was never an input and has none."""
-        wanted = len(self._prompt.ids) + self._tokens - 1
-        if self._rows_end < wanted:
-            self._lose_rows(self._rows_end, wanted - self._rows_end)
-
-    def _finish(self, reason: Reason, stop: str | None, error: RunError | None) -> None:
+    def _note_end(self, ending: Ending) -> None:
         now = time.perf_counter()
         speed = None
         if self._first is not None and self._tokens > 1 and now > self._first:
             speed = (self._tokens - 1) / (now - self._first)
-        self.done = True
         logs.event(
-            logger, logging.INFO, "A run has finished.", reason=reason, tokens=self._tokens,
-            revisions=self._revs_seen, ms=round((now - self._began) * 1e3),
-            error=None if error is None else error.code,
+            logger, logging.INFO, "A run has finished.", reason=ending.reason, tokens=self._tokens,
+            revisions=self._rows.revs_seen, ms=round((now - self._began) * 1e3),
+            error=None if ending.error is None else ending.error.code,
         )  # fmt: skip
         if logs.prompts.isEnabledFor(logging.INFO):
             pieces = [text for e in self.log.events if isinstance(e, TokensEvent) for text in e.texts]
             logs.event(logs.prompts, logging.INFO, "What was answered.", reply="".join(pieces))
+        first_ms = None if self._first is None else (self._first - self._began) * 1e3
         self.log.append(
             FinishedEvent(
-                reason=reason,
-                stop=stop,
-                error=error,
+                reason=ending.reason,
+                stop=ending.stop,
+                error=ending.error,
                 usage=Usage(prompt_tokens=len(self._prompt.ids), reply_tokens=self._tokens),
                 timing=Timing(
-                    first_token_ms=None if self._first is None else (self._first - self._began) * 1e3,
-                    total_ms=(now - self._began) * 1e3,
-                    tokens_per_s=speed,
+                    first_token_ms=first_ms, total_ms=(now - self._began) * 1e3, tokens_per_s=speed
                 ),
             )
         )
-        self._telemetry.run_finished(
-            reason, None if self._first is None else (self._first - self._began) * 1e3
-        )
+        self._telemetry.run_finished(ending.reason, first_ms)
         self._wake()
-        self._ended(self)

@@ -4,20 +4,23 @@ A run lives longer than the connection that started it. Connections watch runs; 
 watches ends after the grace time, and a finished one is forgotten then. So a lost line costs a client
 nothing if it comes back in time, and the engine nothing if it does not.
 
-Places in the engine are given in the order of asking. A run needs one of `max_runs` places and room in the KV
-cache for all that it may write; what it would have to wait for inside vLLM, unseen, it waits for here, and
-its client is told how many are before it.
+A run needs a place in the engine (`places.py`): what it would have to wait for inside vLLM, unseen, it waits
+for here, and its client is told how many are before it. The requests that a vector is built from stand in the
+same line.
+
+What a run takes, it gives back where it ends (`_ended`), whichever way that came: its place, and its part in
+the memory that live logs share.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
-from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..engine.service import EngineService
@@ -27,6 +30,8 @@ from ..protocol.messages import MAX_VECTORS, ErrorCode, Start, Steer
 from ..telemetry import Telemetry
 from ..vectors.action import Action, decide_all
 from ..vectors.store import VectorError
+from .budget import RowBudget
+from .places import Places
 from .prompt import build_prompt
 from .run import Run
 
@@ -42,6 +47,8 @@ END_SECONDS = 5
 MAX_KEPT = 256
 MAX_KEPT_BYTES = 256 << 20
 """Finished runs beyond these are forgotten, the oldest first, though they are watched."""
+MAX_LIVE_BYTES = 512 << 20
+"""Rows and guesses of all live runs together; beyond it the oldest of the heaviest runs are let go."""
 PROMPTS_AT_ONCE = 2
 """Prompts that are made into tokens at the same time, in threads: a long one must not hold up the others."""
 
@@ -73,10 +80,18 @@ class RunTable:
         """Those that have not finished, waiting ones among them."""
         self.draining = False
         self._finished: dict[str, Run] = {}  # the oldest first
-        self._waiting: deque[Run] = deque()
-        self._tokens: dict[str, int] = {}  # run id -> tokens of the KV cache that it may come to need
+        self.places = Places(
+            lambda: self.limits.max_runs,
+            lambda: self.engine.capacity_tokens,
+            lambda: self.engine.status.state == "ready" and not self.draining,
+        )
         self._graces: dict[str, asyncio.TimerHandle] = {}
-        self._tokenizing = asyncio.Semaphore(PROMPTS_AT_ONCE)
+        self._closed = False
+        self._budget = RowBudget(
+            MAX_LIVE_BYTES, lambda: [run.log for run in self.live.values()], telemetry.rows_trimmed
+        )
+        # Threads of its own: one whose client has gone cannot be stopped, and counts until it is done.
+        self._tokenizers = ThreadPoolExecutor(PROMPTS_AT_ONCE, thread_name_prefix="prompt")
         self._unlisten = engine.listen(self._engine_changed)
 
     # ------------------------------------------------------------ admission
@@ -90,25 +105,27 @@ class RunTable:
             model = self._ready()
             self._check_room()
             metrics = self._metrics(start)
-            async with self._tokenizing:
-                prompt, texts = await asyncio.to_thread(
+            prompt, texts = await asyncio.get_running_loop().run_in_executor(
+                self._tokenizers,
+                partial(
                     build_prompt, self.engine.tokenizer, start.messages, model.max_model_len - 1,
                     write_on=start.write_on,
-                )  # fmt: skip
+                ),
+            )  # fmt: skip
             # While the prompt was made into tokens, anything may have happened.
             model = self._ready()
             self._check_room()
             actions = self.actions(start, len(prompt.ids))
             run = self._made(start, prompt, texts, actions, metrics, model.layers)
-            self._check_size(run)
+            run.place = self.places.ask(run.most_tokens, run)
         except FrameError as error:
             error.id = start.id
             raise
         self.live[run.id] = run
         self.telemetry.run_started()
         run.watchers.add(wake)
-        self._waiting.append(run)
-        self._fill()
+        run.log.grew = self._budget.grew
+        self.places.fill()
         return run
 
     def _made(
@@ -137,45 +154,20 @@ class RunTable:
         return model
 
     def _check_room(self) -> None:
-        if len(self._tokens) + len(self._waiting) < self.limits.max_runs + self.limits.max_queue:
+        if len(self.live) < self.limits.max_runs + self.limits.max_queue:
             return
+        writing = len(self.live) - self.queued
         raise FrameError(
             ErrorCode.BUSY,
-            f"The server writes {len(self._tokens)} replies and {len(self._waiting)} more are waiting, which "
+            f"The server writes {writing} replies and {self.queued} more are waiting, which "
             "is all that it takes. Try again when some have finished.",
         )
-
-    def _check_size(self, run: Run) -> None:
-        capacity = self.engine.capacity_tokens
-        if capacity is not None and run.most_tokens > capacity:
-            raise FrameError(
-                ErrorCode.PROMPT_TOO_LONG,
-                f"Prompt and reply may come to {run.most_tokens} tokens, and the engine's KV cache holds "
-                f"{capacity}. Ask for fewer tokens or shorten the conversation.",
-                field="sampling.max_tokens",
-            )
-
-    def _fits(self, run: Run) -> bool:
-        if len(self._tokens) >= self.limits.max_runs:
-            return False
-        capacity = self.engine.capacity_tokens
-        return capacity is None or sum(self._tokens.values()) + run.most_tokens <= capacity
-
-    def _fill(self) -> None:
-        """Give free places to those who wait, and tell the others how many are before them."""
-        while self._waiting and self.engine.status.state == "ready" and self._fits(self._waiting[0]):
-            run = self._waiting.popleft()
-            self._tokens[run.id] = run.most_tokens
-            run.begin()
-        for position, run in enumerate(self._waiting, start=1):
-            run.wait_at(position)
 
     def _engine_changed(self) -> None:
         state = self.engine.status.state
         if state == "failed":
-            for run in list(self._waiting):
-                run.fail(ErrorCode.ENGINE_FAILED, self.engine.status.stage)
-        self._fill()
+            self.places.refuse_all(FrameError(ErrorCode.ENGINE_FAILED, self.engine.status.stage))
+        self.places.fill()
 
     def _metrics(self, start: Start) -> list[str]:
         """Ids of the metrics the run's rows will have, in the registry's order."""
@@ -230,19 +222,20 @@ class RunTable:
 
     def _ended(self, run: Run) -> None:
         self.live.pop(run.id, None)
-        self._tokens.pop(run.id, None)
-        with contextlib.suppress(ValueError):
-            self._waiting.remove(run)
+        run.log.grew = _nobody
         self._finished[run.id] = run
-        self._forget_oldest()
-        if not run.watchers:
-            self._let_go(run)
-        self._fill()
+        try:
+            self._forget_oldest()
+            if not run.watchers:
+                self._let_go(run)
+        finally:
+            if run.place is not None:
+                run.place.give_back()
 
     @property
     def queued(self) -> int:
-        """How many wait for a place."""
-        return len(self._waiting)
+        """How many runs wait for a place."""
+        return sum(not run.begun for run in self.live.values())
 
     # ------------------------------------------------------------ watching
 
@@ -263,7 +256,7 @@ class RunTable:
             self._let_go(run)
 
     def _let_go(self, run: Run) -> None:
-        if run.id in self._graces or self.find(run.id) is None:
+        if self._closed or run.id in self._graces or self.find(run.id) is None:
             return
         loop = asyncio.get_running_loop()
         self._graces[run.id] = loop.call_later(self.limits.grace_seconds, self._grace_over, run)
@@ -281,6 +274,8 @@ class RunTable:
         while len(self._finished) > 1 and (len(self._finished) > MAX_KEPT or weight > MAX_KEPT_BYTES):
             oldest = self._finished.pop(next(iter(self._finished)))
             weight -= oldest.log.size
+            # Whoever still watches it keeps the run, and would keep its rows.
+            oldest.log.trim(0)
             if (grace := self._graces.pop(oldest.id, None)) is not None:
                 grace.cancel()
 
@@ -289,32 +284,42 @@ class RunTable:
     async def drain(self, seconds: float) -> None:
         """Begin no more runs and let live ones finish; what has not after `seconds` is ended and told so."""
         self.draining = True
-        for run in list(self._waiting):
-            run.fail(
+        self.places.refuse_all(
+            FrameError(
                 ErrorCode.DRAINING,
                 "The server is about to end, and this reply had not begun. Ask again in a moment.",
             )
-        began = [run for run in self.live.values() if run.begun]
-        if began:
-            await asyncio.wait([asyncio.ensure_future(run.over()) for run in began], timeout=seconds)
+        )
+        began = list(self.live.values())
+        await _all_over(began, seconds)
         for run in began:
             run.fail(
                 ErrorCode.DRAINING, "The server had to end before this reply did. What was written is kept."
             )
-        await self._over(began)
+        await _all_over(began, END_SECONDS)
 
     async def end_all(self) -> None:
         """End every live run, and wait until the engine has let go of each."""
-        self.draining = True
+        self.draining = self._closed = True
         live = list(self.live.values())
         for run in live:
             run.cancel()
-        await self._over(live)
+        await _all_over(live, END_SECONDS)
         self._unlisten()
         for grace in self._graces.values():
             grace.cancel()
         self._graces.clear()
+        self._tokenizers.shutdown(wait=False, cancel_futures=True)
 
-    async def _over(self, runs: list[Run]) -> None:
-        if runs:
-            await asyncio.wait([asyncio.ensure_future(run.over()) for run in runs], timeout=END_SECONDS)
+
+async def _all_over(runs: list[Run], seconds: float) -> None:
+    """Wait until the engine has let go of them all, or so long."""
+    waits = [asyncio.ensure_future(run.over()) for run in runs]
+    if waits:
+        _, late = await asyncio.wait(waits, timeout=seconds)
+        for wait in late:
+            wait.cancel()
+
+
+def _nobody(_size: int) -> None:
+    """The rows of a log that is not live count nowhere here."""

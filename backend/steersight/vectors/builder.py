@@ -1,6 +1,7 @@
 """A vector made by the running engine: replies of two kinds, their difference, the layer, the range.
 
-Others keep chatting: what is done here are ordinary runs of the engine, a few at a time.
+Others keep chatting: what is done here are ordinary requests to the engine, a few at a time, and each waits
+for its place in the line in which everybody's runs stand.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import __version__
+from ..protocol.codec import FrameError
 from .action import Action
 from .contrast import Contrast, contrast, propose_layer
 from .store import SteeringVector, VectorError
@@ -22,6 +24,7 @@ from .sweep import Point, Sample, points, propose, repetition
 
 if TYPE_CHECKING:
     from ..engine.service import Captured, EngineService, ModelFacts
+    from ..runs.places import Places
 
 REPLY_TOKENS = 24
 AT_ONCE = 8
@@ -81,11 +84,11 @@ class Built:
     sweep: list[Point]
 
 
-async def build(engine: EngineService, wish: Wish, say: Say) -> Built:
+async def build(engine: EngineService, places: Places, wish: Wish, say: Say) -> Built:
     """Make the vector. Raises VectorError with a sentence; cancelling leaves nothing behind in the engine."""
     say("The model replies in both ways", 0.02)
     positive, negative = await _examples(
-        engine, wish, lambda share: say("The model replies in both ways", 0.5 * share)
+        engine, places, wish, lambda share: say("The model replies in both ways", 0.5 * share)
     )
     say("Comparing the layers", 0.5)
     found = await asyncio.to_thread(contrast, positive, negative)
@@ -94,6 +97,7 @@ async def build(engine: EngineService, wish: Wish, say: Say) -> Built:
     say(f"Trying strengths at layer {layer}", 0.52)
     samples = await _sweep(
         engine,
+        places,
         draft,
         found,
         layer,
@@ -105,19 +109,32 @@ async def build(engine: EngineService, wish: Wish, say: Say) -> Built:
     return Built(vector, layer, found, sweep)
 
 
-async def _examples(engine: EngineService, wish: Wish, say: Callable[[float], None]) -> tuple[Any, Any]:
+async def _captured(
+    engine: EngineService, places: Places, prompt: list[int], *, reply_tokens: int = 1, **more: Any
+) -> Captured:
+    """`EngineService.capture` with a place of its own. Raises VectorError where there is none for it."""
+    try:
+        async with places.place(len(prompt) + reply_tokens):
+            return await engine.capture(prompt, reply_tokens=reply_tokens, **more)
+    except FrameError as refused:
+        raise VectorError(refused.message) from refused
+
+
+async def _examples(
+    engine: EngineService, places: Places, wish: Wish, say: Callable[[float], None]
+) -> tuple[Any, Any]:
     """[examples, layers, hidden_size] of both sides."""
     import torch
 
     async def reply(system: str, topic: str) -> Captured:
         prompt = _chat(engine, [("system", system), ("user", topic)])
-        return await engine.capture(prompt, reply_tokens=REPLY_TOKENS)
+        return await _captured(engine, places, prompt, reply_tokens=REPLY_TOKENS)
 
     async def text(content: str) -> Captured:
         ids = engine.tokenizer(content, add_special_tokens=False)["input_ids"]
         if len(ids) < 2:
             raise VectorError(f"The example {content!r} is too short: one token tells nothing.")
-        return await engine.capture(ids[:512], first=1)
+        return await _captured(engine, places, ids[:512], first=1)
 
     work: list[Callable[[], Awaitable[Captured]]] = []
     for side in (wish.positive, wish.negative):
@@ -137,19 +154,24 @@ async def _examples(engine: EngineService, wish: Wish, say: Callable[[float], No
 
 
 async def _sweep(
-    engine: EngineService, vector: SteeringVector, found: Contrast, layer: int, say: Callable[[float], None]
-) -> list[Sample]:
+    engine: EngineService, places: Places, vector: SteeringVector, found: Contrast, layer: int,
+    say: Callable[[float], None],
+) -> list[Sample]:  # fmt: skip
     unit = vector.directions[0]
     low, high = (float(end) for end in found.ends[layer])
 
     async def attempt(prompt: list[int], strength: float) -> tuple[list[int], Captured | None]:
         actions = [Action(vector.id, strength)] if strength else []
         try:
-            reply = (await engine.capture(prompt, reply_tokens=REPLY_TOKENS, actions=actions)).reply
+            reply = (
+                await _captured(engine, places, prompt, reply_tokens=REPLY_TOKENS, actions=actions)
+            ).reply
+        except VectorError:
+            raise
         except ValueError:
             return [], None
         # Read again without steering: what did the push make the model write?
-        return reply, await engine.capture(prompt + reply, first=len(prompt), surprisal=True)
+        return reply, await _captured(engine, places, prompt + reply, first=len(prompt), surprisal=True)
 
     tried = [
         (_chat(engine, [("user", topic)]), strength) for topic in TRIED_ON for strength in (0.0, *STRENGTHS)

@@ -4,7 +4,11 @@ The send loop is the only place that writes. It takes control frames from a shor
 the runs' logs, from where this client has got to. A slow client makes its own frames fewer, larger and later;
 when it lags, rows are left out with a `gap`, tokens and control never; when it takes nothing for too long, or
 asks for more than it reads, it is closed with its own code. Nothing else waits for it: not the engine, not
-another connection, not even its own receive loop.
+another connection, not even its own receive loop. Its transport says how slow a client is: what counts is the
+time in which the transport was full and this server awake (`patience.py`).
+
+The receive loop waits for nothing but the next frame: starts, whose prompts take a while, are admitted beside
+it (`admissions.py`).
 
 When the connection ends, its runs go on for the grace time, and whoever resumes them goes on watching.
 """
@@ -20,6 +24,7 @@ from collections.abc import Awaitable, Callable
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..engine.service import EngineService
+from ..patience import Patience
 from ..protocol import codec
 from ..protocol.close import REASONS, CloseCode
 from ..protocol.codec import FrameError
@@ -44,7 +49,9 @@ from ..runs.run import Run
 from ..runs.table import RunTable
 from ..telemetry import Telemetry
 from . import handshake
+from .admissions import Admissions
 from .feed import Feed
+from .transport import WRITABLE
 from .visits import Visit
 
 logger = logging.getLogger(__name__)
@@ -57,7 +64,7 @@ MAX_OUTBOX = 1000
 MAX_WATCHED = 64
 """Runs that one connection may watch; finished ones make room."""
 SLOW_SECONDS = 0.5
-"""A client that takes longer than this for what was sent at once lags."""
+"""A client whose transport is full for longer than this while it is sent what is new lags."""
 MOST_LAGGING_BYTES = 256 << 10
 """Rows that a lagging client is sent at once; what is older is left out."""
 STALLED_SECONDS = 20.0
@@ -100,14 +107,17 @@ class Connection:
         self._epoch = epoch
         self._visit = visit
         self._telemetry = telemetry
+        self._writable: asyncio.Event = socket.scope["extensions"][WRITABLE]
         self._outbox: deque[Frame] = deque()
         self._wake = asyncio.Event()
         self._overrun = asyncio.Event()
         self._nothing_left = asyncio.Event()
         self._engine_news = False
         self._watched: dict[str, _Watched] = {}
+        self._admissions = Admissions(self._start, self._refuse)
         self._start_ids: set[str] = set()
         self._bad_frames = 0
+        self._waited = 0.0
         self._lags = False
 
     async def serve(self) -> None:
@@ -118,31 +128,38 @@ class Connection:
         if refused is not None:
             await self._socket.close(refused, REASONS[refused])
             return
-        self._telemetry.connection_opened()
         code = GONE
-        unlisten: Callable[[], None] = lambda: None  # noqa: E731
-        try:
+        with contextlib.ExitStack() as leases:
+            # Given back one by one, whatever becomes of the others.
+            self._telemetry.connection_opened()
+            leases.callback(lambda: self._telemetry.connection_closed(code))
+            leases.callback(self._unwatch_all)
             try:
-                async with asyncio.timeout(HELLO_SECONDS):
-                    await self._hello()
-            except TimeoutError:
-                raise _Close(CloseCode.HELLO_TIMEOUT) from None
-            unlisten = self._engine.listen(self._engine_changed)
-            await _first_to_end(self._receive_all, self._send_all, self._watch_outbox)
-        except _Close as end:
-            code = end.code
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await self._flush_outbox()
-            with contextlib.suppress(Exception):
-                await self._socket.close(end.code, REASONS[end.code])
-        except WebSocketDisconnect as end:
-            code = end.code
-        finally:
-            self._telemetry.connection_closed(code)
-            unlisten()
-            for watched in self._watched.values():
-                self._table.unwatch(watched.run, self._wake.set)
+                await self._greet()
+                leases.callback(self._engine.listen(self._engine_changed))
+                await _first_to_end(
+                    self._receive_all, self._admissions.go_on, self._send_all, self._watch_outbox
+                )
+            except _Close as end:
+                code = end.code
+                with contextlib.suppress(Exception):
+                    async with Patience(CLOSE_SECONDS):
+                        await self._flush_outbox()
+                with contextlib.suppress(Exception):
+                    await self._socket.close(end.code, REASONS[end.code])
+            except WebSocketDisconnect as end:
+                code = end.code
+
+    async def _greet(self) -> None:
+        try:
+            async with Patience(HELLO_SECONDS):
+                await self._hello()
+        except TimeoutError:
+            raise _Close(CloseCode.HELLO_TIMEOUT) from None
+
+    def _unwatch_all(self) -> None:
+        for watched in self._watched.values():
+            self._table.unwatch(watched.run, self._wake.set)
 
     async def told(self) -> None:
         """Wait until the client has been sent everything there is."""
@@ -192,16 +209,17 @@ class Connection:
             if frame is None:
                 continue
             try:
-                await self._take(frame)
+                self._take(frame)
             except FrameError as error:
                 self._refuse(error)
 
-    async def _take(self, frame: codec.AnyClientFrame) -> None:
+    def _take(self, frame: codec.AnyClientFrame) -> None:
         match frame:
             case Ping():
                 self._post(Pong(t=frame.t))
             case Start():
-                await self._start(frame)
+                self._visit.may_start(frame.id)
+                self._admissions.add(frame)
             case Steer():
                 self._steer(frame)
             case Stop():
@@ -235,7 +253,6 @@ class Connection:
                 id=frame.id,
             )
         self._make_room()
-        self._visit.may_start(frame.id)
         run = await self._table.admit(frame, self._wake.set)
         self._start_ids.add(frame.id)
         self._add(run)
@@ -341,17 +358,26 @@ class Connection:
 
     async def _send(self, frame: Frame) -> None:
         data = codec.encode(frame)
-        try:
-            async with asyncio.timeout(STALLED_SECONDS):
-                await self._socket.send_bytes(data)
-        except TimeoutError:
-            self._outbox.clear()
-            raise _Close(CloseCode.TOO_SLOW) from None
+        if not self._writable.is_set():
+            await self._await_room()
+        await self._socket.send_bytes(data)
         self._telemetry.frame_sent(len(data))
         if isinstance(frame, Rows):
             self._telemetry.rows_sent(frame.count)
         elif isinstance(frame, Gap) and frame.kept:
             self._telemetry.rows_skipped(frame.count)
+
+    async def _await_room(self) -> None:
+        """Wait until the transport has given the client enough of what it holds."""
+        patience = Patience(STALLED_SECONDS)
+        try:
+            async with patience:
+                await self._writable.wait()
+        except TimeoutError:
+            self._outbox.clear()
+            raise _Close(CloseCode.TOO_SLOW) from None
+        finally:
+            self._waited += patience.waited
 
     async def _flush_outbox(self) -> None:
         while self._outbox:
@@ -363,6 +389,7 @@ class Connection:
             await self._wake.wait()
             self._wake.clear()
             began = loop.time()
+            self._waited = 0.0
             await self._flush_outbox()
             if self._engine_news:
                 self._engine_news = False
@@ -370,15 +397,18 @@ class Connection:
             for watched in list(self._watched.values()):
                 for frame in watched.feed.take(MOST_LAGGING_BYTES if self._lags else None):
                     await self._send(frame)
-            took = loop.time() - began
-            self._lags = took > SLOW_SECONDS
-            if not self._outbox and all(watched.feed.idle for watched in self._watched.values()):
+            self._lags = self._waited > SLOW_SECONDS
+            if (
+                not self._outbox
+                and not self._admissions.pending
+                and all(watched.feed.idle for watched in self._watched.values())
+            ):
                 if not self._wake.is_set():
                     self._nothing_left.set()
             else:
                 self._wake.set()
             # Whatever comes within one display frame goes out together.
-            await asyncio.sleep(max(0.0, FRAME_INTERVAL_SECONDS - took))
+            await asyncio.sleep(max(0.0, FRAME_INTERVAL_SECONDS - (loop.time() - began)))
 
 
 def _unknown(run_id: str, sentence: str) -> FrameError:

@@ -107,12 +107,12 @@ class Entrance:
 
     async def _visit(self, address: str, scope: Scope, receive: Receive, send: Send) -> None:
         """One socket from its handshake to its end."""
-        visit = self._visitors.enter(address)
-        logs.connection.set(visit.id)
         codes: list[int] = []
         began = time.monotonic()
-        logs.event(logger, logging.INFO, "A connection has come.", address=address)
+        visit = self._visitors.enter(address)
         try:
+            logs.connection.set(visit.id)
+            logs.event(logger, logging.INFO, "A connection has come.", address=address)
             await self.app({**scope, "visit": visit}, _noting(receive, codes), _noting_sent(send, codes))
         finally:
             self._visitors.leave(visit)

@@ -19,6 +19,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 CLOSING_SECONDS = 5.0
@@ -35,6 +36,9 @@ MAX_HEAD = 64 * 1024
 """Bytes of a request's line and headers."""
 STALL_SECONDS = 60.0
 """How long the answer to a request may wait for a peer that takes none of it."""
+
+WRITABLE = "steersight.writable"
+"""Extension in a WebSocket's scope: an `asyncio.Event` that is set while the transport takes more."""
 
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -167,6 +171,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # The HTTP protocol hands over what it has bounded already.
         super().connection_made(cast(BoundedTransport, transport))
         self.close_timeout = CLOSING_SECONDS  # for the peer's answer to a close frame; then it is closed
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.handshake_complete:  # it has not been refused
+            # The application has not begun: its task takes its first step after this.
+            cast("dict[str, Any]", self.scope["extensions"])[WRITABLE] = self.writable
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.handshake_complete and self.conn.close_rcvd is None:

@@ -70,6 +70,13 @@ describe("RunState", () => {
 		}
 	});
 
+	test("of a stop string that comes twice the first ends the reply", () => {
+		run.take(startedFrame(["a"]), 0);
+		run.take(tokensFrame(1, ["One", ".\n", "Two", ".\nThree.\n"]), 0);
+		run.take(finishedFrame({ stop: ".\n" }), 0);
+		expect(run.replyText()).toBe("One");
+	});
+
 	test("rows of another shape fail the run and do not throw", () => {
 		run.take(startedFrame(["a"]), 0);
 		run.take(rowsFrame(0, 1, { layers: 2 }), 0);

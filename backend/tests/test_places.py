@@ -1,0 +1,305 @@
+"""Places in the engine: one line for all, nobody overtakes, and every lease comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from steersight.api.answers import answered
+from steersight.api.building import BuildApi
+from steersight.api.vectors import VectorApi
+from steersight.engine.service import Captured, EngineService, ModelFacts, Status
+from steersight.protocol.codec import FrameError
+from steersight.protocol.messages import ErrorCode
+from steersight.runs.places import Place, Places
+from steersight.vectors.builder import Wish, build
+from steersight.vectors.store import VectorError
+
+
+class Somebody:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.began = 0
+        self.position = 0
+        self.refused: FrameError | None = None
+
+    def begin(self) -> None:
+        self.began += 1
+
+    def wait_at(self, position: int) -> None:
+        self.position = position
+
+    def refuse(self, why: FrameError) -> None:
+        self.refused = why
+
+
+def places(most: int = 2, capacity: int | None = None) -> Places:
+    return Places(lambda: most, lambda: capacity, lambda: True)
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@given(
+    st.integers(1, 3),
+    st.integers(10, 30),
+    st.lists(st.tuples(st.booleans(), st.integers(1, 35)), max_size=40),
+)
+def test_the_order_of_asking_is_the_order_of_beginning(
+    most: int, capacity: int, steps: list[tuple[bool, int]]
+) -> None:
+    """Whoever asks and gives back, in whatever order: neither slots nor tokens are given twice or lost."""
+    here = places(most, capacity)
+    asked: list[tuple[Somebody, Place]] = []
+    for asks, number in steps:
+        if asks:
+            somebody = Somebody()
+            if number > capacity:
+                with pytest.raises(FrameError, match="KV cache holds"):
+                    here.ask(number, somebody)
+                continue
+            asked.append((somebody, here.ask(number, somebody)))
+            here.fill()
+        elif asked:
+            asked.pop(number % len(asked))[1].give_back()
+        inside = [place for somebody, place in asked if somebody.began]
+        outside = [(s, p) for s, p in asked if not s.began]
+        assert (here.held, here.tokens) == (len(inside), sum(place.tokens for place in inside))
+        assert here.held <= most
+        assert here.tokens <= capacity
+        assert [s.position for s, _ in outside] == list(range(1, len(outside) + 1))
+        assert all(s.began <= 1 for s, _ in asked)
+        order = [bool(s.began) for s, _ in asked]
+        assert order == sorted(order, reverse=True), "somebody overtook"
+        if outside:
+            assert here.held == most or here.tokens + outside[0][1].tokens > capacity, "a place stands empty"
+    for _, place in asked:
+        place.give_back()
+        place.give_back()
+    assert (here.held, here.tokens, here.waiting) == (0, 0, 0)
+
+
+def test_who_is_told_may_give_back_at_once() -> None:
+    here = places(1)
+
+    class Hasty(Somebody):
+        def begin(self) -> None:
+            super().begin()
+            self.place.give_back()
+
+        place: Place
+
+    hasty = Hasty()
+    hasty.place = here.ask(1, hasty)
+    patient = Somebody()
+    here.ask(1, patient)
+    here.fill()
+    assert (hasty.began, patient.began, here.held) == (1, 1, 1)
+
+
+def test_an_engine_that_comes_back_smaller_does_not_hold_up_the_line() -> None:
+    capacity = 40
+    here = Places(lambda: 2, lambda: capacity, lambda: True)
+    first, large, small = Somebody(), Somebody(), Somebody()
+    leases = [here.ask(tokens, who) for tokens, who in ((40, first), (35, large), (5, small))]
+    here.fill()
+    capacity = 30
+    leases[0].give_back()
+    assert large.refused is not None
+    assert "KV cache holds 30" in large.refused.message
+    assert (large.began, small.began) == (0, 1)
+
+
+async def test_a_context_gives_back_on_every_path() -> None:
+    here = places(1)
+
+    async def hold(trouble: BaseException | None = None) -> None:
+        async with here.place(5):
+            await asyncio.sleep(0)
+            if trouble is not None:
+                raise trouble
+
+    holding = asyncio.create_task(hold(RuntimeError("no")))
+    waiting = asyncio.create_task(hold())
+    unbegun = asyncio.create_task(hold())
+    unbegun.cancel()  # before its first step
+    await settle()
+    assert isinstance(holding.exception(), RuntimeError)
+    assert waiting.done()
+    async with here.place(5):
+        late = asyncio.create_task(hold())
+        await settle()
+        late.cancel()  # in the line
+        await settle()
+    given = asyncio.create_task(hold())
+    async with here.place(5):
+        await settle()
+    # The place has been given to it in this turn of the loop, and it is cancelled before it knows.
+    given.cancel()
+    await settle()
+    assert (here.held, here.tokens, here.waiting) == (0, 0, 0)
+
+
+async def test_who_waits_is_sent_away_with_a_sentence() -> None:
+    here = places(1)
+    async with here.place(5):
+        waiting = asyncio.ensure_future(_enter(here))
+        await settle()
+        here.refuse_all(FrameError(ErrorCode.ENGINE_FAILED, "It does not start."))
+        with pytest.raises(FrameError, match="does not start"):
+            await waiting
+    with pytest.raises(FrameError, match="may come to 50 tokens, and the engine's KV cache holds 40"):
+        await _enter(places(1, capacity=40), 50)
+
+
+async def _enter(here: Places, tokens: int = 5) -> None:
+    async with here.place(tokens):
+        pass
+
+
+# ---------------------------------------------------------------- builds
+
+
+class Model:
+    """An engine that answers when it is let, and counts what it computes at once."""
+
+    def __init__(self) -> None:
+        self.status = Status("ready", "Ready", 1.0)
+        self.model = ModelFacts("m", 3, 8, 100, "float32", 100, [])
+        self.tokenizer = Tokenizer()
+        self.now = self.most = 0
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def capture(self, prompt: list[int], *, reply_tokens: int = 1, **_: Any) -> Captured:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await asyncio.sleep(0)
+            await self.open.wait()
+        finally:
+            self.now -= 1
+        generator = torch.Generator().manual_seed(sum(prompt) + reply_tokens)
+        return Captured([1, 2], torch.randn(3, 8, generator=generator), 2, 1.0)
+
+    @asynccontextmanager
+    async def lent(self, _vector: Any) -> AsyncIterator[None]:
+        yield
+
+
+class Tokenizer:
+    def apply_chat_template(self, turns: list[dict[str, str]], **_: Any) -> str:
+        return " ".join(turn["content"] for turn in turns)
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) for letter in text[:60]]}
+
+    def decode(self, _ids: list[int], **_more: Any) -> str:
+        return "two words"
+
+
+WISH = Wish("Joy", "Be glad.", "Be sad.", ("The sea?", "Dogs?", "Rain?"))
+
+
+async def test_a_build_takes_places_like_everybody() -> None:
+    model, here = Model(), places(3, capacity=200)
+    async with here.place(50):
+        built = await build(cast(EngineService, model), here, WISH, lambda _stage, _share: None)
+    assert built.vector.id == "joy"
+    assert model.most <= 2, f"{model.most} requests at once beside a chat, of 3 places in all"
+    assert (here.held, here.waiting) == (0, 0)
+
+
+async def test_a_build_that_can_never_have_a_place_says_so() -> None:
+    here = places(3, capacity=40)
+    with pytest.raises(VectorError, match="KV cache holds 40"):
+        await build(cast(EngineService, Model()), here, WISH, lambda _stage, _share: None)
+    assert (here.held, here.waiting) == (0, 0)
+
+
+@asynccontextmanager
+async def building(model: Model, here: Places) -> AsyncIterator[tuple[httpx.AsyncClient, BuildApi]]:
+    api = BuildApi(cast(VectorApi, SimpleNamespace(engine=model)), here)
+    app = Starlette(
+        routes=[
+            Route("/build", answered(api.start), methods=["POST"]),
+            Route("/build/{job}", answered(api.look), methods=["GET"]),
+            Route("/build/{job}", answered(api.cancel), methods=["DELETE"]),
+        ]
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        yield client, api
+    await api.close()
+
+
+ASKED = {"label": "Joy", "positive": "Be glad.", "negative": "Be sad."}
+
+
+async def test_two_that_ask_at_once_do_not_both_build() -> None:
+    """Both find nobody building, and then their bodies take their time."""
+    model, here = Model(), places()
+    model.open.clear()
+    async with building(model, here) as (client, _):
+        answers = await asyncio.gather(*(client.post("/build", json=ASKED) for _ in range(2)))
+        assert sorted(answer.status_code for answer in answers) == [202, 409]
+
+
+async def test_a_build_that_is_cancelled_before_it_begins_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, here = Model(), places()
+    async with building(model, here) as (client, _):
+        create = asyncio.create_task
+
+        def created(work: Any, **more: Any) -> asyncio.Task[Any]:
+            task = create(work, **more)
+            if more.get("name", "").startswith("build-"):
+                task.cancel()
+            return task
+
+        monkeypatch.setattr(asyncio, "create_task", created)
+        job = (await client.post("/build", json=ASKED)).json()["job"]
+        monkeypatch.undo()
+        await settle()
+        assert (await client.get(f"/build/{job}")).json()["state"] == "cancelled"
+        assert (await client.post("/build", json=ASKED)).status_code == 202
+
+
+async def test_cancelling_twice_does_not_cut_off_what_the_first_gives_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given_back = False
+    may_give_back = asyncio.Event()
+
+    async def slow_to_end(*_: Any) -> None:
+        nonlocal given_back
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await may_give_back.wait()
+            given_back = True
+
+    monkeypatch.setattr("steersight.api.building.build", slow_to_end)
+    async with building(Model(), places()) as (client, api):
+        job = (await client.post("/build", json=ASKED)).json()["job"]
+        await settle()
+        twice = [asyncio.ensure_future(client.delete(f"/build/{job}")), asyncio.ensure_future(api.close())]
+        await settle()
+        may_give_back.set()
+        await asyncio.gather(*twice)
+        assert given_back
+        assert (await client.get(f"/build/{job}")).json()["state"] == "cancelled"
