@@ -105,6 +105,7 @@ async function ready() {
 		dtype: "f",
 		max_model_len: 64,
 		special_ids: [],
+		chat: "template" as const,
 	};
 	await say(welcome, {
 		type: "engine",

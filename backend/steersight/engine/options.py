@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,5 @@ class ModelFacts:
     dtype: str
     max_model_len: int
     special_ids: list[int]
+    chat: Literal["template", "file", "none"] = "template"
+    """What makes a prompt of a conversation; see `ModelInfo.chat`."""

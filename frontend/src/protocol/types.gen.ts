@@ -196,6 +196,7 @@ export interface ModelInfo {
 	dtype: string;
 	max_model_len: number;
 	special_ids: number[];
+	chat: "template" | "file" | "none";
 }
 /**
  * One metric: one number per token and layer.

@@ -38,6 +38,7 @@ const model = {
 	dtype: "float32",
 	max_model_len: 64,
 	special_ids: [7],
+	chat: "template" as const,
 };
 const welcome = welcomeFrame({ model, metrics: [metric], vectors: [vector] });
 const engineReady: Engine = {

@@ -32,6 +32,7 @@ const model = {
 	dtype: "f",
 	max_model_len: 64,
 	special_ids: [],
+	chat: "template" as const,
 };
 
 let root: Root;
