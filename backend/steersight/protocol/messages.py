@@ -25,6 +25,10 @@ MAX_VECTORS = 32
 MAX_STRENGTH = 1000.0
 MAX_STOP_STRINGS = 8
 MAX_TOP = 20
+MAX_TEMPERATURE = 2.0
+"""vLLM (0.32) takes no more; a test holds every limit of `Sampling` against it."""
+MIN_REPETITION_PENALTY = 0.01
+"""Logits are divided by it: one that is nothing in single precision makes them infinite."""
 MAX_ROWS_ASKED = 4096
 """Rows that one `rows` frame of a client may ask for."""
 
@@ -86,7 +90,7 @@ class Sampling(Frame):
     """How the next token is drawn. Temperature 0 is greedy and reproducible."""
 
     max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 256
-    temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """0 means: do not limit to the k likeliest tokens."""
@@ -95,7 +99,7 @@ class Sampling(Frame):
     stop: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=MAX_STOP_STRINGS)
     ] = []
-    repetition_penalty: Annotated[float, Field(gt=0, le=5)] = 1.0
+    repetition_penalty: Annotated[float, Field(ge=MIN_REPETITION_PENALTY, le=5)] = 1.0
 
 
 class Hello(Frame):

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
     from ..engine.channel import RowBlock, TopBlock
     from ..telemetry import Telemetry
+    from ..text.pieces import TokenTexts
     from ..vectors.action import Action
-    from .prompt import TokenTexts
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..engine.service import EngineService
 from ..metrics import LENS_METRICS
@@ -33,7 +33,8 @@ from .run import Run
 if TYPE_CHECKING:
     from ..engine.service import ModelFacts
     from ..protocol.messages import Prompt
-    from .prompt import TokenTexts
+    from ..text.pieces import TokenTexts
+    from ..text.rendering import Renderer
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +89,13 @@ class RunTable:
         """
         try:
             model = self._ready()
+            # It has been read before the engine is ready.
+            renderer = cast("Renderer", self.engine.renderer)
             self._check_room()
             metrics = self._metrics(start)
             async with self._tokenizing:
                 prompt, texts = await asyncio.to_thread(
-                    build_prompt, self.engine.tokenizer, start.messages, model.max_model_len - 1,
+                    build_prompt, renderer, start.messages, model.max_model_len - 1,
                     write_on=start.write_on,
                 )  # fmt: skip
             # While the prompt was made into tokens, anything may have happened.
