@@ -266,9 +266,10 @@ def main() -> int:
     seen, replies, seconds = asyncio.run(proof(asked))
     rows: list[tuple[object, ...]] = [(how, count) for how, count in seen.most_common()]
     rows.append(("neighbour's replies meanwhile, all the same token for token", replies))
+    found = table(("what", "number"), rows)
     text = (
         f"Seed {asked.seed}, {asked.frames} frames, {AT_ONCE} at once, {seconds / 60:.1f} minutes on "
-        f"{machine()}; the engine was never lost and no run ended with `internal`:\n\n{table(('what', 'number'), rows)}"
+        f"{machine()}; the engine was never lost and no run ended with `internal`:\n\n{found}"
     )
     report("fuzz_starts.py", text, asked.write)
     return 0

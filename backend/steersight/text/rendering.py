@@ -97,17 +97,17 @@ class Renderer:
         A template writes all tokens that stand around the text itself. Without one the tokenizer puts its
         own before it; what it would put behind it would end the text that is to go on.
         """
-        bare = self.chat == "none"
+        if self.chat != "none":
+            encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            return Encoded(list(encoded["input_ids"]), [end for _, end in encoded["offset_mapping"]])
+        # What stands before a text is seen before any text, so also before an empty one.
         encoded = self.tokenizer(
-            text, add_special_tokens=bare, return_offsets_mapping=True, return_special_tokens_mask=True
+            text or "a", add_special_tokens=True, return_offsets_mapping=True, return_special_tokens_mask=True
         )
-        ids: list[int] = list(encoded["input_ids"])
+        own = [index for index, added in enumerate(encoded["special_tokens_mask"]) if not added]
+        kept = 0 if not own else own[-1] + 1 if text else own[0]
         ends = [end for _, end in encoded["offset_mapping"]]
-        added = encoded["special_tokens_mask"]
-        while bare and ids and added[len(ids) - 1] and ends[len(ids) - 1] == 0 and any(ends):
-            ids.pop()
-            ends.pop()
-        return Encoded(ids, ends)
+        return Encoded(list(encoded["input_ids"][:kept]), ends[:kept])
 
     def prompt(self, turns: Sequence[Turn]) -> list[int]:
         """Ids of a conversation that the model is to answer.
