@@ -50,7 +50,7 @@ BEYOND = {
     "repetition_penalty": (0.0, 5e-324, 1e-6, -1.0, 5.1),
 }
 STRENGTHS = (0.0, 5e-324, -1e-9, 0.1, -0.3, 1.0, 40.0, messages.MAX_STRENGTH, -messages.MAX_STRENGTH)
-BOUNDS = (None, 0.0, -1.0, 1.0, 1e-300, 1e30, -1e30, 1e39, 1e308, -1e308)
+BOUNDS = (None, 0.0, -1.0, 1.0, 1e-300, messages.MAX_STRENGTH, -messages.MAX_STRENGTH, 1e39, -1e308)
 
 
 def sampling(dice: random.Random, *, beyond: bool = False) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -591,7 +592,11 @@ def _token_step(output: Any) -> TokenStep:
     ]
     return TokenStep(
         ids=ids,
-        logprobs=[None if entry is None else float(entry.logprob) for entry in drawn],
+        logprobs=[
+            # A stream that was steered beyond all numbers has no probabilities, and the wire no word for it.
+            float(entry.logprob) if entry is not None and math.isfinite(entry.logprob) else None
+            for entry in drawn
+        ],
         ranks=[None if entry is None or entry.rank is None else int(entry.rank) for entry in drawn],
         finished=completion.finish_reason,
         stop=completion.stop_reason if isinstance(completion.stop_reason, str) else None,

@@ -35,6 +35,8 @@ MAX_ROWS_ASKED = 4096
 Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
 MetricId = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9_.:-]+$")]
 Strength = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)]
+Bound = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)]
+"""End of a clamp, as a share of the stream's length: beyond ±1 there is nothing that a stream has."""
 Strengths = Annotated[dict[Identifier, Strength], Field(max_length=MAX_VECTORS)]
 LayerRange = Annotated[list[Annotated[int, Field(ge=0, le=10_000)]], Field(min_length=2, max_length=2)]
 Operator = Literal["add", "add_absolute", "ablate", "clamp", "feature_set", "feature_scale"]
@@ -123,9 +125,9 @@ class VectorSetting(Frame):
 
     operator: Operator | None = None
     """What it does to the stream, `docs/steering.md`; null is the vector's own."""
-    lo: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    lo: Bound | None = None
     """`clamp`: the smallest projection it leaves, in the unit of the projection metric; null is no bound."""
-    hi: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    hi: Bound | None = None
     """`clamp`: the largest."""
     scope: Literal["both", "prompt", "reply"] = "both"
     """Which forward passes it acts in. The pass that reads the prompt's last token writes the reply's first
