@@ -6,7 +6,7 @@ PORT        ?= 8000
 DATA_DIR    ?= $(CURDIR)/data
 MODEL       ?= $(BUNDLED)
 VECTORS     ?= $(DATA_DIR)/vectors
-PROOF       ?= fuzz_frames chaos crowd autobahn
+PROOF       ?= fuzz_frames fuzz_starts chaos crowd autobahn
 RECIPE      ?= backend/steersight/vectors/recipes/joy.json
 # Where CPU wheels of torch are; left out, with a word, where it cannot be reached.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu

@@ -45,6 +45,7 @@ def create_app(settings: Settings) -> Starlette:
             tensor_parallel=settings.tensor_parallel, kv_cache_gib=settings.kv_cache_gib,
             gpu_memory=settings.gpu_memory, executor=settings.executor,
             mode=settings.engine_mode, metrics=settings.metrics,
+            chat_template=settings.chat_template,
             layout=settings.layout, stall_seconds=settings.stall_seconds,
         )
     )  # fmt: skip

@@ -51,6 +51,12 @@ class Chat:
         self._run: Run | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def greeting(self) -> str:
+        """What is served, and how it answers."""
+        model = self.client.model
+        how = " It has no chat template and continues your text." if model and model.chat == "none" else ""
+        return f"{model.id if model else '?'}.{how} /help lists the commands.\n"
+
     async def command(self, line: str) -> None:
         """Carry out one `/command`; what is wrong with it is said in a sentence and changes nothing."""
         name, *rest = line.split()
@@ -251,8 +257,7 @@ async def _main(url: str, token: str | None, history: Path) -> None:
         if sys.stdin.isatty():
             from prompt_toolkit.patch_stdout import patch_stdout
 
-            model = client.model.id if client.model else "?"
-            write(f"{model}. /help lists the commands.\n")
+            write(chat.greeting())
             with patch_stdout(raw=True):
                 await converse(chat, _typed_lines(chat, history))
         else:

@@ -35,6 +35,8 @@ class Settings:
     engine_mode: str
     metrics: tuple[str, ...]
     layout: str
+    chat_template: str
+    """Path of a file; empty is the model's own."""
     name: str
     token: str = field(repr=False)
     """What everybody has to show; empty when nobody is asked."""
@@ -108,6 +110,14 @@ def files(text: str) -> tuple[str, ...]:
         if not path.is_file():
             raise argparse.ArgumentTypeError(f"There is no file {path}.")
     return tuple(map(str, paths))
+
+
+def one_file(text: str) -> str:
+    """Path of one file that exists, or nothing."""
+    found = Path(text).expanduser().resolve() if text else None
+    if found is not None and not found.is_file():
+        raise argparse.ArgumentTypeError(f"There is no file {found}.")
+    return str(found or "")
 
 
 def layout(text: str) -> str:
@@ -285,6 +295,13 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         "layers=PATH,form=pair|single,attention=NAME,norm=PATH.",
         layout,
     )
+    flag(
+        "chat-template",
+        "",
+        "File of a chat template (Jinja) for the model, in place of its own. A model without any continues a "
+        "text.",
+        one_file,
+    )
     flag("name", "", "What the page calls this server; the host's name where none is given.", server_name)
     _add_door_arguments(flag)
     _add_limit_arguments(flag)
@@ -364,7 +381,8 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         tensor_parallel=arguments.tensor_parallel, kv_cache_gib=arguments.kv_cache_gib,
         gpu_memory=arguments.gpu_memory, executor=arguments.executor,
         engine_mode=arguments.engine_mode, metrics=arguments.metrics,
-        layout=arguments.layout, name=arguments.name, token=token_from(arguments), open=arguments.open,
+        layout=arguments.layout, chat_template=arguments.chat_template,
+        name=arguments.name, token=token_from(arguments), open=arguments.open,
         allow_origin=arguments.allow_origin, allow_host=arguments.allow_host,
         max_connections=arguments.max_connections, starts_per_minute=arguments.starts_per_minute,
         max_queue=arguments.max_queue, max_reply_tokens=arguments.max_reply_tokens,

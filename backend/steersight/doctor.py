@@ -177,6 +177,16 @@ def model(facts: Facts) -> Finding:
     return Finding("problem", "model", f"{facts.model} is {facts.model_state}", advice)
 
 
+def tokens(facts: Facts) -> Finding:
+    """Checkpoints are published whose tokenizer has more tokens than the model."""
+    if not facts.foreign_tokens:
+        return Finding("ok", "tokens", "the model has all of its tokenizer's")
+    some = ", ".join(map(repr, facts.foreign_tokens[:5]))
+    more = f" and {len(facts.foreign_tokens) - 5} more" if len(facts.foreign_tokens) > 5 else ""
+    advice = "The server refuses messages with them, and everything else works."
+    return Finding("note", "tokens", f"the model has no row for {some}{more}", advice)
+
+
 def page(facts: Facts) -> Finding:
     """Without it the server answers, and a browser sees one sentence."""
     if facts.page:
@@ -205,8 +215,8 @@ def browser(facts: Facts) -> Finding:
 
 
 CHECKS: tuple[Callable[[Facts], Finding], ...] = (
-    system, python, packages, processor, libnuma, memory, disk, shared_memory, port, door, model, page, node,
-    browser,
+    system, python, packages, processor, libnuma, memory, disk, shared_memory, port, door, model, tokens,
+    page, node, browser,
 )  # fmt: skip
 
 

@@ -51,6 +51,8 @@ class Facts:
     page: bool
     node: str | None
     browser: str | None
+    foreign_tokens: tuple[str, ...] = ()
+    """Tokens that the model's tokenizer has and the model has no row for."""
 
 
 def gather(host: str, port: int, model: str, data_dir: Path, page: Path, door: str) -> Facts:
@@ -80,6 +82,7 @@ def gather(host: str, port: int, model: str, data_dir: Path, page: Path, door: s
         browser=next(
             filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
         ),
+        foreign_tokens=_foreign_tokens(Path(model)),
     )
 
 
@@ -203,3 +206,21 @@ def _model_state(model: str) -> str:
 
         return "complete" if bundled.is_prepared(folder) else "incomplete"
     return "complete" if any(folder.glob("*.safetensors")) else "incomplete"
+
+
+def _foreign_tokens(folder: Path) -> tuple[str, ...]:
+    """Read off the files: transformers would say the same, after some seconds. Files that cannot be read say
+    nothing here; the server says what is wrong with them."""
+    try:
+        config, tokenizer = (
+            json.loads((folder / name).read_text(encoding="utf-8"))
+            for name in ("config.json", "tokenizer.json")
+        )
+        rows = config.get("text_config", config)["vocab_size"]
+        named = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", ())}
+        vocabulary = tokenizer["model"]["vocab"]
+        # Of one kind of model it is a list of pairs, in the order of ids.
+        pairs = vocabulary.items() if isinstance(vocabulary, dict) else ()
+        return tuple(name for name, token in {**dict(pairs), **named}.items() if token >= rows)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ()

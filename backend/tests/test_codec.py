@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from steersight.protocol import codec
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import (
+    MAX_TEMPERATURE,
     ChatMessage,
     Frame,
     Hello,
@@ -39,7 +40,9 @@ frames: st.SearchStrategy[Frame] = st.one_of(
             min_size=1,
             max_size=4,
         ),
-        sampling=st.builds(Sampling, temperature=st.floats(0, 5), seed=st.none() | st.integers(0, 2**63 - 1)),
+        sampling=st.builds(
+            Sampling, temperature=st.floats(0, MAX_TEMPERATURE), seed=st.none() | st.integers(0, 2**63 - 1)
+        ),
         strengths=strengths,
         metrics=st.none() | st.lists(names, max_size=4),
         prompt_rows=st.booleans(),

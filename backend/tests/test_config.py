@@ -141,3 +141,17 @@ def test_lists_of_names() -> None:
     settings = parse("--allow-host", "Lab.example, b.example.", "--allow-origin", "https://a.example:8888/")
     assert settings.allow_host == ("lab.example", "b.example")
     assert settings.allow_origin == ("https://a.example:8888",)
+
+
+def test_a_chat_template_is_a_file_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parse().chat_template == ""
+    file = tmp_path / "own.jinja"
+    with pytest.raises(SystemExit):
+        parse("--chat-template", str(file))
+    assert f"There is no file {file}." in capsys.readouterr().err
+    file.write_text("{{ messages[0].content }}")
+    assert parse("--chat-template", str(file)).chat_template == str(file)
+    monkeypatch.setenv("STEERSIGHT_CHAT_TEMPLATE", str(file))
+    assert parse().chat_template == str(file)

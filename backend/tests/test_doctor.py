@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import AddedToken
 
 from steersight import doctor, machine
 from steersight.machine import Facts
+
+from .tokenizers_made import byte_level
 
 GOOD = Facts(
     system="Linux", machine="x86_64", python=(3, 11),
@@ -58,6 +61,7 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
         ({"model_state": "missing"}, "model", "problem", "make model"),
         ({"model_state": "incomplete"}, "model", "problem", "make model"),
         ({"model": "org/name", "model_state": "hub"}, "model", "note", "hub"),
+        ({"foreign_tokens": ("<|tool|>",)}, "tokens", "note", "refuses messages"),
         ({"page": False}, "page", "problem", "make build"),
         ({"node": None}, "Node", "note", "20.19"),
         ({"node": "v18.0.0"}, "Node", "note", "20.19"),
@@ -146,3 +150,14 @@ def test_the_command_looks_at_this_machine_without_importing_the_engine() -> Non
     assert done.stderr == ""
     assert found["Python"] == found["packages"] == found["port"] == "ok"
     assert done.returncode == int("problem" in found.values())
+
+
+def test_tokens_without_a_row_are_read_off_the_files(tmp_path: Path) -> None:
+    added = [AddedToken("<|tool|>", special=True), AddedToken("<|more|>")]
+    byte_level(added).save_pretrained(tmp_path)
+    for rows, foreign in ((261, ()), (260, ("<|more|>",)), (259, ("<|tool|>", "<|more|>"))):
+        (tmp_path / "config.json").write_text(json.dumps({"vocab_size": rows}))
+        assert machine._foreign_tokens(tmp_path) == foreign
+    (tmp_path / "tokenizer.json").write_text("{")
+    assert machine._foreign_tokens(tmp_path) == ()
+    assert machine._foreign_tokens(tmp_path / "nowhere") == ()

@@ -44,7 +44,7 @@ class Engine:
         self.capacity_tokens: int | None = None
         self.registry = Registry([])
         self.vectors: dict[str, Any] = {}
-        self.tokenizer = None
+        self.renderer = None
         self.requests: dict[str, GenerateRequest] = {}
         self.steered: list[tuple[str, int]] = []
         self.steering: asyncio.Event | None = None

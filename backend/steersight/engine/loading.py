@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..metrics import Registry
+from ..text.rendering import Renderer
 from . import libnuma
 from .options import EngineOptions, ModelFacts
+from .tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     from ..vectors.store import Selection
@@ -30,7 +32,9 @@ class Known:
     """What can be said of a model before its engine runs."""
 
     model: ModelFacts
-    tokenizer: Any
+    renderer: Renderer
+    problems: list[str]
+    """What its tokenizer cannot do, in sentences."""
     vectors: Selection
     registry: Registry
 
@@ -83,10 +87,10 @@ def read_model(options: EngineOptions, report: Report) -> Known:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
     report("Reading the model's configuration and tokenizer", 0.02)
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(options.model)
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    read = read_tokenizer(options.model, config, options.chat_template)
     text = config.get_text_config()
     dtype = options.dtype
     if dtype == "auto":
@@ -98,14 +102,17 @@ def read_model(options: EngineOptions, report: Report) -> Known:
         vocab_size=text.vocab_size,
         dtype=dtype,
         max_model_len=min(options.max_model_len, text.max_position_embeddings),
-        special_ids=sorted(tokenizer.all_special_ids),
+        special_ids=read.special_ids,
+        chat=read.renderer.chat,
     )
     from ..metrics.own import load_own
     from ..vectors.store import VectorStore
 
     chosen = VectorStore(options.data_dir).select(options.model, facts.hidden_size, facts.layers)
     named = [(vector.id, vector.label) for vector in chosen.vectors.values()]
-    return Known(facts, tokenizer, chosen, Registry(named, load_own(list(options.metrics))))
+    return Known(
+        facts, read.renderer, read.problems, chosen, Registry(named, load_own(list(options.metrics)))
+    )
 
 
 def import_engine(report: Report) -> None:
@@ -158,6 +165,9 @@ def build_engine(
             max_model_len=model.max_model_len,
             max_num_seqs=options.max_runs,
             tensor_parallel_size=options.tensor_parallel,
+            # The files that `read_model` has read, also in a Mistral folder that has both kinds.
+            tokenizer_mode="hf",
+            config_format="hf",
             **more,
             additional_config={
                 "steersight": {

@@ -27,6 +27,8 @@ class EngineOptions:
     """Python files with metrics of one's own."""
     layout: str = ""
     """Where the decoder layers are, for a model that Steersight does not know; see engine/layout.py."""
+    chat_template: str = ""
+    """File of a chat template to take instead of the model's own; empty is the model's own, if it has one."""
     mode: str = "auto"
     """`graphs` decodes in CUDA graphs, `eager` does not; `auto` is graphs on CUDA."""
     executor: str = "auto"

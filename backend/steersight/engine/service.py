@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..metrics import Registry
 from ..patience import Patience
+from ..text.rendering import UnknownTokenError, outside
 from ..vectors.store import READER_FIELDS, VectorError
 from .bank import ENCODER
 from .channel import Failed, FailedRuns, RowBlock, Stage
@@ -36,6 +38,7 @@ from .watch import TRIES, Restarts
 if TYPE_CHECKING:
     import torch
 
+    from ..text.rendering import Renderer
     from ..vectors.action import Action
     from ..vectors.store import SteeringVector
 
@@ -131,7 +134,8 @@ class EngineService:
     options: EngineOptions
     status: Status = field(default_factory=Status)
     model: ModelFacts | None = None
-    tokenizer: Any = None
+    renderer: Renderer | None = None
+    """Makes prompts for the model; None until its tokenizer has been read."""
     vectors: dict[str, SteeringVector] = field(default_factory=dict)
     vector_files: dict[str, Path] = field(default_factory=dict)
     """Where each was read."""
@@ -159,6 +163,11 @@ class EngineService:
     """What the stage begins with while a lost engine is started again."""
     _rebuilding: asyncio.Task[None] | None = None
 
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer; None until it has been read."""
+        return None if self.renderer is None else self.renderer.tokenizer
+
     # ------------------------------------------------------------ state
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
@@ -178,10 +187,10 @@ class EngineService:
         report = self._reporter()
         try:
             known = await in_daemon_thread(lambda: read_model(self.options, report))
-            self.model, self.tokenizer, self.registry = known.model, known.tokenizer, known.registry
+            self.model, self.renderer, self.registry = known.model, known.renderer, known.registry
             chosen = known.vectors
             self.vectors, self.vector_files, self.own_vectors = chosen.vectors, chosen.files, chosen.own
-            for problem in chosen.problems:
+            for problem in (*known.problems, *chosen.problems):
                 logger.warning("%s", problem)
             await self._start(known.model)
         except asyncio.CancelledError:
@@ -364,12 +373,14 @@ class EngineService:
 
         Raises:
             EngineNotReadyError: it takes no runs now.
+            UnknownTokenError, ValueError: the prompt has ids that the model has no row for, or none at all.
             EngineLostError: it was lost while the run was live.
             RunFailedError: it could not steer or observe this run. The engine says so before the tokens of
                 that step leave it, but by another way: a token may overtake the news, and is then the last
                 one. The end of a run waits for its rows, and so for the news too.
         """
         life = self._serving()
+        self._check(request)
         from vllm.sampling_params import RequestOutputKind
 
         first_row = request.first_row
@@ -413,6 +424,17 @@ class EngineService:
                     yield step
         finally:
             self._live.pop(request.run, None)
+
+    def _check(self, request: GenerateRequest) -> None:
+        """The last look at a prompt, wherever it was made: an id without a row ends vLLM's process."""
+        if not request.prompt_ids:
+            raise ValueError("The prompt has no tokens.")
+        rows = self._serving().model.vocab_size
+        foreign = outside(request.prompt_ids, rows)
+        if foreign:
+            raise UnknownTokenError(
+                f"The prompt has token {foreign[0]}, and the model knows only tokens 0 to {rows - 1}."
+            )
 
     async def steer(self, run: str, rev: int, actions: list[Action]) -> None:
         """Put new actions in force on all ranks between two steps; rows will say from where.
@@ -571,7 +593,11 @@ def _token_step(output: Any) -> TokenStep:
     ]
     return TokenStep(
         ids=ids,
-        logprobs=[None if entry is None else float(entry.logprob) for entry in drawn],
+        logprobs=[
+            # A stream that was steered beyond all numbers has no probabilities, and the wire no word for it.
+            float(entry.logprob) if entry is not None and math.isfinite(entry.logprob) else None
+            for entry in drawn
+        ],
         ranks=[None if entry is None or entry.rank is None else int(entry.rank) for entry in drawn],
         finished=completion.finish_reason,
         stop=completion.stop_reason if isinstance(completion.stop_reason, str) else None,

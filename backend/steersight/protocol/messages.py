@@ -25,12 +25,18 @@ MAX_VECTORS = 32
 MAX_STRENGTH = 1000.0
 MAX_STOP_STRINGS = 8
 MAX_TOP = 20
+MAX_TEMPERATURE = 2.0
+"""vLLM (0.32) takes no more; a test holds every limit of `Sampling` against it."""
+MIN_REPETITION_PENALTY = 0.01
+"""Logits are divided by it: one that is nothing in single precision makes them infinite."""
 MAX_ROWS_ASKED = 4096
 """Rows that one `rows` frame of a client may ask for."""
 
 Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
 MetricId = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9_.:-]+$")]
 Strength = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)]
+Bound = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)]
+"""End of a clamp, as a share of the stream's length: beyond ±1 there is nothing that a stream has."""
 Strengths = Annotated[dict[Identifier, Strength], Field(max_length=MAX_VECTORS)]
 LayerRange = Annotated[list[Annotated[int, Field(ge=0, le=10_000)]], Field(min_length=2, max_length=2)]
 Operator = Literal["add", "add_absolute", "ablate", "clamp", "feature_set", "feature_scale"]
@@ -86,7 +92,7 @@ class Sampling(Frame):
     """How the next token is drawn. Temperature 0 is greedy and reproducible."""
 
     max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 256
-    temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """0 means: do not limit to the k likeliest tokens."""
@@ -95,7 +101,7 @@ class Sampling(Frame):
     stop: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=MAX_STOP_STRINGS)
     ] = []
-    repetition_penalty: Annotated[float, Field(gt=0, le=5)] = 1.0
+    repetition_penalty: Annotated[float, Field(ge=MIN_REPETITION_PENALTY, le=5)] = 1.0
 
 
 class Hello(Frame):
@@ -119,9 +125,9 @@ class VectorSetting(Frame):
 
     operator: Operator | None = None
     """What it does to the stream, `docs/steering.md`; null is the vector's own."""
-    lo: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    lo: Bound | None = None
     """`clamp`: the smallest projection it leaves, in the unit of the projection metric; null is no bound."""
-    hi: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    hi: Bound | None = None
     """`clamp`: the largest."""
     scope: Literal["both", "prompt", "reply"] = "both"
     """Which forward passes it acts in. The pass that reads the prompt's last token writes the reply's first

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..engine.channel import RowBlock, TopBlock
     from ..protocol.messages import Start
     from ..telemetry import Telemetry
-    from .prompt import TokenTexts
+    from ..text.pieces import TokenTexts
 
 
 class RowWriter:

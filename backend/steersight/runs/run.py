@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from ..engine.channel import RowBlock
     from ..metrics import Registry
     from ..telemetry import Telemetry
+    from ..text.pieces import TokenTexts
     from ..vectors.action import Action
     from .places import Place
-    from .prompt import TokenTexts
 
 logger = logging.getLogger(__name__)
 

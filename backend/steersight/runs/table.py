@@ -21,7 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..engine.service import EngineService
 from ..metrics import LENS_METRICS
@@ -38,7 +38,8 @@ from .run import Run
 if TYPE_CHECKING:
     from ..engine.service import ModelFacts
     from ..protocol.messages import Prompt
-    from .prompt import TokenTexts
+    from ..text.pieces import TokenTexts
+    from ..text.rendering import Renderer
 
 logger = logging.getLogger(__name__)
 
@@ -103,12 +104,14 @@ class RunTable:
         """
         try:
             model = self._ready()
+            # It has been read before the engine is ready.
+            renderer = cast("Renderer", self.engine.renderer)
             self._check_room()
             metrics = self._metrics(start)
             prompt, texts = await asyncio.get_running_loop().run_in_executor(
                 self._tokenizers,
                 partial(
-                    build_prompt, self.engine.tokenizer, start.messages, model.max_model_len - 1,
+                    build_prompt, renderer, start.messages, model.max_model_len - 1,
                     write_on=start.write_on,
                 ),
             )  # fmt: skip

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..text.rendering import Renderer
 from .store import SUFFIX, SteeringVector, VectorError, model_name, save_vector
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Builder:
         logging.disable_progress_bar()
         self.name = model_name(str(model_dir.resolve()))
         self.weights_sha256 = _weights_sha256(model_dir)
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(model_dir)
+        tokenizer = AutoTokenizer.from_pretrained(model_dir, mistral_format=False)
         self._model: Any = AutoModelForCausalLM.from_pretrained(
             model_dir, dtype=torch.float32, attn_implementation="eager"
         ).eval()
@@ -109,6 +110,11 @@ class Builder:
                 f"{type(self._model).__name__} keeps its layers somewhere else than model.layers; "
                 "vectors cannot be built for it yet."
             ) from error
+        self._renderer = Renderer.of(
+            tokenizer,
+            "template" if tokenizer.chat_template else "none",
+            self._model.config.get_text_config().vocab_size,
+        )
         ends = self._model.generation_config.eos_token_id
         self._end_ids: set[int] = set(ends) if isinstance(ends, list) else {ends}
 
@@ -157,12 +163,8 @@ class Builder:
         """Mean of the stream after `layer` over the reply to `topic`: [hidden_size] fp64."""
         import torch
 
-        text = self._tokenizer.apply_chat_template(
-            [{"role": "system", "content": system}, {"role": "user", "content": topic}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        prompt = torch.tensor([self._tokenizer.encode(text, add_special_tokens=False)])
+        turns = [{"role": "system", "content": system}, {"role": "user", "content": topic}]
+        prompt = torch.tensor([self._renderer.prompt(turns)])
         kept: list[torch.Tensor] = []
 
         def keep(_module: Any, _args: Any, output: Any) -> None:

@@ -50,10 +50,11 @@ class Wish:
 
     label: str
     positive: str | tuple[str, ...]
-    """A system prompt that brings what there should be more of, or texts that are it."""
+    """An instruction that brings what there should be more of, or texts that are it. An instruction is a
+    system message, or stands before the question where the model's template has no such thing."""
     negative: str | tuple[str, ...]
     topics: tuple[str, ...] = TOPICS
-    """What the model replies to under both system prompts."""
+    """What the model replies to under both instructions."""
 
     def __post_init__(self) -> None:
         if not self.label.strip() or len(self.label) > 100:
@@ -219,13 +220,12 @@ async def _some_at_once(
 
 
 def _chat(engine: EngineService, turns: list[tuple[str, str]]) -> list[int]:
-    text = engine.tokenizer.apply_chat_template(
-        [{"role": role, "content": content} for role, content in turns],
-        tokenize=False,
-        add_generation_prompt=True,
-    )
-    ids: list[int] = engine.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+    if engine.renderer is None:
+        raise VectorError("The engine is not ready yet. Try again when it is.")
+    try:
+        return engine.renderer.prompt([{"role": role, "content": content} for role, content in turns])
+    except ValueError as error:
+        raise VectorError(str(error)) from error
 
 
 def _vector(

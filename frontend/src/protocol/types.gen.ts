@@ -516,7 +516,7 @@ export const SAMPLING_NUMBERS = {
 		"integer": false,
 		"min": 0,
 		"exclusiveMin": false,
-		"max": 5
+		"max": 2
 	},
 	"top_p": {
 		"default": 0.95,
@@ -549,8 +549,8 @@ export const SAMPLING_NUMBERS = {
 	"repetition_penalty": {
 		"default": 1,
 		"integer": false,
-		"min": 0,
-		"exclusiveMin": true,
+		"min": 0.01,
+		"exclusiveMin": false,
 		"max": 5
 	}
 } as const;
