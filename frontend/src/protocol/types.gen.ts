@@ -436,6 +436,7 @@ export interface Error {
 	message: string;
 	run: string | null;
 	id: string | null;
+	rev: number | null;
 	field: string | null;
 }
 /**
