@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import io
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .client import Client, Run, SteersightError, connect
 from .protocol.messages import MAX_STRENGTH, VectorSetting
+
+if TYPE_CHECKING:
+    from prompt_toolkit.history import History
 
 HELP = """\
 /steer NAME STRENGTH  set a vector's strength, also while a reply is being written (0 switches it off);
@@ -128,6 +133,10 @@ class Chat:
         await self._run.stop()
         return True
 
+    def say_aside(self, text: str) -> None:
+        """Write something that is no part of the conversation."""
+        self._write(text)
+
     def _named(self, vector: str) -> str:
         setting = self.settings.get(vector)
         return f"{vector} {self.strengths[vector]:g}" + (f" {setting.operator}" if setting else "")
@@ -192,6 +201,11 @@ class Chat:
         await asyncio.gather(*self._tasks)
 
 
+def is_text(line: str) -> bool:
+    """Whether it has only characters that text has: bytes that are not UTF-8 come as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in line)
+
+
 async def converse(chat: Chat, lines: AsyncIterator[str]) -> None:
     """Take lines until they end: commands at once, chat one after the other."""
     waiting: asyncio.Queue[str | None] = asyncio.Queue()
@@ -207,7 +221,13 @@ async def converse(chat: Chat, lines: AsyncIterator[str]) -> None:
         try:
             async for line in lines:
                 text = line.strip()
-                if text.startswith("/"):
+                if not is_text(text):
+                    shown = text.encode("utf-8", "replace").decode()
+                    chat.say_aside(
+                        f"Not sent, for it is not UTF-8 text: {shown[:80]}\n"
+                        "Set the terminal to UTF-8, or convert the file with iconv.\n"
+                    )
+                elif text.startswith("/"):
                     await chat.command(text)
                 elif text:
                     waiting.put_nowait(text)
@@ -227,10 +247,10 @@ async def converse(chat: Chat, lines: AsyncIterator[str]) -> None:
 
 def main(url: str, token: str | None, history: Path) -> int:
     """Run the chat until the person leaves; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no reason to end
+            stream.reconfigure(errors="replace")
     try:
-        if sys.stdin.isatty():
-            history.parent.mkdir(parents=True, exist_ok=True)
-            history.touch(mode=0o600, exist_ok=True)
         asyncio.run(_main(url, token, history))
     except SteersightError as error:
         print(error, file=sys.stderr)  # noqa: T201
@@ -263,13 +283,12 @@ async def _typed_lines(chat: Chat, history: Path) -> AsyncIterator[str]:
     """Lines from a terminal, with completion and a history file only its owner can read."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import NestedCompleter
-    from prompt_toolkit.history import FileHistory
 
     names: dict[str, object] = dict.fromkeys(chat.client.vectors)
     commands: dict[str, object] = {name: names if name == "/steer" else None for name in COMMANDS}
-    session: PromptSession[str] = PromptSession(
-        "> ", completer=NestedCompleter.from_nested_dict(commands), history=FileHistory(str(history))
-    )
+    completer = NestedCompleter.from_nested_dict(commands)
+    inputs = kept_inputs(history, chat.say_aside)
+    session: PromptSession[str] = PromptSession("> ", completer=completer, history=inputs)
     while True:
         try:
             yield await session.prompt_async()
@@ -280,8 +299,31 @@ async def _typed_lines(chat: Chat, history: Path) -> AsyncIterator[str]:
                 return
 
 
-async def _piped_lines(source: Iterable[str] = sys.stdin) -> AsyncIterator[str]:
+def kept_inputs(path: Path, write: Write) -> History:
+    """Past inputs in a file that only its owner can read; in memory where it cannot be had."""
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    class Inputs(FileHistory):
+        def store_string(self, string: str) -> None:
+            if is_text(string):  # else it could not be written
+                try:
+                    super().store_string(string)
+                except OSError as error:
+                    write(f"This input is not kept in {path} ({error.strerror}).\n")
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600, exist_ok=True)
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        write(f"Inputs are not kept: {path} cannot be written ({error.strerror}).\n")
+        return InMemoryHistory()
+    return Inputs(str(path))
+
+
+async def _piped_lines(source: Iterable[bytes] | None = None) -> AsyncIterator[str]:
     """Lines from a pipe, read in a thread so that the reply goes on streaming."""
-    lines = iter(source)
+    lines = iter(sys.stdin.buffer if source is None else source)
     while (line := await asyncio.to_thread(next, lines, None)) is not None:
-        yield line
+        yield line.decode("utf-8", "surrogateescape")

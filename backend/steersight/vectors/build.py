@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .store import SUFFIX, SteeringVector, VectorError, model_name, save_vector
+from ..naming import model_name
+from .store import SUFFIX, SteeringVector, VectorError, save_vector
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +97,7 @@ class Builder:
             raise VectorError(f"{model_dir} holds no model (no config.json in it).")
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        self.name = model_name(str(model_dir.resolve()))
+        self.name = model_name(str(model_dir))
         self.weights_sha256 = _weights_sha256(model_dir)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(model_dir)
         self._model: Any = AutoModelForCausalLM.from_pretrained(

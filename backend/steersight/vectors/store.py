@@ -39,6 +39,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..naming import model_name
+
 if TYPE_CHECKING:
     import torch
 
@@ -57,14 +59,6 @@ _TENSOR = re.compile(r"layer\.(0|[1-9][0-9]{0,4})\Z")
 
 class VectorError(ValueError):
     """A vector that cannot be used; the message is a sentence that says why."""
-
-
-def model_name(model: str) -> str:
-    """The name under which vectors know a model: the last part of its path or hub id, in lower case.
-
-    `/data/models/smollm2-135m-instruct` and `HuggingFaceTB/SmolLM2-135M-Instruct` are the same model.
-    """
-    return re.split(r"[/\\]", model.rstrip("/\\"))[-1].lower()
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..store import READER_FIELDS, FeatureReader, SteeringVector, VectorError, model_name
+from ...naming import model_name
+from ..store import READER_FIELDS, FeatureReader, SteeringVector, VectorError
 from .report import Target, check_size, clip, relative_range
 
 if TYPE_CHECKING:

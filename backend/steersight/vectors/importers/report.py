@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..store import MAX_TEXT, SteeringVector, VectorError, model_name
+from ...naming import model_name
+from ..store import MAX_TEXT, SteeringVector, VectorError
 
 if TYPE_CHECKING:
     import torch
