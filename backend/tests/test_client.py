@@ -65,6 +65,18 @@ async def test_refusals_and_lost_connections_are_sentences(server: Server) -> No
             pass
 
 
+async def test_a_refused_change_raises_where_it_is_waited_for(server: Server) -> None:
+    async with connect(server.address) as client:
+        await client.ready()
+        run = await client.start([{"role": "user", "content": "Tell me a long story."}], sampling=GREEDY)
+        with pytest.raises(SteersightError, match="nobody") as refused:
+            await run.applied(await run.steer({"nobody": 0.1}))
+        assert refused.value.code == "unknown_vector"
+        assert await run.applied(await run.steer({"north": 0.1})) > 0
+        await run.stop()
+        await run.wait()
+
+
 class Screen:
     """What the chat wrote; a test waits for words to appear on it."""
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import why
 from ..naming import model_name
 from .store import SUFFIX, SteeringVector, VectorError, save_vector
 
@@ -218,7 +219,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         builder = Builder(options.model)
         for recipe in recipes:
             path = options.out / f"{recipe.id}{SUFFIX}"
-            save_vector(builder.build(recipe, _say), path)
+            vector = builder.build(recipe, _say)
+            try:
+                save_vector(vector, path)
+            except OSError as error:
+                raise VectorError(f"{path} cannot be written ({why(error)}).") from error
             _say(f"Wrote {path}.")
     except VectorError as error:
         _say(f"Could not build the vector: {error}")
