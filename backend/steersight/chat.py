@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 HELP = """\
 /steer NAME STRENGTH  set a vector's strength, also while a reply is being written (0 switches it off);
-                      without a strength its suggested one; a third word is an operator, such as ablate
+                      without a strength its suggested one; a third word is an operator, such as ablate;
+                      LAYER:NUMBER names a feature by its layer and number, such as 28:8401
 /vectors, /features   the vectors and features there are, their layers, range and operators
 /active               the strengths now set
 /clear                set all strengths to 0
@@ -60,15 +61,16 @@ class Chat:
         """Carry out one `/command`; what is wrong with it is said in a sentence and changes nothing."""
         name, *rest = line.split()
         match name, rest:
-            case "/steer", [vector, *more] if len(more) <= 2:
-                await self._steer(vector, *more)
+            case "/steer", [word, *more] if len(more) <= 2:
+                await self._steer(word, *more)
             case "/steer", _:
-                self._write("Write /steer NAME STRENGTH, for example /steer pirate 0.15.\n")
+                self._write("Write /steer NAME STRENGTH, such as /steer pirate 0.15 or /steer 28:8401 15.\n")
             case "/vectors" | "/features", []:
                 for info in self.client.vectors.values():
                     layers = ", ".join(map(str, info.layers))
                     lo, hi = info.range
                     kind = "feature, " if info.kind == "feature" else ""
+                    layers += "" if info.feature is None else f":{info.feature}"
                     how = f"{info.operator}, {lo:g} to {hi:g}"
                     self._write(f"{info.id}: {kind}layer {layers}, {how}. {info.description}\n")
                 if not self.client.vectors:
@@ -141,11 +143,33 @@ class Chat:
         setting = self.settings.get(vector)
         return f"{vector} {self.strengths[vector]:g}" + (f" {setting.operator}" if setting else "")
 
-    async def _steer(self, vector: str, strength: str = "", operator: str = "") -> None:
-        if vector not in self.client.vectors:
-            close = difflib.get_close_matches(vector, self.client.vectors, n=3, cutoff=0.4)
-            known = ", ".join(close or self.client.vectors) or "none"
-            self._write(f"There is no vector {vector!r}. Closest: {known}.\n")
+    def _meant(self, word: str) -> str | None:
+        """The vector of this id, or of this layer and feature number; None after saying why there is none."""
+        vectors = self.client.vectors
+        if word in vectors:
+            return word
+        layer, _, number = word.partition(":")
+        if not (layer.isdecimal() and number.isdecimal()):
+            close = difflib.get_close_matches(word, vectors, n=3, cutoff=0.4)
+            known = ", ".join(close or vectors) or "none"
+            self._write(f"There is no vector {word!r}. Closest: {known}.\n")
+            return None
+        place = ([int(layer)], int(number))
+        found = [name for name, info in vectors.items() if (info.layers, info.feature) == place]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            self._write(f"There are several features {word}: {', '.join(found)}. Name one of them.\n")
+        else:
+            self._write(
+                f"The server has no feature {int(number)} of layer {int(layer)}. /features lists those that "
+                "it has; `steersight vectors import` brings others.\n"
+            )
+        return None
+
+    async def _steer(self, word: str, strength: str = "", operator: str = "") -> None:
+        vector = self._meant(word)
+        if vector is None:
             return
         info = self.client.vectors[vector]
         if operator and operator not in info.operators:

@@ -14,7 +14,42 @@ from steersight.chat import Chat, _piped_lines, converse, kept_inputs
 from steersight.cli import main
 from steersight.protocol import messages as m
 
-from .scripted import Script, finished, playing, started, tokens, welcome
+from .scripted import VECTOR, Script, finished, playing, server, started, tokens, welcome
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "strengths"),
+    [
+        ("28:8401 15", "shakespeare 15 from the next reply on.", {"shakespeare": 15.0}),
+        ("28:8401", "shakespeare 8 from the next reply on.", {"shakespeare": 8.0}),
+        ("28:8401 0", "shakespeare 0 from the next reply on.", {}),
+        ("28:9 1", "There are several features 28:9: one, other. Name one of them.", {}),
+        ("28:7 1", "The server has no feature 7 of layer 28. /features lists those that it", {}),
+        ("12:3 1", "12:3 1 from the next reply on.", {"12:3": 1.0}),
+        ("28:x 1", "There is no vector '28:x'. Closest:", {}),
+    ],
+)
+async def test_a_feature_by_layer_and_number(words: str, said: str, strengths: dict[str, float]) -> None:
+    """As in the newer chat of nnsight-vllm-demos; an id that looks like it goes first."""
+    feature = {"kind": "feature", "suggested": 8.0, "range": [-15.0, 15.0]}
+    vectors = [
+        VECTOR.model_copy(update={**feature, "id": name, "layers": [layer], "feature": number})
+        for name, layer, number in (
+            ("shakespeare", 28, 8401), ("one", 28, 9), ("other", 28, 9), ("12:3", 1, 5),
+        )
+    ]  # fmt: skip
+
+    async def part(script: Script) -> None:
+        await script.hear(m.Hello)
+        await script.say(welcome(vectors=[vector.model_dump() for vector in vectors]))
+
+    written: list[str] = []
+    async with server(part) as client:
+        await client.ready()
+        chat = Chat(client, written.append)
+        await chat.command(f"/steer {words}")
+    assert said in "".join(written)
+    assert chat.strengths == strengths
 
 
 async def test_bytes_that_are_no_text_are_not_sent_and_end_nothing() -> None:

@@ -147,10 +147,11 @@ async def test_the_demo_of_nnsight_vllm_demos(server: Server, reference: Referen
     async with connect(url(server)) as client:
         await client.ready()
         chat = Chat(client, screen.write)
-        for line in ("/features", "/steer shakespeare 8", "/steer stage -6", "/active"):
+        for line in ("/features", "/steer 14:41 8", "/steer stage -6", "/active", "/steer 14:42 8"):
             await chat.command(line)
-        assert "shakespeare: feature, layer 14, add_absolute, -15 to 15. Old words" in screen.text
+        assert "shakespeare: feature, layer 14:41, add_absolute, -15 to 15. Old words" in screen.text
         assert "\nshakespeare 8, stage -6.\n" in screen.text
+        assert "The server has no feature 42 of layer 14." in screen.text
         sampling = Sampling(max_tokens=32, temperature=0.0)
         question = [{"role": "user", "content": "Tell me about Paris."}]
         steered = await client.start(question, strengths=chat.strengths, sampling=sampling)

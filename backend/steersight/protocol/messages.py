@@ -321,6 +321,9 @@ class VectorInfo(Frame):
     """What it does unless a setting says otherwise; `range` and `suggested` are meant for this one."""
     operators: list[Operator]
     """All that it can do."""
+    feature: Count | None = None
+    """Number of the feature in its autoencoder; with its layer, people's name for it: 28:8401. Null for
+    directions, and where nobody noted it."""
     own: bool
     """Whether it is this server's own, so that it can be deleted; bundled ones cannot."""
 

@@ -115,6 +115,12 @@ class SteeringVector:
             return ["add_absolute"]
         return [*OPERATORS[:4], *(OPERATORS[4:] if self.reader is not None else ())]
 
+    @property
+    def feature(self) -> int | None:
+        """Number of the feature in its autoencoder, where its maker noted it."""
+        number = self.provenance.get("feature") if self.kind == "feature" else None
+        return number if type(number) is int and number >= 0 else None
+
     def renamed(self, name: str) -> SteeringVector:
         """The same under another id."""
         if name == self.id:

@@ -238,6 +238,7 @@ export interface VectorInfo {
 	kind: "direction" | "feature";
 	operator: "add" | "add_absolute" | "ablate" | "clamp" | "feature_set" | "feature_scale";
 	operators: ("add" | "add_absolute" | "ablate" | "clamp" | "feature_set" | "feature_scale")[];
+	feature: number | null;
 	own: boolean;
 }
 /**

@@ -27,6 +27,7 @@ const vector: VectorInfo = {
 	kind: "direction",
 	operator: "add",
 	operators: ["add", "ablate"],
+	feature: null,
 	own: false,
 };
 const metric = metricInfo();
