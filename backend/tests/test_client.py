@@ -72,7 +72,7 @@ async def test_a_refused_change_raises_where_it_is_waited_for(server: Server) ->
         with pytest.raises(SteersightError, match="nobody") as refused:
             await run.applied(await run.steer({"nobody": 0.1}))
         assert refused.value.code == "unknown_vector"
-        assert await run.applied(await run.steer({"north": 0.1})) > 0
+        assert await run.applied(await run.steer({"north": 0.1})) >= 0
         await run.stop()
         await run.wait()
 
