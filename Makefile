@@ -33,7 +33,7 @@ run: $(RUN_STAMP) $(PAGE) model ## Set up what is missing and serve the page
 	$(BIN)/steersight serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR) --model $(MODEL)
 
 chat: $(RUN_STAMP) ## Talk to the running server from a terminal
-	$(BIN)/steersight chat --url ws://$(HOST):$(PORT)/ws
+	$(BIN)/steersight chat --url $(HOST):$(PORT)
 
 setup: $(RUN_STAMP) $(DEV_STAMP) $(UI_STAMP) ## Install everything, for running and for development
 
@@ -88,7 +88,7 @@ vectors: $(RUN_STAMP) model ## Build a steering vector: RECIPE=FILE.json, into V
 	$(BIN)/python -m steersight.vectors.build --model $(MODEL) --recipe $(RECIPE) --out $(VECTORS)
 
 bench: $(RUN_STAMP) ## Measure the running server
-	$(BIN)/python backend/bench/serving.py --url ws://$(HOST):$(PORT)/ws $(BENCH)
+	$(BIN)/python backend/bench/serving.py --url $(HOST):$(PORT) $(BENCH)
 
 bench-lens: $(RUN_STAMP) model ## Measure what the lens costs, against plain vLLM; without BENCH, write docs/performance.md
 	$(BIN)/python backend/bench/lens.py --model $(MODEL) $(or $(BENCH),--write docs/performance.md)

@@ -1,6 +1,6 @@
 """Five hundred runs over a line that is cut all the time: nothing lost, doubled or changed.
 
-    python -m bench.chaos [--runs 500] [--at-once 12] [--seed 1] [--url ws://HOST:PORT/ws] [--write]
+    python -m bench.chaos [--runs 500] [--at-once 12] [--seed 1] [--url HOST:PORT] [--write]
 
 Between the clients and the server stands `bench.proxy`, which resets, closes, silences, delays and throttles
 by dice; the clients vanish by themselves besides. They come back and resume. Every frame is checked

@@ -1,6 +1,6 @@
 """Two hundred connections, most of them of no use and some of them hostile: what ten people feel of it.
 
-    python -m bench.crowd [--seconds 60] [--url ws://HOST:PORT/ws] [--write]
+    python -m bench.crowd [--seconds 60] [--url HOST:PORT] [--write]
 
 Ten healthy clients ask, read and ask again, in three parts of one run, and the pause before every token but a
 reply's first is taken where it arrives, at the client:

@@ -23,10 +23,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import psutil
+
+from steersight.address import server_at
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENT = REPOSITORY / "docs" / "reliability.md"
@@ -131,7 +132,7 @@ async def serving(
         ready: wait for the engine, not only for the process.
     """
     if url is not None:
-        yield Target(urlsplit(url).netloc)
+        yield Target(server_at(url).place)
         return
     address = f"127.0.0.1:{free_port()}"
     with tempfile.TemporaryDirectory() as folder:

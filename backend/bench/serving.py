@@ -1,6 +1,6 @@
 """Tokens per second, time to the first token and steering latency of a running server.
 
-    python backend/bench/serving.py [--url ws://127.0.0.1:8000/ws] [--tokens 64] [--rounds 3]
+    python backend/bench/serving.py [--url 127.0.0.1:8000] [--tokens 64] [--rounds 3]
 
 Every figure comes over the wire, as a person's page would see it. For each number of simultaneous runs the
 two variants (rows of all metrics sent, no rows sent) take turns; the table, in Markdown, gives medians.
@@ -13,6 +13,7 @@ import asyncio
 import statistics
 import time
 
+from steersight.address import DEFAULT_ADDRESS
 from steersight.client import Client, connect
 
 QUESTION = [{"role": "user", "content": "Write a long letter about the history of Paris."}]
@@ -69,7 +70,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--url", default="ws://127.0.0.1:8000/ws")
+    parser.add_argument("--url", default=DEFAULT_ADDRESS)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 4, 8, 16])

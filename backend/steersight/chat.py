@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import io
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .client import Client, Run, SteersightError, connect
 from .protocol.messages import MAX_STRENGTH, VectorSetting
 
+if TYPE_CHECKING:
+    from prompt_toolkit.history import History
+
 HELP = """\
 /steer NAME STRENGTH  set a vector's strength, also while a reply is being written (0 switches it off);
-                      without a strength its suggested one; a third word is an operator, such as ablate
+                      without a strength its suggested one; a third word is an operator, such as ablate;
+                      LAYER:NUMBER names a feature by its layer and number, such as 28:8401
 /vectors, /features   the vectors and features there are, their layers, range and operators
 /active               the strengths now set
 /clear                set all strengths to 0
@@ -61,15 +67,16 @@ class Chat:
         """Carry out one `/command`; what is wrong with it is said in a sentence and changes nothing."""
         name, *rest = line.split()
         match name, rest:
-            case "/steer", [vector, *more] if len(more) <= 2:
-                await self._steer(vector, *more)
+            case "/steer", [word, *more] if len(more) <= 2:
+                await self._steer(word, *more)
             case "/steer", _:
-                self._write("Write /steer NAME STRENGTH, for example /steer pirate 0.15.\n")
+                self._write("Write /steer NAME STRENGTH, such as /steer pirate 0.15 or /steer 28:8401 15.\n")
             case "/vectors" | "/features", []:
                 for info in self.client.vectors.values():
                     layers = ", ".join(map(str, info.layers))
                     lo, hi = info.range
                     kind = "feature, " if info.kind == "feature" else ""
+                    layers += "" if info.feature is None else f":{info.feature}"
                     how = f"{info.operator}, {lo:g} to {hi:g}"
                     self._write(f"{info.id}: {kind}layer {layers}, {how}. {info.description}\n")
                 if not self.client.vectors:
@@ -134,15 +141,41 @@ class Chat:
         await self._run.stop()
         return True
 
+    def say_aside(self, text: str) -> None:
+        """Write something that is no part of the conversation."""
+        self._write(text)
+
     def _named(self, vector: str) -> str:
         setting = self.settings.get(vector)
         return f"{vector} {self.strengths[vector]:g}" + (f" {setting.operator}" if setting else "")
 
-    async def _steer(self, vector: str, strength: str = "", operator: str = "") -> None:
-        if vector not in self.client.vectors:
-            close = difflib.get_close_matches(vector, self.client.vectors, n=3, cutoff=0.4)
-            known = ", ".join(close or self.client.vectors) or "none"
-            self._write(f"There is no vector {vector!r}. Closest: {known}.\n")
+    def _meant(self, word: str) -> str | None:
+        """The vector of this id, or of this layer and feature number; None after saying why there is none."""
+        vectors = self.client.vectors
+        if word in vectors:
+            return word
+        layer, _, number = word.partition(":")
+        if not (layer.isdecimal() and number.isdecimal()):
+            close = difflib.get_close_matches(word, vectors, n=3, cutoff=0.4)
+            known = ", ".join(close or vectors) or "none"
+            self._write(f"There is no vector {word!r}. Closest: {known}.\n")
+            return None
+        place = ([int(layer)], int(number))
+        found = [name for name, info in vectors.items() if (info.layers, info.feature) == place]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            self._write(f"There are several features {word}: {', '.join(found)}. Name one of them.\n")
+        else:
+            self._write(
+                f"The server has no feature {int(number)} of layer {int(layer)}. /features lists those that "
+                "it has; `steersight vectors import` brings others.\n"
+            )
+        return None
+
+    async def _steer(self, word: str, strength: str = "", operator: str = "") -> None:
+        vector = self._meant(word)
+        if vector is None:
             return
         info = self.client.vectors[vector]
         if operator and operator not in info.operators:
@@ -198,6 +231,11 @@ class Chat:
         await asyncio.gather(*self._tasks)
 
 
+def is_text(line: str) -> bool:
+    """Whether it has only characters that text has: bytes that are not UTF-8 come as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in line)
+
+
 async def converse(chat: Chat, lines: AsyncIterator[str]) -> None:
     """Take lines until they end: commands at once, chat one after the other."""
     waiting: asyncio.Queue[str | None] = asyncio.Queue()
@@ -213,7 +251,13 @@ async def converse(chat: Chat, lines: AsyncIterator[str]) -> None:
         try:
             async for line in lines:
                 text = line.strip()
-                if text.startswith("/"):
+                if not is_text(text):
+                    shown = text.encode("utf-8", "replace").decode()
+                    chat.say_aside(
+                        f"Not sent, for it is not UTF-8 text: {shown[:80]}\n"
+                        "Set the terminal to UTF-8, or convert the file with iconv.\n"
+                    )
+                elif text.startswith("/"):
                     await chat.command(text)
                 elif text:
                     waiting.put_nowait(text)
@@ -233,10 +277,10 @@ async def converse(chat: Chat, lines: AsyncIterator[str]) -> None:
 
 def main(url: str, token: str | None, history: Path) -> int:
     """Run the chat until the person leaves; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no reason to end
+            stream.reconfigure(errors="replace")
     try:
-        if sys.stdin.isatty():
-            history.parent.mkdir(parents=True, exist_ok=True)
-            history.touch(mode=0o600, exist_ok=True)
         asyncio.run(_main(url, token, history))
     except SteersightError as error:
         print(error, file=sys.stderr)  # noqa: T201
@@ -268,13 +312,12 @@ async def _typed_lines(chat: Chat, history: Path) -> AsyncIterator[str]:
     """Lines from a terminal, with completion and a history file only its owner can read."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import NestedCompleter
-    from prompt_toolkit.history import FileHistory
 
     names: dict[str, object] = dict.fromkeys(chat.client.vectors)
     commands: dict[str, object] = {name: names if name == "/steer" else None for name in COMMANDS}
-    session: PromptSession[str] = PromptSession(
-        "> ", completer=NestedCompleter.from_nested_dict(commands), history=FileHistory(str(history))
-    )
+    completer = NestedCompleter.from_nested_dict(commands)
+    inputs = kept_inputs(history, chat.say_aside)
+    session: PromptSession[str] = PromptSession("> ", completer=completer, history=inputs)
     while True:
         try:
             yield await session.prompt_async()
@@ -285,8 +328,31 @@ async def _typed_lines(chat: Chat, history: Path) -> AsyncIterator[str]:
                 return
 
 
-async def _piped_lines(source: Iterable[str] = sys.stdin) -> AsyncIterator[str]:
+def kept_inputs(path: Path, write: Write) -> History:
+    """Past inputs in a file that only its owner can read; in memory where it cannot be had."""
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    class Inputs(FileHistory):
+        def store_string(self, string: str) -> None:
+            if is_text(string):  # else it could not be written
+                try:
+                    super().store_string(string)
+                except OSError as error:
+                    write(f"This input is not kept in {path} ({error.strerror}).\n")
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600, exist_ok=True)
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        write(f"Inputs are not kept: {path} cannot be written ({error.strerror}).\n")
+        return InMemoryHistory()
+    return Inputs(str(path))
+
+
+async def _piped_lines(source: Iterable[bytes] | None = None) -> AsyncIterator[str]:
     """Lines from a pipe, read in a thread so that the reply goes on streaming."""
-    lines = iter(source)
+    lines = iter(sys.stdin.buffer if source is None else source)
     while (line := await asyncio.to_thread(next, lines, None)) is not None:
-        yield line
+        yield line.decode("utf-8", "surrogateescape")

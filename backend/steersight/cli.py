@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.command == "chat":
         from .chat import main as chat_main
 
-        return chat_main(arguments.url, arguments.token, Path(arguments.history).expanduser())
+        return chat_main(arguments.url.socket, arguments.token, Path(arguments.history).expanduser())
     try:
         settings = config.settings_from(arguments)
     except ValueError as error:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .address import DEFAULT_ADDRESS, Address, server_at
 from .ws.doors import host_name, is_loopback
 
 INFINITY = float("inf")
@@ -101,6 +102,14 @@ def engine_mode(text: str) -> str:
     if text not in ("auto", "eager", "graphs"):
         raise argparse.ArgumentTypeError(f"{text!r} is none of auto, eager and graphs.")
     return text
+
+
+def server_address(text: str) -> Address:
+    """Where a running server is, in any form that people have at hand."""
+    try:
+        return server_at(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def files(text: str) -> tuple[str, ...]:
@@ -362,10 +371,19 @@ def _add_limit_arguments(flag: Flag) -> None:
     )
 
 
+def add_address_argument(parser: argparse.ArgumentParser) -> None:
+    """`--url`: the running server that is talked to."""
+    flags_of(parser)(
+        "url",
+        DEFAULT_ADDRESS,
+        "The server: host:port, or an address that begins with http, https, ws or wss.",
+        server_address,
+    )
+
+
 def add_chat_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `steersight chat`. The token is read from the environment only, never from a flag."""
-    url = os.environ.get("STEERSIGHT_URL", "ws://127.0.0.1:8000/ws")
-    parser.add_argument("--url", default=url, help="Address of the server's socket. [STEERSIGHT_URL]")
+    add_address_argument(parser)
     state = os.environ.get("XDG_STATE_HOME", "~/.local/state")
     parser.add_argument("--history", default=f"{state}/steersight/history", help="File of past inputs.")
     parser.set_defaults(token=os.environ.get("STEERSIGHT_TOKEN"))

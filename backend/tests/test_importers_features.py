@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 
 from steersight.vectors.importers import Choice, ImportReport, catalogue, read_import
-from steersight.vectors.importers.features import place_of
+from steersight.vectors.importers.places import place_of
 from steersight.vectors.store import FeatureReader, SteeringVector, VectorError, load_vector, save_vector
 
 from .other_projects import HIDDEN, LAYERS, logits, steered, tiny
@@ -32,7 +34,8 @@ Weights = dict[str, torch.Tensor]
 def bring(folder: Path, *features: int, **choices: Any) -> ImportReport:
     return read_import(
         folder.name, folder, model="tiny", hidden_size=HIDDEN, layers=LAYERS,
-        label=choices.pop("label", ""), choose=Choice(features=features, **choices),
+        norm=choices.pop("norm", "unknown"), label=choices.pop("label", ""),
+        choose=Choice(features=features, **choices),
     )  # fmt: skip
 
 
@@ -161,6 +164,103 @@ def test_a_top_k_feature_is_added_and_not_read(tmp_path: Path) -> None:
     assert float(scaled.lengths[0]) == pytest.approx(1)
 
 
+def tiny_gpt2() -> Any:
+    """A GPT-2 of random weights whose stream has a mean worth taking out."""
+    torch.manual_seed(5)
+    config = transformers.GPT2Config(
+        n_embd=HIDDEN, n_layer=LAYERS, n_head=4, vocab_size=50, n_positions=64, resid_pdrop=0, embd_pdrop=0,
+        attn_pdrop=0,
+    )  # fmt: skip
+    model = transformers.GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(("c_proj.bias", "wte.weight")):
+                weight += 0.3
+    return model
+
+
+def centre(model: Any) -> Any:
+    """The same model with the mean taken out of all that is written into the stream, as transformer_lens
+    does with center_writing_weights. Its unembedding stays, and is a copy first, for it is tied."""
+    body = model.transformer
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+    written = [body.wte.weight, body.wpe.weight]
+    for block in body.h:
+        for part in (block.attn.c_proj, block.mlp.c_proj):
+            written += [part.weight, part.bias]  # Conv1D: [in, out]
+    with torch.no_grad():
+        for weight in written:
+            weight -= weight.mean(dim=-1, keepdim=True)
+    return model
+
+
+CENTRED = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
+
+
+def at_layer(model: Any, change: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Any:
+    """Stream after block 2, and logits; the stream goes on as `change` has it."""
+    seen: list[torch.Tensor] = []
+
+    def hook(_m: Any, _i: Any, out: Any) -> Any:
+        h = out[0] if isinstance(out, tuple) else out
+        seen.append(h.clone())
+        changed = h if change is None else change(h)
+        return (changed, *out[1:]) if isinstance(out, tuple) else changed
+
+    handle = model.transformer.h[2].register_forward_hook(hook)
+    made = logits(model)
+    handle.remove()
+    return seen[0][0], made
+
+
+@pytest.mark.parametrize("architecture", ["standard", "jumprelu", "gated"])
+def test_features_of_a_centred_stream_are_read_and_set_on_the_raw_one(
+    tmp_path: Path, architecture: str
+) -> None:
+    """The whole autoencoder in a model with centred writing weights, and our one feature in the raw model."""
+    folder = saelens_folder(tmp_path / "c", architecture, hook_name="blocks.2.hook_resid_post", **CENTRED)
+    report = bring(folder, 7, norm="layer")
+    (vector,) = report.vectors
+    assert "stream without its mean (center_writing_weights)" in report.found[1]
+    assert vector.reader is not None
+    raw, centred = tiny_gpt2(), centre(tiny_gpt2())
+    ours, plain = at_layer(raw)
+    theirs, same = at_layer(centred)
+    torch.testing.assert_close(plain, same, atol=1e-4, rtol=1e-4)  # that is what centring promises
+    assert (ours - theirs).abs().max() > 0.1, "there is no mean to take out: the test would prove nothing"
+    tensors = saelens_tensors(architecture)
+    f = saelens_encode(tensors, architecture, theirs)[:, 7]
+    torch.testing.assert_close(read(vector.reader, ours), f, atol=1e-4, rtol=1e-4)
+
+    def whole(h: torch.Tensor) -> torch.Tensor:
+        acts = saelens_encode(tensors, architecture, h[0])
+        edited = acts.clone()
+        edited[:, 7] = 6.0
+        return h + (edited - acts) @ tensors["W_dec"]
+
+    def one(h: torch.Tensor) -> torch.Tensor:
+        assert vector.reader is not None
+        return h + (6.0 - read(vector.reader, h[0]))[:, None] * full(vector)
+
+    torch.testing.assert_close(at_layer(raw, one)[1], at_layer(centred, whole)[1], atol=1e-3, rtol=1e-3)
+
+
+def test_what_is_not_known_of_a_centred_stream_is_said(tmp_path: Path) -> None:
+    folder = saelens_folder(tmp_path / "c", "standard", **CENTRED)
+    rms = bring(folder, 7, norm="rms")
+    assert len(rms.found) == 1
+    torch.testing.assert_close(full(rms.vectors[0]), saelens_tensors("standard")["W_dec"][7])
+    unknown = bring(folder, 7)
+    assert unknown.vectors[0].reader is None
+    assert "whether this model's norms take the mean out is not known" in unknown.problems[0]
+    silent = bring(saelens_folder(tmp_path / "s", "standard"), 7, norm="layer")
+    assert "does not say whether it was trained on a centred stream" in silent.found[1]
+    assert silent.vectors[0].reader is not None
+    raw = {"model_from_pretrained_kwargs": {"center_writing_weights": False}}
+    told = bring(saelens_folder(tmp_path / "t", "standard", **raw), 7, norm="layer")
+    assert len(told.found) == 1
+
+
 @pytest.mark.parametrize("scaling", ["expected_average_only_in", "layer_norm", "constant_norm_rescale"])
 def test_a_scaled_stream_is_not_read(tmp_path: Path, scaling: str) -> None:
     report = bring(saelens_folder(tmp_path / "n", "standard", normalize_activations=scaling), 3)
@@ -173,7 +273,20 @@ def test_a_scaled_stream_is_not_read(tmp_path: Path, scaling: str) -> None:
     [
         ("blocks.3.hook_resid_post", 3, "residual", True),
         ("blocks.3.hook_resid_pre", 2, "residual", True),
+        ("blocks.3.hook_out", 3, "residual", True),
+        ("blocks.3.hook_in", 2, "residual", True),
         ("model.layers.3", 3, "residual", True),
+        ("layers.3", 3, "residual", True),
+        ("model.layers.3.output", 3, "residual", True),
+        ("model.layers.3.input", 2, "residual", True),
+        ("model.language_model.layers.3", 3, "residual", True),
+        ("transformer.h.3", 3, "residual", True),
+        ("h.3", 3, "residual", True),
+        ("gpt_neox.layers.3", 3, "residual", True),
+        ("model.decoder.layers.3", 3, "residual", True),
+        ("model.layers.3.post_feedforward_layernorm.output", 3, "residual", False),
+        ("blocks.3.mlp.hook_out", 3, "residual", False),
+        ("blocks.3.attn.hook_out", 3, "attention", False),
         ("blocks.3.hook_mlp_out", 3, "residual", False),
         ("blocks.3.hook_attn_out", 3, "attention", False),
     ],
@@ -189,6 +302,10 @@ def test_hooks_have_places(hook: str, layer: int, site: str, read: bool) -> None
         ("blocks.0.hook_resid_pre", "on the embedding"),
         ("blocks.3.attn.hook_z", "hook_attn_out"),
         ("blocks.3.hook_resid_mid", "nothing can be added"),
+        ("model.layers.3.self_attn.o_proj.input", "before its output projection"),
+        ("transformer.h.0.input", "on the embedding"),
+        ("transformer.h.3.mlp", "nothing can be added"),
+        ("model.layers.999999", "not known here"),
         ("ln_final.hook_normalized", "not known here"),
         ("", "not known here"),
     ],

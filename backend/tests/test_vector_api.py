@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import httpx
@@ -81,6 +83,32 @@ async def test_bring_use_fetch_and_delete(server: Server, reference: Reference, 
         await client.until(lambda: set(client.vectors) == before)
         assert "projection:west" not in client.metrics
         assert not list(server.engine.options.data_dir.glob("vectors/west*"))
+
+
+async def test_a_vector_whose_file_cannot_be_deleted_stays(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a read-only folder; tests run as root too, so the system's answer is planted."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    async with http(server) as api:
+        assert (await api.post("/api/vectors?name=stay.safetensors", content=plain_file(5))).is_success
+        path = server.engine.vector_files["stay"]
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "rename", refuse)
+            answer = await api.delete("/api/vectors/stay")
+        assert answer.status_code == 507
+        assert "could not delete the file of stay: Read-only file system. Whoever" in answer.json()["error"]
+        assert path.is_file()
+        assert "stay" in server.engine.vectors
+        path.unlink()
+        answer = await api.get("/api/vectors/stay/file")
+        assert (answer.status_code, "is gone" in answer.json()["error"]) == (410, True)
+        assert (await api.get("/api/vectors/stay")).status_code == 410
+        assert (await api.delete("/api/vectors/stay")).status_code == 204
+        assert "stay" not in server.engine.vectors
 
 
 async def test_what_is_refused(server: Server) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from steersight.cli import main
-from steersight.vectors.cli import model_shape
+from steersight.vectors.cli import model_norm, model_shape
 from steersight.vectors.store import VectorError, load_vector
 
 from .other_projects import HIDDEN, LAYERS
@@ -115,6 +115,23 @@ def test_a_shape_is_read_from_the_text_part_too(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(VectorError, match="does not say hidden_size"):
         model_shape(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "shape", "norm"),
+    [
+        ({"n_embd": 8, "n_layer": 3, "layer_norm_epsilon": 1e-5}, (8, 3), "layer"),
+        ({"hidden_size": 8, "num_hidden_layers": 3, "layer_norm_eps": 1e-5}, (8, 3), "layer"),
+        ({"hidden_size": 8, "num_hidden_layers": 3, "rms_norm_eps": 1e-5}, (8, 3), "rms"),
+        ({"hidden_size": 8, "num_hidden_layers": 3}, (8, 3), "unknown"),
+    ],
+    ids=["GPT-2", "NeoX", "Llama", "no word"],
+)
+def test_a_model_is_told_from_its_configuration(
+    tmp_path: Path, config: dict[str, object], shape: tuple[int, int], norm: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert (model_shape(str(tmp_path)), model_norm(str(tmp_path))) == (shape, norm)
 
 
 def test_no_engine_is_loaded() -> None:

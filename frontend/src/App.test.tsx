@@ -167,6 +167,7 @@ describe("the page", () => {
 			message: "All places are taken.",
 			run: null,
 			id: start.id,
+			rev: null,
 			field: null,
 		});
 		expect(find<HTMLTextAreaElement>("prompt-input")!.value).toBe("Hello?");
@@ -388,7 +389,7 @@ describe("the page", () => {
 			});
 			await say(
 				{ ...welcome, engine: { state: "ready", stage: "", progress: 1 } },
-				{ type: "error", code: "unknown_run", message: "No.", run: "r1", id: null, field: null },
+				{ type: "error", code: "unknown_run", message: "No.", run: "r1", id: null, rev: null, field: null },
 			);
 			expect(find("error-banner")!.textContent).toContain("What had arrived is kept.");
 			expect(find("ending")!.textContent).toBe("Interrupted");

@@ -265,6 +265,7 @@ export function vectorInfo(changes: Partial<VectorInfo> = {}): VectorInfo {
 		kind: "direction",
 		operator: "add",
 		operators: ["add", "add_absolute", "ablate", "clamp"],
+		feature: null,
 		own: false,
 		...changes,
 	};

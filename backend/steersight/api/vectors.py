@@ -7,6 +7,7 @@ from a client is never used as a path.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from ..engine.service import EngineService
+from ..files import removed, why, write_whole
 from ..runs.table import RunTable
-from ..vectors.store import MAX_FILE_BYTES, SUFFIX, SteeringVector, VectorError, save_vector
+from ..vectors.store import MAX_FILE_BYTES, SUFFIX, SteeringVector, VectorError, vector_bytes
 from ..ws.handshake import vector_info, vector_infos
 from .answers import Refusal, answered, body
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 MAX_OWN_VECTORS = 256
 MAX_UPLOADS = 4
 """Files that may be on their way at once: each is held in memory, several times over while it is read."""
+
+
+WHO_MENDS = "Whoever runs it has to make room in its data folder, or let it write there."
 
 
 class NoRoomError(VectorError):
@@ -69,14 +74,14 @@ class VectorApi:
         """One vector with where it comes from."""
         vector = self._vector(request)
         info = vector_info(vector, own=vector.id in self.engine.own_vectors)
-        size = self.engine.vector_files[vector.id].stat().st_size
+        size = self._there(vector).stat().st_size
         return JSONResponse({"info": info.model_dump(), "provenance": vector.provenance, "file_bytes": size})
 
     async def file(self, request: Request) -> Response:
         """The vector as one file, to keep or to share."""
         vector = self._vector(request)
         return FileResponse(
-            self.engine.vector_files[vector.id], media_type="application/octet-stream",
+            self._there(vector), media_type="application/octet-stream",
             filename=f"{vector.id}{SUFFIX}",
         )  # fmt: skip
 
@@ -141,25 +146,25 @@ class VectorApi:
                 await asyncio.to_thread(self._save, vector, path)
             except OSError as error:
                 raise NoRoomError(
-                    f"The server could not write it to its disk: {error.strerror}. "
-                    "Whoever runs it has to make room in its data folder, or let it write there."
+                    f"The server could not write it to its disk: {why(error)}. {WHO_MENDS}"
                 ) from error
             try:
                 await self.engine.add_vector(vector, path)
             except BaseException:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # the first error is the one to tell
+                    path.unlink(missing_ok=True)
                 raise
             return vector
 
     def _save(self, vector: SteeringVector, path: Path) -> None:
+        content = vector_bytes(vector)
         kept = sum(file.stat().st_size for file in self._folder.glob(f"*{SUFFIX}"))
-        save_vector(vector, path)
-        if kept + path.stat().st_size > self._quota:
-            path.unlink()
+        if kept + len(content) > self._quota:
             raise NoRoomError(
                 f"This server keeps {self._quota >> 20} MiB of vectors, and this would be more. "
                 "Delete some first."
             )
+        write_whole(path, content)
 
     def _free(self, wanted: str) -> str:
         names, number = self.engine.vectors, 2
@@ -180,10 +185,21 @@ class VectorApi:
             raise Refusal(
                 409, f"{vector.label} is steering a reply. Set its sliders to 0 or wait for the end."
             )
-        file = self.engine.vector_files[vector.id]
-        await self.engine.remove_vector(vector.id)
-        file.unlink(missing_ok=True)
+        try:
+            with removed(self.engine.vector_files[vector.id]):
+                await self.engine.remove_vector(vector.id)
+        except OSError as error:
+            raise Refusal(
+                507, f"The server could not delete the file of {vector.label}: {why(error)}. {WHO_MENDS}"
+            ) from error
         return Response(status_code=204)
+
+    def _there(self, vector: SteeringVector) -> Path:
+        """The vector's file. The engine has the vector in memory, also when somebody took the file away."""
+        path = self.engine.vector_files[vector.id]
+        if not path.is_file():
+            raise Refusal(410, f"The file of {vector.label} is gone from the server's disk: {path.name}.")
+        return path
 
     def _vector(self, request: Request) -> SteeringVector:
         vector = self.engine.vectors.get(request.path_params["id"])

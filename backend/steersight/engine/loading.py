@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..metrics import Registry
+from ..naming import model_id
 from ..text.rendering import Renderer
 from . import libnuma
 from .options import EngineOptions, ModelFacts
@@ -96,7 +97,7 @@ def read_model(options: EngineOptions, report: Report) -> Known:
     if dtype == "auto":
         dtype = str(text.dtype).removeprefix("torch.")
     facts = ModelFacts(
-        id=Path(options.model).name if Path(options.model).is_dir() else options.model,
+        id=model_id(options.model),
         layers=text.num_hidden_layers,
         hidden_size=text.hidden_size,
         vocab_size=text.vocab_size,

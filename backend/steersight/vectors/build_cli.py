@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+from .. import config
 
 
 def add_arguments(commands: Any) -> None:
@@ -23,7 +23,7 @@ def add_arguments(commands: Any) -> None:
         "STEERSIGHT_TOKEN.",
     )
     parser.add_argument("file", type=Path, help="What the vector is made of.")
-    parser.add_argument("--url", default=DEFAULT_URL, help=f"The server; default is {DEFAULT_URL}.")
+    config.add_address_argument(parser)
     parser.set_defaults(run=run)
 
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         wish = read(arguments.file)
         token = os.environ.get("STEERSIGHT_TOKEN")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        with httpx.Client(base_url=arguments.url, headers=headers, timeout=60) as server:
+        with httpx.Client(base_url=arguments.url.http, headers=headers, timeout=60) as server:
             job = _answer(server.post("/api/vectors/build", json=wish))["job"]
             try:
                 state = _watch(server, job)
@@ -44,7 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
                 print("Cancelled.", file=sys.stderr)
                 return 130
     except httpx.TransportError as error:
-        print(f"There is no server at {arguments.url} ({error}). Start one with `make run`.", file=sys.stderr)
+        print(
+            f"There is no server at {arguments.url.http} ({error}). Start one with `make run`.",
+            file=sys.stderr,
+        )
         return 1
     except ValueError as error:
         print(error, file=sys.stderr)
@@ -93,9 +96,14 @@ def _watch(server: Any, job: str) -> dict[str, Any]:
 
 def _answer(response: Any) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = response.json()
+        found = response.json()
     except ValueError:
-        found = {"error": f"The server answered {response.status_code} and no JSON."}
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"What answers at {response.url} is no Steersight server, or not under this path "
+            f"(status {response.status_code}). Check --url."
+        )
     if response.status_code >= 400:
         raise ValueError(found.get("error", f"The server answered {response.status_code}."))
     return found

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import __version__
+from ..naming import model_name
 from ..protocol.codec import FrameError
 from .action import Action
 from .contrast import Contrast, contrast, propose_layer
@@ -236,7 +237,7 @@ def _vector(
     return SteeringVector(
         id=slug(wish.label), label=wish.label.strip(), description=_described(wish), layers=[layer],
         directions=found.directions[layer][None], range=limits, suggested=suggested,
-        model=_model(engine).id.lower(),
+        model=model_name(_model(engine).id),
         hidden_size=_model(engine).hidden_size, provenance=provenance,
     )  # fmt: skip
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..config import REPOSITORY
+from ..files import why, write_whole
 from . import build_cli
 from .importers import Choice, ImportReport, read_import
 from .importers.features import MAX_CONFIG_BYTES
-from .importers.report import span
+from .importers.report import Norm, span
 from .store import SUFFIX, Selection, SteeringVector, VectorError, VectorStore, load_vector, save_vector
 
 Arguments = argparse.Namespace
@@ -96,8 +96,8 @@ def main(arguments: Arguments) -> int:
     return status
 
 
-def model_shape(model: str) -> tuple[int, int]:
-    """Hidden size and number of decoder layers, from a checkpoint's config.json. Raises VectorError."""
+def _config_of(model: str) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint's config.json and what it says of the language model. Raises VectorError."""
     path = Path(model).expanduser() / "config.json"
     if not path.is_file():
         from .importers import hub
@@ -108,12 +108,30 @@ def model_shape(model: str) -> tuple[int, int]:
     try:
         config = json.loads(path.read_bytes())
         text = config.get("text_config", config)
-        hidden_size, layers = text["hidden_size"], text["num_hidden_layers"]
-    except (OSError, ValueError, RecursionError, LookupError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
         raise VectorError(f"{path} does not say hidden_size and num_hidden_layers.") from error
+    return path, text if isinstance(text, dict) else {}
+
+
+def model_shape(model: str) -> tuple[int, int]:
+    """Hidden size and number of decoder layers, from a checkpoint's config.json. Raises VectorError."""
+    path, config = _config_of(model)
+    # GPT-2 and its like have names of their own.
+    hidden_size = config.get("hidden_size", config.get("n_embd"))
+    layers = config.get("num_hidden_layers", config.get("n_layer"))
+    if hidden_size is None or layers is None:
+        raise VectorError(f"{path} does not say hidden_size and num_hidden_layers.")
     if type(hidden_size) is not int or type(layers) is not int:
         raise VectorError(f"{path} has a hidden_size or num_hidden_layers that is not a whole number.")
     return hidden_size, layers
+
+
+def model_norm(model: str) -> Norm:
+    """What kind of norms it has, as far as its configuration says."""
+    _, config = _config_of(model)
+    if "rms_norm_eps" in config:
+        return "rms"
+    return "layer" if any(name.startswith("layer_norm") for name in config) else "unknown"
 
 
 def _model(arguments: Arguments) -> str:
@@ -135,6 +153,7 @@ def _import(arguments: Arguments) -> int:
         model=model,
         hidden_size=hidden_size,
         layers=layers,
+        norm=model_norm(model),
         label=arguments.label,
         choose=Choice(
             layer=arguments.layer,
@@ -163,7 +182,7 @@ def _small_file(path: Path) -> bytes:
             )
         return path.read_bytes()
     except OSError as error:
-        raise VectorError(f"{path} cannot be read ({error.strerror or error}).") from error
+        raise VectorError(f"{path} cannot be read ({why(error)}).") from error
 
 
 def _save(report: ImportReport, arguments: Arguments) -> int:
@@ -179,7 +198,7 @@ def _save(report: ImportReport, arguments: Arguments) -> int:
         try:
             save_vector(vector, path)
         except OSError as error:
-            raise VectorError(f"{path} cannot be written ({error.strerror or error}).") from error
+            raise VectorError(f"{path} cannot be written ({why(error)}).") from error
         saved += 1
         print(f"Saved {_line(vector)}")
     return 0 if saved else 1
@@ -230,12 +249,16 @@ def _export(arguments: Arguments) -> int:
     target: Path = arguments.to / f"{vector.id}{SUFFIX}" if arguments.to.is_dir() else arguments.to
     if target.suffix != SUFFIX:
         raise VectorError(f"{target} does not end in {SUFFIX}, which every vector file does.")
-    if target.exists():
-        raise VectorError(f"{target} is there already and was left as it is.")
     try:
-        shutil.copyfile(source, target)
+        content = source.read_bytes()
     except OSError as error:
-        raise VectorError(f"{target} cannot be written ({error.strerror or error}).") from error
+        raise VectorError(f"{source} cannot be read ({why(error)}).") from error
+    try:
+        write_whole(target, content, replace=False)
+    except FileExistsError:
+        raise VectorError(f"{target} is there already and was left as it is.") from None
+    except OSError as error:
+        raise VectorError(f"{target} cannot be written ({why(error)}).") from error
     print(f"Wrote {target}.")
     return 0
 

@@ -31,13 +31,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from ..files import why, write_whole
+from ..naming import model_name
 
 if TYPE_CHECKING:
     import torch
@@ -57,14 +58,6 @@ _TENSOR = re.compile(r"layer\.(0|[1-9][0-9]{0,4})\Z")
 
 class VectorError(ValueError):
     """A vector that cannot be used; the message is a sentence that says why."""
-
-
-def model_name(model: str) -> str:
-    """The name under which vectors know a model: the last part of its path or hub id, in lower case.
-
-    `/data/models/smollm2-135m-instruct` and `HuggingFaceTB/SmolLM2-135M-Instruct` are the same model.
-    """
-    return re.split(r"[/\\]", model.rstrip("/\\"))[-1].lower()
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +114,12 @@ class SteeringVector:
         if self.site == "attention":
             return ["add_absolute"]
         return [*OPERATORS[:4], *(OPERATORS[4:] if self.reader is not None else ())]
+
+    @property
+    def feature(self) -> int | None:
+        """Number of the feature in its autoencoder, where its maker noted it."""
+        number = self.provenance.get("feature") if self.kind == "feature" else None
+        return number if type(number) is int and number >= 0 else None
 
     def renamed(self, name: str) -> SteeringVector:
         """The same under another id."""
@@ -284,8 +283,8 @@ def _directions(tensors: dict[str, torch.Tensor], hidden_size: int) -> tuple[lis
     return layers, stacked
 
 
-def save_vector(vector: SteeringVector, path: Path) -> None:
-    """Write one vector file, atomically. The same vector always gives the same bytes."""
+def vector_bytes(vector: SteeringVector) -> bytes:
+    """What stands in its file. The same vector always gives the same bytes."""
     from safetensors.torch import save
 
     header = {
@@ -309,17 +308,13 @@ def save_vector(vector: SteeringVector, path: Path) -> None:
         header["reader"] = {name: getattr(vector.reader, name) for name in READER_FIELDS}
         tensors["encoder"] = vector.reader.weight.clone()
     # One metadata entry only: safetensors writes several in no particular order.
-    content = save(tensors, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    content: bytes = save(tensors, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)})
+    return content
+
+
+def save_vector(vector: SteeringVector, path: Path) -> None:
+    """Write one vector file, whole or not at all. Raises OSError."""
+    write_whole(path, vector_bytes(vector))
 
 
 @dataclass(frozen=True)
@@ -361,7 +356,7 @@ class VectorStore:
         files: dict[str, Path] = {}
         own: set[str] = set()
         problems: list[str] = []
-        for path in [*self._bundled_files(name), *_files(self.own)]:
+        for path in [*_files(self._bundled_folder(name), problems), *_files(self.own, problems)]:
             try:
                 vector = load_vector(path)
                 _check_fits(vector, hidden_size, layers)
@@ -378,16 +373,25 @@ class VectorStore:
                     own.add(vector.id)
         return Selection(chosen, problems, files, own)
 
-    def _bundled_files(self, name: str) -> Sequence[Path]:
+    def _bundled_folder(self, name: str) -> Path | None:
         # A name such as `..` must not lead out of the folder.
-        return _files(self.bundled / name) if _ID.match(name) and name.strip(".") else []
+        return self.bundled / name if _ID.match(name) and name.strip(".") else None
 
 
-def _files(folder: Path | None) -> Sequence[Path]:
-    """All files of a folder in name order, hidden ones (half-written ones, say) left out."""
-    if folder is None or not folder.is_dir():
+def _files(folder: Path | None, problems: list[str]) -> Sequence[Path]:
+    """All files of a folder in name order, hidden ones (half-written ones, say) left out.
+
+    A folder that cannot be looked into is said among the problems; one that is not there is empty.
+    """
+    if folder is None:
         return []
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        problems.append(f"No vector in {folder} is used: it cannot be looked into ({why(error)}).")
+        return []
 
 
 def _check_fits(vector: SteeringVector, hidden_size: int, layers: int) -> None:

@@ -191,11 +191,14 @@ class Connection:
             self._post(Error(code=ErrorCode.BAD_FRAME, message=REASONS[CloseCode.TEXT_FRAME]))
             raise _Close(CloseCode.TEXT_FRAME)
         self._telemetry.frame_received(len(data))
+        frame = None
         try:
+            # Decoded also where it comes too fast, so that the refusal can say of what it is.
+            frame = codec.decode_client(data)
             self._visit.may_send()
-            return codec.decode_client(data)
+            return frame
         except FrameError as error:
-            self._refuse(error)
+            self._refuse(error, frame)
             if error.code is ErrorCode.TOO_LARGE:
                 raise _Close(CloseCode.FRAME_TOO_LARGE) from None
             self._bad_frames += 1
@@ -211,7 +214,7 @@ class Connection:
             try:
                 self._take(frame)
             except FrameError as error:
-                self._refuse(error)
+                self._refuse(error, frame)
 
     def _take(self, frame: codec.AnyClientFrame) -> None:
         match frame:
@@ -313,11 +316,7 @@ class Connection:
                 field="rev",
                 run=run.id,
             )
-        try:
-            actions = self._table.actions(frame, run.prompt_tokens)
-        except FrameError as error:
-            error.run = run.id
-            raise
+        actions = self._table.actions(frame, run.prompt_tokens)
         if not run.done:
             run.steer(frame, actions)
 
@@ -340,10 +339,15 @@ class Connection:
             self._overrun.set()
         self._stir()
 
-    def _refuse(self, error: FrameError) -> None:
+    def _refuse(self, error: FrameError, frame: Frame | None = None) -> None:
+        """Answer what was refused, with the names by which whoever sent it knows it."""
         self._telemetry.refused(error.code)
+        run, name, rev = (
+            getattr(error, key) if getattr(error, key) is not None else getattr(frame, key, None)
+            for key in ("run", "id", "rev")
+        )
         self._post(
-            Error(code=error.code, message=error.message, run=error.run, id=error.id, field=error.field)
+            Error(code=error.code, message=error.message, run=run, id=name, rev=rev, field=error.field)
         )
 
     def _engine_changed(self) -> None:

@@ -59,7 +59,8 @@ def vector_info(vector: SteeringVector, *, own: bool) -> VectorInfo:
     return VectorInfo(
         id=vector.id, label=vector.label, description=vector.description, layers=vector.layers,
         range=list(vector.range), suggested=vector.suggested, kind=vector.kind,
-        operator=cast(Operator, vector.operator), operators=cast("list[Operator]", vector.operators), own=own,
+        operator=cast(Operator, vector.operator), operators=cast("list[Operator]", vector.operators),
+        feature=vector.feature, own=own,
     )  # fmt: skip
 
 

@@ -108,11 +108,11 @@ class Visit:
                 raise FrameError(ErrorCode.RATE_LIMITED, TOO_MANY_GUESSES, field="token")
 
     def may_send(self) -> None:
-        """Count one frame of any kind, before it is decoded. Raises FrameError."""
+        """Count one frame of any kind. Raises FrameError."""
         if not self._frames.take():
             raise FrameError(
                 ErrorCode.RATE_LIMITED,
-                f"More than {FRAMES_PER_SECOND} frames a second came, and this one was not read. "
+                f"More than {FRAMES_PER_SECOND} frames a second came, and this one was left out. "
                 "Send fewer; the connection is closed when it goes on.",
             )
 

@@ -55,6 +55,19 @@ describe("commands in the message box", () => {
 		expect(say("/steer pirate 1")).toBe("There is no vector pirate. /vectors lists them.");
 	});
 
+	test("a feature goes by its layer and number", () => {
+		const features = [
+			vectorInfo({ id: "old", label: "Old words", layers: [28], feature: 8401, range: [-15, 15] }),
+			vectorInfo({ id: "one", label: "One", layers: [28], feature: 9, range: [-15, 15] }),
+			vectorInfo({ id: "other", label: "Other", layers: [28], feature: 9, range: [-15, 15] }),
+		];
+		const tell = (text: string) => runCommand(parseCommand(text)!, features, steering);
+		expect(tell("/steer 28:8401 15")).toBe("Old words is at 15.");
+		expect(steering.strengths()).toEqual({ old: 15 });
+		expect(tell("/steer 28:9 1")).toBe("Which one: one, other?");
+		expect(tell("/steer 27:8401 1")).toBe("There is no vector 27:8401. /vectors lists them.");
+	});
+
 	test("a strength beyond the slider becomes its end; none is the suggested one", () => {
 		expect(say("/steer")).toBe("Write /steer NAME STRENGTH, such as /steer joy 0.2.");
 		expect(say("/steer 3")).toBe("Write /steer NAME STRENGTH, such as /steer joy 0.2.");

@@ -96,14 +96,22 @@ function steer(
 	return `${vector.label} is at ${value}${beyond ? ", the end of its slider" : ""}${how === "" ? "" : ` (${how})`}.`;
 }
 
-/** A vector by its id or label; else all whose id or label begins so. */
+/**
+ * A vector by its id or label; features by layer and number, such as 28:8401; else all whose id or label begins
+ * so.
+ */
 function named(vectors: readonly VectorInfo[], name: string): VectorInfo[] {
 	const wanted = name.toLowerCase();
 	const names = (vector: VectorInfo) => [vector.id.toLowerCase(), vector.label.toLowerCase()];
 	const exact = vectors.filter((vector) => names(vector).includes(wanted));
-	return exact.length > 0
-		? exact.slice(0, 1)
-		: vectors.filter((vector) => names(vector).some((one) => one.startsWith(wanted)));
+	if (exact.length > 0) return exact.slice(0, 1);
+	const [, layer, feature] = /^(\d+):(\d+)$/.exec(wanted) ?? [];
+	if (feature !== undefined) {
+		return vectors.filter(
+			(vector) => `${vector.layers}` === `${Number(layer)}` && vector.feature === Number(feature),
+		);
+	}
+	return vectors.filter((vector) => names(vector).some((one) => one.startsWith(wanted)));
 }
 
 function line(vector: VectorInfo, steering: Steering): string {

@@ -31,7 +31,7 @@ export function webSocketTransport(url: string): OpenTransport {
 				handlers.onBadFrame("The server sent text where only binary frames are allowed.");
 				return;
 			}
-			let frame: ServerFrame;
+			let frame: ServerFrame | null;
 			try {
 				frame = decodeFrame(new Uint8Array(event.data));
 			} catch (error) {
@@ -39,7 +39,7 @@ export function webSocketTransport(url: string): OpenTransport {
 				handlers.onBadFrame(error.message);
 				return;
 			}
-			handlers.onFrame(frame);
+			if (frame !== null) handlers.onFrame(frame);
 		};
 		return {
 			send(frame) {

@@ -1,5 +1,6 @@
 // Frames to bytes and back: the one place of the page that knows msgpack. Whatever bytes arrive, decoding
-// gives a frame of a known type or throws a WireError whose message is a sentence.
+// gives a frame of a known type, nothing for a type that only a newer server knows, or throws a WireError whose
+// message is a sentence.
 import { decode, encode } from "@msgpack/msgpack";
 import { type ClientFrame, SERVER_TYPES, type ServerFrame } from "./types.gen";
 
@@ -12,16 +13,15 @@ export function encodeFrame(frame: ClientFrame): Uint8Array<ArrayBuffer> {
 }
 
 /** The server validates what it sends, so only the shape that routing relies on is checked here. */
-export function decodeFrame(bytes: Uint8Array): ServerFrame {
+export function decodeFrame(bytes: Uint8Array): ServerFrame | null {
 	const value = decodeValue(bytes);
 	if (typeof value !== "object" || value === null || !("type" in value)) {
 		throw new WireError("The server sent a frame that is not a map with a type.");
 	}
-	if (typeof value.type !== "string" || !SERVER_TYPES.includes(value.type)) {
-		throw new WireError(
-			`The server sent a frame of type ${JSON.stringify(value.type)}, which this page does not know. Reload the page.`,
-		);
+	if (typeof value.type !== "string") {
+		throw new WireError("The server sent a frame whose type is not a text.");
 	}
+	if (!SERVER_TYPES.includes(value.type)) return null;
 	const frame = value as ServerFrame;
 	if (frame.type === "rows") checkRows(frame);
 	else if (frame.type === "lens") checkLens(frame);

@@ -239,6 +239,7 @@ export interface VectorInfo {
 	kind: "direction" | "feature";
 	operator: "add" | "add_absolute" | "ablate" | "clamp" | "feature_set" | "feature_scale";
 	operators: ("add" | "add_absolute" | "ablate" | "clamp" | "feature_set" | "feature_scale")[];
+	feature: number | null;
 	own: boolean;
 }
 /**
@@ -437,6 +438,7 @@ export interface Error {
 	message: string;
 	run: string | null;
 	id: string | null;
+	rev: number | null;
 	field: string | null;
 }
 /**

@@ -27,6 +27,7 @@ const vector: VectorInfo = {
 	kind: "direction",
 	operator: "add",
 	operators: ["add", "ablate"],
+	feature: null,
 	own: false,
 };
 const metric = metricInfo();
@@ -81,7 +82,15 @@ beforeEach(() => {
 const say = (frame: ServerFrame) => server.onFrame(frame);
 const starts = () => sent.filter((frame): frame is Start => frame.type === "start");
 const refuse = (id: string) =>
-	say({ type: "error", code: "busy", message: "All places are taken.", run: null, id, field: null });
+	say({
+		type: "error",
+		code: "busy",
+		message: "All places are taken.",
+		run: null,
+		id,
+		rev: null,
+		field: null,
+	});
 
 /** Ask and let the server write a whole reply. */
 function turn(text: string, reply: string[], run: string) {
@@ -208,7 +217,15 @@ describe("Session", () => {
 		test("ends it there when the server no longer has it, and the conversation goes on", () => {
 			breakOff();
 			comeBack();
-			say({ type: "error", code: "unknown_run", message: "No.", run: "r1", id: null, field: null });
+			say({
+				type: "error",
+				code: "unknown_run",
+				message: "No.",
+				run: "r1",
+				id: null,
+				rev: null,
+				field: null,
+			});
 			const { run } = session.turns[0]!;
 			expect([run.status, run.problem?.message, run.replyText()]).toEqual(["lost", UNKNOWN, "A"]);
 			expect([session.notice, session.blocked]).toEqual([null, null]);
@@ -270,7 +287,15 @@ describe("Session", () => {
 			expect(session.turns[1]!.run.replyText()).toBe("BC");
 			session.steering.set("joy", 0.5);
 			expect(sent.at(-1)).toMatchObject({ type: "steer", run: "r2", rev: 5 });
-			say({ type: "error", code: "unknown_run", message: "No.", run: "r1", id: null, field: null });
+			say({
+				type: "error",
+				code: "unknown_run",
+				message: "No.",
+				run: "r1",
+				id: null,
+				rev: null,
+				field: null,
+			});
 			const first = session.turns[0]!.run;
 			expect([first.gone, first.status, first.problem]).toEqual([NO_MAP, "done", null]);
 			say(finishedFrame({ run: "r2" }));
@@ -358,7 +383,15 @@ describe("Session", () => {
 		test("one that the server does not have says so", () => {
 			say(welcome);
 			session.watch("r7");
-			say({ type: "error", code: "unknown_run", message: "No.", run: "r7", id: null, field: null });
+			say({
+				type: "error",
+				code: "unknown_run",
+				message: "No.",
+				run: "r7",
+				id: null,
+				rev: null,
+				field: null,
+			});
 			expect([session.live, session.turns[0]!.run.problem?.message]).toEqual([null, NEVER_KNOWN]);
 		});
 
@@ -448,7 +481,7 @@ describe("Session", () => {
 		say(welcome);
 		session.ask("one", settings);
 		say(startedFrame(["p"]));
-		const error = { type: "error" as const, run: "r1", id: null, field: null };
+		const error = { type: "error" as const, run: "r1", id: null, rev: null, field: null };
 		say({ ...error, code: "steering_failed", message: "It is not in force." });
 		expect(session.notice).toEqual({ place: "steering", message: "It is not in force." });
 		session.dismiss();

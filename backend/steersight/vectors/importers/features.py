@@ -1,4 +1,4 @@
-"""Features of sparse autoencoders: where they act, and a vector made of one.
+"""Features of sparse autoencoders, and a vector made of one.
 
 Shared by the importers of single projects, which find the feature's weights. A feature's activation f and its
 decoder direction d make up f * d of the stream; changing f to f' and keeping the reconstruction error changes
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from ..store import READER_FIELDS, FeatureReader, SteeringVector, VectorError, model_name
+from ...naming import model_name
+from ..store import READER_FIELDS, FeatureReader, SteeringVector, VectorError
+from .places import Place
 from .report import Target, check_size, clip, relative_range
 
 if TYPE_CHECKING:
@@ -24,49 +25,6 @@ MAX_FEATURES = 256
 MAX_CONFIG_BYTES = 1 << 20
 CATALOGUE = ((-15.0, 15.0), 8.0)
 """Range and suggestion in activation units: the demo that catalogues come from goes to 15 and shows 8."""
-_HOOK = re.compile(r"blocks\.([0-9]{1,5})\.(?:attn\.)?(hook_[a-z_]+)\Z")
-_MODULE = re.compile(r"(?:model\.)?layers\.([0-9]{1,5})\Z")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an autoencoder was trained, as a place to add to."""
-
-    layer: int
-    site: Literal["residual", "attention"] = "residual"
-    unread: str = ""
-    """Why its activations cannot be read there; empty where they can."""
-
-
-def place_of(hook: str) -> Place:
-    """The place of a hook's name in TransformerLens, or of a decoder layer in transformers.
-
-    Raises VectorError where nothing can be added there.
-    """
-    if module := _MODULE.match(hook):
-        return Place(int(module[1]))
-    match = _HOOK.match(hook)
-    if match is None:
-        raise VectorError(f"It was trained at {clip(hook, 80)!r}, a place that is not known here.")
-    layer, point = int(match[1]), match[2]
-    if point == "hook_resid_post":
-        return Place(layer)
-    if point == "hook_resid_pre":
-        if layer == 0:
-            raise VectorError(
-                "It was trained on the embedding (blocks.0.hook_resid_pre); nothing acts there."
-            )
-        return Place(layer - 1)
-    if point == "hook_mlp_out":
-        return Place(layer, unread="The MLP's output is added to the stream and cannot be read alone")
-    if point == "hook_attn_out":
-        return Place(layer, "attention", "What attention adds cannot be read alone")
-    if point == "hook_z":
-        raise VectorError(
-            "It was trained inside attention, before its output projection (hook_z); directions there are "
-            "not of the residual stream. Use one trained at hook_attn_out."
-        )
-    raise VectorError(f"It was trained at {point}, where nothing can be added here.")
 
 
 @dataclass(frozen=True)

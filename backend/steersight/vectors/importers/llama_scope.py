@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..store import FeatureReader, VectorError
-from .features import Feature, Place, check_index, place_of, positive, read_config, whole_number
+from .features import Feature, check_index, positive, read_config, whole_number
+from .places import Place, place_of
 from .report import clip
 from .saelens import TOP_K
 from .tensors import open_tensors
@@ -46,6 +47,8 @@ class LlamaScope:
         self.hidden_size = whole_number(self._config, "d_model")
         self.features = whole_number(self._config, "d_sae")
         self.made_for = ""
+        self.name = ""
+        self.notes: list[str] = []
         self.architecture = str(self._config.get("act_fn", "jumprelu")).lower()
         self.place = self._place(folder.name)
         self._scale = self._stream_scale()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ..store import SteeringVector, load_vector, model_name
+from ...naming import model_name
+from ..store import SteeringVector, load_vector
 from .report import ImportReport, Target, clean_id, clip, span
 
 FORMAT = "Steersight vector"

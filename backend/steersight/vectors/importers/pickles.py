@@ -19,6 +19,11 @@ def refuse_pickles(name: str, data: bytes) -> None:
     torch.save writes a zip archive with a data.pkl in it; older files and the pickle module start with the
     byte 0x80 and a protocol number.
     """
+    if name.lower().endswith(".npz"):
+        raise VectorError(
+            "It is an archive of NumPy arrays. One of Gemma Scope is read from its folder, which says where "
+            "it belongs: `steersight vectors import .../layer_20/width_16k/average_l0_71 --feature N`."
+        )
     zipped = data[:4] in (b"PK\x03\x04", b"PK\x05\x06")
     pickled = len(data) > 1 and data[0] == 0x80 and data[1] <= 5
     if zipped or pickled or name.lower().endswith(SUFFIXES):

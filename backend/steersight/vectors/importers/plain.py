@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Literal
 
 from ..store import VectorError
+from .places import BEFORE
 from .report import ImportReport, Target, make_vector, span
 from .tensors import Tensors
 
@@ -133,12 +134,12 @@ def _named(
 def layer_of(name: str) -> int | None:
     """The 0-based layer after whose output a tensor of this name belongs; None where it does not say.
 
-    A name of hook_resid_pre is the stream before a layer, which is the output of the one before: -1 for 0.
+    A name such as hook_resid_pre is the stream before a layer, the output of the one before: -1 for 0.
     """
     matches = _AFTER_WORD.findall(name) or re.findall(r"\d+", name)
     if len(matches) != 1 or len(matches[0]) > 5:
         return None
-    return int(matches[0]) - ("resid_pre" in name)
+    return int(matches[0]) - ("resid_pre" in name or name.rsplit(".", 1)[-1] in BEFORE)
 
 
 def _flat(tensors: Tensors, name: str, shape: list[int]) -> torch.Tensor:

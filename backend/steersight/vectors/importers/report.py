@@ -6,11 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..store import MAX_TEXT, SteeringVector, VectorError, model_name
+from ...naming import model_name
+from ..store import MAX_TEXT, SteeringVector, VectorError
 
 if TYPE_CHECKING:
     import torch
 
+Norm = Literal["layer", "rms", "unknown"]
+"""LayerNorm takes a token's mean out of the stream before anything reads it, RMSNorm does not."""
 RELATIVE_LIMIT = 0.5
 """A norm-relative strength at which replies fall apart (docs/steering.md, "How much")."""
 COEFFICIENT = ((-3.0, 3.0), 1.0)
@@ -55,6 +58,7 @@ class Target:
     layers: int
     label: str = ""
     choice: Choice = Choice()
+    norm: Norm = "unknown"
 
     @property
     def file(self) -> str:

@@ -10,6 +10,11 @@ apply_b_dec_to_input is true, feature i reads (sae_lens/saes/*_sae.py)
 and decodes f * d with d = W_dec[i]. normalize_activations: with expected_average_only_in the file holds
 weights for a scaled stream and not the scale; with layer_norm and constant_norm_rescale every token has a
 scale of its own. Then features steer, but are not read.
+
+center_writing_weights (of transformer_lens) takes the mean over the hidden size out of all that is written
+into the stream. With LayerNorm, which takes it out before anything reads, that changes nothing but the
+stream: it is x - mean(x). Its other options (fold_ln, center_unembed, fold_value_biases) leave the stream
+alone.
 """
 
 from __future__ import annotations
@@ -20,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from ..store import FeatureReader, VectorError
-from .features import Feature, check_index, place_of, read_config, whole_number
-from .report import clip
+from .features import Feature, check_index, read_config, whole_number
+from .places import place_of
+from .report import Norm, Target, clip
 from .tensors import Tensors, open_tensors
 
 FORMAT = "SAELens"
@@ -35,7 +41,7 @@ TOP_K = "Which features a top-k autoencoder keeps depends on all of them"
 class SAELens:
     """An autoencoder's folder; features are read one by one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, target: Target) -> None:
         """Read its configuration. Raises VectorError."""
         config = read_config(folder / CONFIG)
         nested = config.get("metadata")
@@ -56,9 +62,32 @@ class SAELens:
             raise VectorError(
                 f"Its architecture is {clip(self.architecture, 40)!r}; read are {', '.join(ARCHITECTURES)}."
             )
+        self.name = ""
         self.place = place_of(hook)
+        self.notes: list[str] = []
+        self._centred = self._is_centred(target.norm)
         if not self.place.unread:
             self.place = replace(self.place, unread=self._why_unread(activation))
+
+    def _is_centred(self, norm: Norm) -> bool | None:
+        """Whether its stream had no mean; None where that cannot be known. Notes what follows from it."""
+        options = self._config.get("model_from_pretrained_kwargs")
+        if not isinstance(options, dict) or "center_writing_weights" not in options:
+            if norm == "layer":
+                self.notes.append(
+                    "Its configuration does not say whether it was trained on a centred stream "
+                    "(center_writing_weights); it is read as trained on the stream as it is."
+                )
+            return False
+        if not options["center_writing_weights"] or norm == "rms":
+            return False  # transformer_lens leaves a model with RMSNorm as it is
+        if norm == "unknown":
+            return None
+        self.notes.append(
+            "It was trained on a stream without its mean (center_writing_weights). The mean is taken out of "
+            "its encoder and its directions instead, which on this model's stream comes to the same."
+        )
+        return True
 
     def _text(self, key: str) -> str:
         value = self._config.get(key)
@@ -73,6 +102,11 @@ class SAELens:
         scaling = self._config.get("normalize_activations") or "none"
         if scaling != "none":
             return f"It was trained on a scaled stream ({clip(str(scaling), 40)})"
+        if self._centred is None:
+            return (
+                "It was trained on a stream without its mean (center_writing_weights), and whether this "
+                "model's norms take the mean out is not known"
+            )
         return ""
 
     def feature(self, index: int) -> Feature:
@@ -84,6 +118,8 @@ class SAELens:
                 direction = direction * tensors.number("scaling_factor", index, self.features)
             if self.architecture == "topk" and self._config.get("rescale_acts_by_decoder_norm"):
                 direction = direction / direction.norm().clamp_min(1e-30)
+            if self._centred:
+                direction = direction - direction.mean()
             reader = None if self.place.unread else self._reader(tensors, index)
         provenance = {
             "imported_from": FORMAT,
@@ -99,6 +135,8 @@ class SAELens:
         taken = 0.0
         if self._config.get("apply_b_dec_to_input", True):
             taken = float(weight.double() @ tensors.whole("b_dec", [self.hidden_size]).double())
+        if self._centred:
+            weight = weight - weight.mean()  # w.(x - mean of x) is (w - mean of w).x
         if self.architecture == "gated":
             gain = math.exp(min(self._number(tensors, "r_mag", index), 80.0))
             return FeatureReader(

@@ -1,0 +1,294 @@
+"""One generation as the client knows it: text, rows and steering, put together from frames by position."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..protocol.messages import (
+    MAX_ROWS_ASKED,
+    Applied,
+    AskRows,
+    Finished,
+    Frame,
+    Gap,
+    Lens,
+    Queued,
+    Resumed,
+    Rows,
+    Started,
+    Steer,
+    Stop,
+    Tokens,
+    VectorSetting,
+)
+from ..protocol.text import before_stop
+from .errors import SteersightError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .connection import Client
+
+
+def to_display(values: NDArray[np.float16], transforms: Sequence[str]) -> NDArray[np.float32]:
+    """Undo the transform of each metric: [rows, metrics, layers] half floats -> fp32 in the metric's unit.
+
+    What was transformed in a way that is not known here becomes NaN.
+    """
+    import numpy as np
+
+    out = values.astype(np.float32)
+    for index, transform in enumerate(transforms):
+        if transform == "log2":
+            out[:, index] = np.exp2(out[:, index])
+        elif transform != "linear":
+            out[:, index] = np.nan
+    return out
+
+
+class Run:
+    """One generation as the client knows it; grows while the reply is written."""
+
+    def __init__(self, client: Client, started: Started) -> None:
+        self.id = started.run
+        self.prompt = started.prompt
+        self.metrics = started.metrics
+        self.ids: list[int] = []
+        """Ids of the reply so far."""
+        self.pieces: list[str] = []
+        """Text of each reply token, special ones included."""
+        self.logprobs: list[float | None] = []
+        """Per reply token; minus this is its surprisal in nats."""
+        self.ranks: list[int | None] = []
+        """Per reply token: its place in the model's final distribution, 1 for the likeliest."""
+        self.guesses: dict[int, dict[int, list[tuple[str, float]]]] = {}
+        """Position -> layer -> (text, probability) of the likeliest tokens for the position after, by the raw
+        logit lens; empty without `lens`."""
+        self.revs: dict[int, int] = {}
+        """Position -> revision that computed its row."""
+        self.finished: Finished | None = None
+        self.seq = 0
+        """The newest event that has been had."""
+        self.waiting = 0
+        """Place in the server's queue; 0 is none."""
+        self.has_gaps = False
+        """Whether rows were left out and asked for again, which may come after the end."""
+        self._client = client
+        self._rows: dict[int, NDArray[np.float32]] = {}
+        self._entropy: dict[int, float] = {}
+        self._names: dict[int, str] = {}
+        # A metric may be gone from the server's list before the run's last rows come.
+        self._transforms = {
+            name: client.metrics[name].transform for name in started.metrics if name in client.metrics
+        }
+        self._owed: list[Gap] = []
+        self._applied: list[Applied] = []
+        self._refused: dict[int, SteersightError] = {}
+        self._rev = 0
+        self._changed = asyncio.Condition()
+        self._failure: SteersightError | None = None
+
+    @property
+    def text(self) -> str:
+        """The reply so far: without special tokens, cut where a stop string ended it."""
+        special = self._client.special_ids
+        text = "".join(
+            piece for token, piece in zip(self.ids, self.pieces, strict=True) if token not in special
+        )
+        return before_stop(text, self.finished.stop if self.finished else None)
+
+    def rows(self) -> NDArray[np.float32]:
+        """[prompt + reply tokens, metrics, layers] fp32 in the metrics' units; NaN where there is no row."""
+        import numpy as np
+
+        layers = self._client.model.layers if self._client.model else 0
+        total = len(self.prompt.ids) + len(self.ids)
+        out = np.full((total, len(self.metrics), layers), np.nan, dtype=np.float32)
+        for position, row in self._rows.items():
+            if position < total:
+                out[position] = row
+        return out
+
+    def entropy(self) -> NDArray[np.float32]:
+        """[prompt + reply tokens] nats: entropy of the distribution from which the token after each position
+        was drawn; NaN where not known."""
+        import numpy as np
+
+        out = np.full(len(self.prompt.ids) + len(self.ids), np.nan, dtype=np.float32)
+        for position, nats in self._entropy.items():
+            if position < len(out):
+                out[position] = nats
+        return out
+
+    async def steer(
+        self, strengths: Mapping[str, float], settings: Mapping[str, VectorSetting] | None = None
+    ) -> int:
+        """Replace all strengths and settings; what is not named goes to 0. Returns the revision sent.
+
+        Whether the server takes it, `applied` says. Raises SteersightError when there is no server any more.
+        """
+        self._rev += 1
+        await self._client.send(
+            Steer(run=self.id, rev=self._rev, strengths=dict(strengths), settings=dict(settings or {}))
+        )
+        return self._rev
+
+    async def applied(self, rev: int) -> int:
+        """Wait until a row computed with revision `rev`, or a newer one, has come; returns its position.
+
+        Raises SteersightError when the server has refused the revision, or the run ends before.
+        """
+        await self._until(
+            lambda: (
+                rev in self._refused
+                or self.finished is not None
+                or any(applied.rev >= rev for applied in self._applied)
+            )
+        )
+        if rev in self._refused:
+            raise self._refused[rev]
+        for applied in self._applied:
+            if applied.rev >= rev:
+                return applied.position
+        raise SteersightError("finished", "The run ended before the new strengths came into force.")
+
+    async def stop(self) -> None:
+        """Ask the server to end the run; `wait` returns when it has."""
+        await self._client.send(Stop(run=self.id))
+
+    async def wait(self) -> Finished:
+        """Wait for the end of the run."""
+        await self._until(lambda: self.finished is not None)
+        assert self.finished is not None  # noqa: S101 - what _until has waited for
+        return self.finished
+
+    async def texts(self) -> AsyncIterator[str]:
+        """The reply in pieces as it is written. A stop string's first characters may be among them."""
+        shown = 0
+        while True:
+            await self._until(partial(self._has_more_than, shown))
+            special = self._client.special_ids
+            fresh = list(zip(self.ids[shown:], self.pieces[shown:], strict=True))
+            shown += len(fresh)
+            piece = "".join(text for token, text in fresh if token not in special)
+            if piece:
+                yield piece
+            if self.finished is not None and shown == len(self.ids):
+                return
+
+    def _has_more_than(self, tokens: int) -> bool:
+        return len(self.ids) > tokens or self.finished is not None
+
+    async def _until(self, ready: Callable[[], bool]) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._failure is not None or ready())
+        if self._failure is not None and not ready():
+            raise self._failure
+
+    async def take(self, frame: Frame) -> list[AskRows]:
+        """Put in what a frame brings; called by the client's reader.
+
+        Returns what to ask the server for: rows that it left out.
+
+        Raises LookupError or ValueError for a frame that contradicts itself or what came before.
+        """
+        async with self._changed:
+            self.seq = max(self.seq, getattr(frame, "seq", 0))
+            match frame:
+                case Tokens():
+                    self._take_tokens(frame)
+                case Rows():
+                    self._take_rows(frame)
+                case Lens():
+                    self._take_lens(frame)
+                case Applied():
+                    self._applied.append(frame)
+                case Queued():
+                    self.waiting = frame.position
+                case Resumed():
+                    self._rev = max(self._rev, frame.rev)
+                case Finished():
+                    self.finished = frame
+            self._changed.notify_all()
+        match frame:
+            case Gap() if frame.kept:
+                self.has_gaps = True
+                self._owed.append(frame)
+                return self._asked_again([frame])
+            case Resumed():
+                # What was asked for over the line that broke may never have been.
+                self._owed = [gap for gap in self._owed if self._misses(gap)]
+                return self._asked_again(self._owed)
+        return []
+
+    def _misses(self, gap: Gap) -> bool:
+        return any(position not in self._rows for position in range(gap.start, self._end(gap)))
+
+    def _end(self, gap: Gap) -> int:
+        # Tokens come first, so that whatever a gap says beyond them is no row of this run.
+        return min(gap.start + gap.count, len(self.prompt.ids) + len(self.ids))
+
+    def _asked_again(self, gaps: Sequence[Gap]) -> list[AskRows]:
+        return [
+            AskRows(run=gap.run, start=start, count=min(MAX_ROWS_ASKED, self._end(gap) - start))
+            for gap in gaps
+            for start in range(gap.start, self._end(gap), MAX_ROWS_ASKED)
+        ]
+
+    def _take_tokens(self, frame: Tokens) -> None:
+        skip = len(self.prompt.ids) + len(self.ids) - frame.start
+        if skip < 0:
+            raise ValueError(f"{-skip} tokens before position {frame.start} never came")
+        columns = (frame.texts, frame.logprobs, frame.ranks)
+        if any(len(column) != len(frame.ids) for column in columns):
+            raise ValueError("there are more tokens than texts, or fewer")
+        self.ids += frame.ids[skip:]
+        self.pieces += frame.texts[skip:]
+        self.logprobs += frame.logprobs[skip:]
+        self.ranks += frame.ranks[skip:]
+
+    def _take_rows(self, frame: Rows) -> None:
+        import numpy as np
+
+        if frame.metrics != self.metrics:
+            raise ValueError("the rows are of other metrics than the run's")
+        shape = (frame.count, len(frame.metrics), frame.layers)
+        values = to_display(
+            np.frombuffer(frame.data, dtype="<f2").reshape(shape),
+            [self._transforms.get(name, "unknown") for name in frame.metrics],
+        )
+        for offset, rev in zip(range(frame.count), frame.revs, strict=True):
+            self._rows[frame.start + offset] = values[offset]
+            self.revs[frame.start + offset] = rev
+        if frame.entropy is not None:
+            nats = np.frombuffer(frame.entropy, dtype="<f2").tolist()
+            self._entropy.update(enumerate(nats, start=frame.start))
+
+    def _take_lens(self, frame: Lens) -> None:
+        import numpy as np
+
+        self._names.update(zip(frame.new_ids, frame.new_texts, strict=True))
+        shape = (frame.count, len(frame.layers), frame.top)
+        ids = np.frombuffer(frame.ids, dtype="<i4").reshape(shape).tolist()
+        shares = np.frombuffer(frame.probabilities, dtype="<f2").reshape(shape).tolist()
+        for row in range(frame.count):
+            self.guesses[frame.start + row] = {
+                layer: [(self._names[token], share) for token, share in zip(*pair, strict=True)]
+                for layer, *pair in zip(frame.layers, ids[row], shares[row], strict=True)
+            }
+
+    async def refuse(self, rev: int, refusal: SteersightError) -> None:
+        """Tell whoever waits for this revision that the server did not take it."""
+        async with self._changed:
+            self._refused[rev] = refusal
+            self._changed.notify_all()
+
+    async def fail(self, failure: SteersightError) -> None:
+        """Tell everybody who waits that no more will come."""
+        async with self._changed:
+            self._failure = self._failure or failure
+            self._changed.notify_all()

@@ -1,0 +1,127 @@
+"""What comes into the terminal chat besides text, and every form of the address that it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from steersight.chat import Chat, _piped_lines, converse, kept_inputs
+from steersight.cli import main
+from steersight.protocol import messages as m
+
+from .scripted import VECTOR, Script, finished, playing, server, started, tokens, welcome
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "strengths"),
+    [
+        ("28:8401 15", "shakespeare 15 from the next reply on.", {"shakespeare": 15.0}),
+        ("28:8401", "shakespeare 8 from the next reply on.", {"shakespeare": 8.0}),
+        ("28:8401 0", "shakespeare 0 from the next reply on.", {}),
+        ("28:9 1", "There are several features 28:9: one, other. Name one of them.", {}),
+        ("28:7 1", "The server has no feature 7 of layer 28. /features lists those that it", {}),
+        ("12:3 1", "12:3 1 from the next reply on.", {"12:3": 1.0}),
+        ("28:x 1", "There is no vector '28:x'. Closest:", {}),
+    ],
+)
+async def test_a_feature_by_layer_and_number(words: str, said: str, strengths: dict[str, float]) -> None:
+    """As in the newer chat of nnsight-vllm-demos; an id that looks like it goes first."""
+    feature = {"kind": "feature", "suggested": 8.0, "range": [-15.0, 15.0]}
+    vectors = [
+        VECTOR.model_copy(update={**feature, "id": name, "layers": [layer], "feature": number})
+        for name, layer, number in (
+            ("shakespeare", 28, 8401), ("one", 28, 9), ("other", 28, 9), ("12:3", 1, 5),
+        )
+    ]  # fmt: skip
+
+    async def part(script: Script) -> None:
+        await script.hear(m.Hello)
+        await script.say(welcome(vectors=[vector.model_dump() for vector in vectors]))
+
+    written: list[str] = []
+    async with server(part) as client:
+        await client.ready()
+        chat = Chat(client, written.append)
+        await chat.command(f"/steer {words}")
+    assert said in "".join(written)
+    assert chat.strengths == strengths
+
+
+async def test_bytes_that_are_no_text_are_not_sent_and_end_nothing() -> None:
+    said: list[str] = []
+    chat = Chat(cast(Any, None), said.append)  # a client is asked for nothing
+    await converse(chat, _piped_lines([b"/active\n", "Grüße".encode("latin-1"), b"/active\n"]))
+    text = "".join(said)
+    assert text.count("No vector is active.") == 2
+    assert "Not sent, for it is not UTF-8 text: Gr??e\n" in text
+
+
+@pytest.mark.parametrize("form", ["{}", "http://{}", "ws://{}/ws", "http://{}/steersight/"])
+async def test_a_pipe_into_the_command_itself(form: str, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def part(script: Script) -> None:
+        assert script.socket.request is not None
+        asked.append(script.socket.request.path)
+        await script.hear(m.Hello)
+        await script.say(welcome())
+        start = await script.hear(m.Start)
+        asked.append(start.messages[-1].content)
+        await script.say(started("r", start.id, []), tokens("r"), finished("r"))
+
+    async with playing(part) as address:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "steersight.cli", "chat", "--url", form.format(address),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+        )  # fmt: skip
+        try:
+            out, err = await asyncio.wait_for(
+                process.communicate("\xff\nGrüße\n".encode("latin-1") + "Grüße\n".encode()), 60
+            )
+        except TimeoutError:
+            process.kill()
+            raise
+    assert process.returncode == 0, err.decode()
+    assert asked == ["/steersight/ws" if "steersight" in form else "/ws", "Grüße"]
+    assert out.decode().count("Not sent, for it is not UTF-8 text") == 2
+
+
+@pytest.mark.parametrize("command", [["chat"], ["vectors", "build", "x.yaml"]])
+def test_what_is_no_address_is_refused_with_a_sentence(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*command, "--url", "gopher://x"])
+    assert "'gopher://x' is not the address of a server. Write it such as" in capsys.readouterr().err
+    monkeypatch.setenv("STEERSIGHT_URL", "a b")
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "It was set by STEERSIGHT_URL." in capsys.readouterr().err
+
+
+def test_a_socket_address_serves_building_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wish = tmp_path / "wish.json"
+    wish.write_text('{"label": "x", "positive": "a", "negative": "b"}')
+    assert main(["vectors", "build", str(wish), "--url", "ws://127.0.0.1:1/steersight/ws"]) == 1
+    assert "There is no server at http://127.0.0.1:1/steersight (" in capsys.readouterr().err
+
+
+def test_inputs_that_cannot_be_kept_are_no_reason_to_end(tmp_path: Path) -> None:
+    said: list[str] = []
+    kept = kept_inputs(tmp_path / "state" / "history", said.append)
+    kept.store_string("hello")
+    kept.store_string("no text: \udcff")
+    assert list(kept.load_history_strings()) == ["hello"]
+    assert (tmp_path / "state" / "history").stat().st_mode & 0o077 == 0
+    (tmp_path / "file").touch()
+    kept = kept_inputs(tmp_path / "file" / "history", said.append)
+    kept.store_string("hello")
+    assert said == [
+        f"Inputs are not kept: {tmp_path / 'file' / 'history'} cannot be written (File exists).\n"
+    ]
