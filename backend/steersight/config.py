@@ -52,6 +52,8 @@ class Settings:
     stall_seconds: float
     vector_quota_mib: int
     log_format: str
+    log_file: str
+    """Path; `-` for standard error; empty for a file where a person looks on, else standard error."""
     log_prompts: bool
 
 
@@ -289,6 +291,12 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     _add_door_arguments(flag)
     _add_limit_arguments(flag)
     flag("log-format", "text", "Lines of the log: text or json.", log_format)
+    flag(
+        "log-file",
+        "",
+        "File for the log and for what the engine's libraries write, begun anew at each start; - is standard "
+        "error, and so is none, except on a terminal: logs/server-PORT.log in the data folder.",
+    )
     flag("log-prompts", "0", "Also log what people write and what the model answers.", switch)
 
 
@@ -370,7 +378,7 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         max_queue=arguments.max_queue, max_reply_tokens=arguments.max_reply_tokens,
         grace_seconds=arguments.grace_seconds, drain_seconds=arguments.drain_seconds,
         stall_seconds=arguments.stall_seconds, vector_quota_mib=arguments.vector_quota_mib,
-        log_format=arguments.log_format, log_prompts=arguments.log_prompts,
+        log_format=arguments.log_format, log_file=arguments.log_file, log_prompts=arguments.log_prompts,
     )  # fmt: skip
 
 

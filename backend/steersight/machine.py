@@ -56,7 +56,7 @@ class Facts:
 def gather(host: str, port: int, model: str, data_dir: Path, page: Path, door: str) -> Facts:
     """Look at everything but the door, which the settings say. Imports neither torch nor vLLM, which would
     take most of a minute."""
-    port_used_by, host_trouble = _listening(host, port)
+    port_used_by, host_trouble = listening(host, port)
     return Facts(
         system=platform.system(),
         machine=platform.machine(),
@@ -161,7 +161,7 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-def _listening(host: str, port: int) -> tuple[str | None, str | None]:
+def listening(host: str, port: int) -> tuple[str | None, str | None]:
     """Who has the port, and what is wrong with the host; both None when the server could listen there."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

@@ -113,12 +113,12 @@ def answering() -> Iterator[Callable[[bytes], int]]:
     ],
 )
 def test_who_has_the_port(answering: Callable[[bytes], int], reply: bytes, who: str) -> None:
-    assert machine._listening("127.0.0.1", answering(reply)) == (who, None)
+    assert machine.listening("127.0.0.1", answering(reply)) == (who, None)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 def test_an_address_of_another_machine_is_not_a_port_that_is_taken(host: str) -> None:
-    user, trouble = machine._listening(host, 8000)
+    user, trouble = machine.listening(host, 8000)
     assert user is None
     assert trouble
 

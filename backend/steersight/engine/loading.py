@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..metrics import Registry
-from . import libnuma
+from . import libnuma, trouble
 from .options import EngineOptions, ModelFacts
 
 if TYPE_CHECKING:
@@ -97,7 +97,10 @@ def read_model(options: EngineOptions, report: Report) -> Known:
         hidden_size=text.hidden_size,
         vocab_size=text.vocab_size,
         dtype=dtype,
-        max_model_len=min(options.max_model_len, text.max_position_embeddings),
+        # Models whose positions are biases of attention (BLOOM, MPT) have no such limit.
+        max_model_len=min(
+            options.max_model_len, getattr(text, "max_position_embeddings", None) or options.max_model_len
+        ),
         special_ids=sorted(tokenizer.all_special_ids),
     )
     from ..metrics.own import load_own
@@ -197,7 +200,8 @@ def _capacity(cache: Any) -> int | None:
 
 @contextlib.contextmanager
 def _files_in(folder: Path, options: EngineOptions) -> Iterator[None]:
-    """Let the processes that are started meanwhile keep their files in one folder, which is removed as one.
+    """Let the processes that are started meanwhile keep their files in one folder, which is removed as one,
+    and write down there what they fail of.
 
     vLLM 0.32 leaves its sockets and the file by which its ranks find each other in the temporary folder, when
     it is killed and also when it is shut down. Not with Ray: its workers may be on other machines, which do
@@ -211,9 +215,9 @@ def _files_in(folder: Path, options: EngineOptions) -> Iterator[None]:
     # What torch compiles is to outlive the engine.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
     tempfile.gettempdir()  # remembered, so that this process keeps its own
-    names = ("TMPDIR", "VLLM_RPC_BASE_PATH")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(folder)))
+    chosen = {"TMPDIR": str(folder), "VLLM_RPC_BASE_PATH": str(folder), **_recorded_in(folder)}
+    before = {name: os.environ.get(name) for name in chosen}
+    os.environ.update(chosen)
     try:
         yield
     finally:
@@ -222,3 +226,17 @@ def _files_in(folder: Path, options: EngineOptions) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _recorded_in(folder: Path) -> dict[str, str]:
+    """The variable by which vLLM's processes get the recorder of exceptions; none where vLLM is told to leave
+    logging alone."""
+    from vllm import envs
+    from vllm.logger import DEFAULT_LOGGING_CONFIG
+
+    if not envs.VLLM_CONFIGURE_LOGGING:
+        return {}
+    with contextlib.suppress(OSError, ValueError):
+        written = trouble.logging_config(folder, envs.VLLM_LOGGING_CONFIG_PATH, DEFAULT_LOGGING_CONFIG)
+        return {"VLLM_LOGGING_CONFIG_PATH": str(written)}
+    return {}
