@@ -118,7 +118,7 @@ $(RUN_STAMP): backend/locks/cpu.txt backend/pyproject.toml | .venv/bin/python
 	$(SAY) 'Installing Python packages (about 2 minutes)'
 	$(BIN)/python backend/scripts/install.py --torch-index '$(TORCH_INDEX)' backend/locks/cpu.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e backend
-	@sh backend/scripts/libnuma.sh .venv
+	@sh backend/scripts/native.sh .venv
 	@touch $@
 
 $(DEV_STAMP): backend/locks/dev.txt $(RUN_STAMP)

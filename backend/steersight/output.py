@@ -64,7 +64,7 @@ def begin(file: Path, *, anywhere: bool) -> tuple[int, Path]:
         # Only for its owner: it may hold what people have written (--log-prompts).
         return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), file
     except OSError as error:
-        why = error.strerror
+        why = "its folder is a file" if isinstance(error, FileExistsError) else error.strerror
     if anywhere:
         with contextlib.suppress(OSError):
             descriptor, name = tempfile.mkstemp(prefix="steersight-", suffix=".log")

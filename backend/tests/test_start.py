@@ -136,7 +136,7 @@ def test_a_log_that_cannot_be_written_is_said(model: Path) -> None:
     done = subprocess.run([*SERVE, *words], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
     assert done.returncode == 2
     assert done.stderr == (
-        "The log cannot be written to /dev/null/server.log: Not a directory. Name another with --log-file.\n"
+        "The log cannot be written to /dev/null/server.log: its folder is a file. Name another with --log-file.\n"
     )
 
 
@@ -178,6 +178,7 @@ def test_on_a_terminal_the_file_is_in_the_data_folder(model: Path, tmp_path: Pat
 def test_where_the_data_folder_cannot_be_written_it_is_a_temporary_one(model: Path) -> None:
     with on_a_terminal("--port", "0", "--model", str(model), "--data-dir", "/dev/null/data") as lines:
         found = re.search(r"goes to (\S+)\.$", next(lines))
+        assert next(lines).startswith("Steersight serves")
     assert found
     log = Path(found[1])
     assert log.name.startswith("steersight-")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..metrics import Registry
-from . import libnuma, trouble
+from . import cores, libnuma, trouble
 from .options import EngineOptions, ModelFacts
 
 if TYPE_CHECKING:
@@ -152,7 +152,10 @@ def build_engine(
         more["gpu_memory_utilization"] = options.gpu_memory
     if options.executor != "auto":
         more["distributed_executor_backend"] = options.executor
-    with _files_in(folder, options):
+    chosen = _files_in(folder, options)
+    if on_cpu:
+        chosen |= cores.environment(options.tensor_parallel, os.environ)
+    with _environment(chosen):
         nnsight = SteersightVLLM(
             options.model,
             mode="async",
@@ -199,8 +202,24 @@ def _capacity(cache: Any) -> int | None:
 
 
 @contextlib.contextmanager
-def _files_in(folder: Path, options: EngineOptions) -> Iterator[None]:
-    """Let the processes that are started meanwhile keep their files in one folder, which is removed as one,
+def _environment(chosen: dict[str, str]) -> Iterator[None]:
+    """Let the processes that are started meanwhile find this in their environment."""
+    before = {name: os.environ.get(name) for name in (*chosen, "LD_PRELOAD")}
+    os.environ.update(chosen)
+    try:
+        yield
+    finally:
+        # LD_PRELOAD in any case: vLLM (0.32) adds to it for its workers and leaves it so, and what else the
+        # server starts is to be spared.
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _files_in(folder: Path, options: EngineOptions) -> dict[str, str]:
+    """The variables by which an engine's processes keep their files in one folder, which is removed as one,
     and write down there what they fail of.
 
     vLLM 0.32 leaves its sockets and the file by which its ranks find each other in the temporary folder, when
@@ -208,24 +227,13 @@ def _files_in(folder: Path, options: EngineOptions) -> Iterator[None]:
     not have the folder, and vLLM would hand them the name.
     """
     if options.executor == "ray":
-        yield
-        return
+        return {}
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     # What torch compiles is to outlive the engine.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
     tempfile.gettempdir()  # remembered, so that this process keeps its own
-    chosen = {"TMPDIR": str(folder), "VLLM_RPC_BASE_PATH": str(folder), **_recorded_in(folder)}
-    before = {name: os.environ.get(name) for name in chosen}
-    os.environ.update(chosen)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    return {"TMPDIR": str(folder), "VLLM_RPC_BASE_PATH": str(folder), **_recorded_in(folder)}
 
 
 def _recorded_in(folder: Path) -> dict[str, str]:
