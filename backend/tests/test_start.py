@@ -133,10 +133,13 @@ def test_without_a_person_all_goes_to_standard_error(model: Path, tmp_path: Path
 
 def test_a_log_that_cannot_be_written_is_said(model: Path) -> None:
     words = ["--port", "0", "--model", str(model), "--log-file", "/dev/null/server.log"]
-    done = subprocess.run([*SERVE, *words], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        [*SERVE, *words], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 2
     assert done.stderr == (
-        "The log cannot be written to /dev/null/server.log: its folder is a file. Name another with --log-file.\n"
+        "The log cannot be written to /dev/null/server.log: its folder is a file. "
+        "Name another with --log-file.\n"
     )
 
 
