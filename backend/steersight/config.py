@@ -261,8 +261,8 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     flag(
         "tensor-parallel",
         "1",
-        "Number of GPUs to spread the model over. On a CPU the number of processes; then also set "
-        "VLLM_CPU_OMP_THREADS_BIND to the cores of each, such as 0-3|4-7.",
+        "Number of GPUs to spread the model over. On a CPU the number of processes, which share out the "
+        "cores; VLLM_CPU_OMP_THREADS_BIND gives each its own, such as 0-3|4-7.",
         number(int, 1, INFINITY),
     )
     flag("kv-cache-gib", "1", "Size of the KV cache on a CPU, in GiB.", number(int, 1, INFINITY))

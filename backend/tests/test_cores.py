@@ -42,6 +42,12 @@ def test_where_threads_run(
     assert threads(processors, share, ranks) == chosen
 
 
+def test_ranks_that_have_memory_of_their_own_are_left_to_vllm() -> None:
+    assert threads(machine(16), None, 2, nodes=2) == {}
+    assert threads(machine(16), None, 3, nodes=2) == {BIND: "0,1,2,3,4|5,6,7,8,9|10,11,12,13,14"}
+    assert cores.memory_nodes() >= 1
+
+
 @pytest.mark.parametrize(
     "given",
     [{BIND: "0"}, {BIND: "auto"}, {"VLLM_CPU_NUM_OF_RESERVED_CPU": "1"}],

@@ -32,7 +32,7 @@ USES = {
     r"steersight serve|-m pytest -c e2e|e2e/record|docker/test\.sh": ["the page", "the model"],
     r"-m pytest|--model|-m bench": ["the model"],
 }
-    r"steersight serve|-m pytest -c e2e|e2e/record|docker/test\.sh": ["the page", "the model"],
+"""A command -> what it stands on. `docker/test.sh` runs the stories on this side, `make doctor` too."""
 
 
 def targets() -> list[str]:

@@ -23,6 +23,7 @@ FEW = 4
 """Cores up to which all of them compute. One of five or more is a smaller loss than a server that waits for
 its engine's threads."""
 TOPOLOGY = Path("/sys/devices/system/cpu")
+NODES = Path("/sys/devices/system/node")
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 LIBRARIES = {"tcmalloc": "libtcmalloc_minimal.so.4", "OpenMP": "libiomp5.so"}
 ALIKE = {
@@ -75,13 +76,22 @@ def quota() -> float | None:
     return None
 
 
-def threads(processors: Sequence[Processor], share: float | None, ranks: int) -> dict[str, str]:
+def memory_nodes() -> int:
+    """How many parts of memory the machine has, each near to some of the cores."""
+    return max(1, len(list(NODES.glob("node[0-9]*"))))
+
+
+def threads(
+    processors: Sequence[Processor], share: float | None, ranks: int, nodes: int = 1
+) -> dict[str, str]:
     """The variables that say where the engine's threads run; none leaves it to vLLM.
 
     Args:
         processors: those that may be used.
         share: the control group's quota, in processors.
         ranks: tensor-parallel ranks, each a process with threads of its own.
+        nodes: parts of memory. vLLM gives each rank one of them with its cores, and refuses where there are
+            too few.
     """
     # One thread per core: two on one share its units. The last of them, as vLLM takes it.
     cores = sorted({processor.core: processor.number for processor in processors}.values())
@@ -89,7 +99,7 @@ def threads(processors: Sequence[Processor], share: float | None, ranks: int) ->
         # Bound threads would all be there and take turns being stopped; and two containers of one machine
         # would be bound to the same cores. So fewer threads, and the kernel says where.
         return {BIND: "nobind", "OMP_NUM_THREADS": str(max(1, int(share) // ranks))}
-    if len(cores) > FEW and ranks == 1:
+    if len(cores) > FEW and ranks <= nodes:
         return {}
     if len(cores) > FEW:
         cores = cores[: len(cores) - 1]
@@ -123,7 +133,7 @@ def environment(ranks: int, given: Mapping[str, str]) -> dict[str, str]:
     """What a CPU engine's processes are to find in their environment, beside what is given."""
     chosen: dict[str, str] = {}
     if not given.keys() & {BIND, RESERVED}:
-        chosen = threads(usable(), quota(), ranks)
+        chosen = threads(usable(), quota(), ranks, memory_nodes())
         if "OMP_NUM_THREADS" in given:
             chosen.pop("OMP_NUM_THREADS", None)
     if sys.platform == "linux" and (first := preloaded(libraries(), given.get("LD_PRELOAD", ""))):
