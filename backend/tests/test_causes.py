@@ -222,6 +222,13 @@ def test_what_came_first_counts_and_not_what_it_took_along() -> None:
     assert explain(GIVEN_UP, Trouble((lost, true, NO_WORKER))) == "KeyError: 'layers.3'."
 
 
+def test_what_was_got_over_is_not_blamed() -> None:
+    before = raised("ImportError", "No module named 'torchvision'")
+    assert "quantised with foo" in explain(
+        ValueError("Unknown quantization method: foo."), Trouble((before,))
+    )
+
+
 def test_a_cause_behind_a_cause_is_found() -> None:
     error = RuntimeError("Loading layer 3 failed")
     error.__cause__ = MemoryError()

@@ -212,14 +212,15 @@ def cause(trouble: Trouble, error: BaseException | None = None) -> str | None:
         trouble: what the engine's processes have left behind.
         error: what the server got, if it got one.
     """
+    # The server's own exception first: where it does not only pass others on, no process has failed, and what
+    # was logged before may have been got over.
     own = [] if error is None else [Raised.of(error)]
-    for text in _texts([*trouble.raised, *own]):
+    for text in _texts([*own, *trouble.raised]):
         if (known := _known(text)) is not None:
             return known
     for crash in trouble.crashes:
         what, do = CRASHES.get(crash, (f"The engine's process crashed ({crash}).", "The log says where."))
         return f"{what} {do}"
-    # The server's own exception first: where it does not only pass others on, no process has failed.
     for raised in (*own, *trouble.raised):
         for name, text in raised.chain:
             if not SECONDARY.search(f"{name}: {text}"):

@@ -117,7 +117,8 @@ class Life:
             import_engine(report)
             return build_engine(self.options, self.model, vectors, folder, report)
         except Exception as error:
-            raise StartError(explain(error, trouble.read(folder, self._killed_before))) from error
+            since = time.time() - trouble.STARTING_SECONDS
+            raise StartError(explain(error, trouble.read(folder, self._killed_before, since))) from error
         finally:
             self.starting = False
 

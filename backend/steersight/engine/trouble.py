@@ -31,6 +31,9 @@ MOST_CHARACTERS = 4000
 """Of one exception's text: vLLM's list of the architectures that it knows has some ten thousand."""
 ONE_EVENT_SECONDS = 10.0
 """Failures that follow each other within this time are one: a rank that fails takes the others along."""
+STARTING_SECONDS = 60.0
+"""How long the news of a failed process may take until the server gives the engine up; it first waits for the
+others to end."""
 FATAL = "Fatal Python error: "
 
 
