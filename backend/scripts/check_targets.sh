@@ -68,4 +68,4 @@ say clean
 make clean || failed+=(clean)
 [ ! -e .venv ] || failed+=(clean)
 if [ ${#failed[@]} -gt 0 ]; then printf '\nThese do not work on a clean clone: %s\n' "${failed[*]}"; exit 1; fi
-printf '\nEvery target works on a clean clone.\n'
+printf '\nAll that was tried works on a clean clone.\n'
