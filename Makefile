@@ -23,14 +23,15 @@ export STEERSIGHT_MODEL_DIR := $(BUNDLED)
 export STEERSIGHT_DATA_DIR  := $(DATA_DIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-frontend e2e docker-test stranger-test picture types vectors bench bench-lens prove doctor lock clean
+.PHONY: help run chat setup build model check check-backend check-frontend test test-backend e2e docker-test stranger-test targets-test picture types vectors bench bench-lens bench-cores prove doctor lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Variables: HOST PORT MODEL DATA_DIR VECTORS RECIPE PROOF PYTHON TORCH_INDEX"
 
 run: $(RUN_STAMP) $(PAGE) model ## Set up what is missing and serve the page
-	$(BIN)/steersight serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR) --model $(MODEL)
+	$(BIN)/steersight serve --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR) --model $(MODEL) \
+	  --log-file $(DATA_DIR)/logs/server-$(PORT).log
 
 chat: $(RUN_STAMP) ## Talk to the running server from a terminal
 	$(BIN)/steersight chat --url $(HOST):$(PORT)
@@ -72,9 +73,12 @@ picture: $(DEV_STAMP) $(PAGE) model ## Take the README's pictures of the page an
 	@sh e2e/install-browser.sh $(BIN)
 	$(BIN)/python e2e/record.py
 
-docker-test: $(DEV_STAMP) ## Build the images, run the browser tests against the containers, take them down
+docker-test: $(DEV_STAMP) $(PAGE) model ## Build the images, run the browser tests against the containers, take them down
 	@sh e2e/install-browser.sh $(BIN)
 	bash docker/test.sh $(BIN)
+
+targets-test: ## Every target of this file on a clean clone (about an hour)
+	bash backend/scripts/check_targets.sh
 
 stranger-test: ## The README's commands in a bare Debian container with Python, Node and make
 	bash docker/stranger.sh
@@ -92,6 +96,9 @@ bench: $(RUN_STAMP) ## Measure the running server
 
 bench-lens: $(RUN_STAMP) model ## Measure what the lens costs, against plain vLLM; without BENCH, write docs/performance.md
 	$(BIN)/python backend/bench/lens.py --model $(MODEL) $(or $(BENCH),--write docs/performance.md)
+
+bench-cores: $(DEV_STAMP) model ## Measure what the CPU engine gains by cores and libraries, on a quiet machine (12 minutes)
+	cd backend && $(BIN)/python -m bench.cores $(BENCH)
 
 prove: $(DEV_STAMP) model ## Prove what docs/reliability.md promises and write its tables; PROOF=chaos ARGS='--runs 50' tries one
 	@for proof in $(PROOF); do \
@@ -118,7 +125,7 @@ $(RUN_STAMP): backend/locks/cpu.txt backend/pyproject.toml | .venv/bin/python
 	$(SAY) 'Installing Python packages (about 2 minutes)'
 	$(BIN)/python backend/scripts/install.py --torch-index '$(TORCH_INDEX)' backend/locks/cpu.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e backend
-	@sh backend/scripts/libnuma.sh .venv
+	@sh backend/scripts/native.sh .venv
 	@touch $@
 
 $(DEV_STAMP): backend/locks/dev.txt $(RUN_STAMP)

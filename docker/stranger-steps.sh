@@ -5,7 +5,7 @@ began=$SECONDS
 make run > run.log 2>&1 &
 server=$!
 until python3 -c 'import urllib.request as u; u.urlopen("http://127.0.0.1:8000/readyz", timeout=5)' 2>/dev/null; do
-  if grep -q "The engine did not start" run.log; then tail -n 40 run.log; echo "The engine did not start."; exit 1; fi
+  if grep -q "The engine did not start" run.log; then cat run.log; tail -n 40 data/logs/server-8000.log; echo "The engine did not start."; exit 1; fi
   kill -0 $server 2>/dev/null || { cat run.log; echo "make run ended by itself."; exit 1; }
   sleep 1
 done

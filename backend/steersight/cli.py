@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
+import socket
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__, config
 from .vectors.cli import add_arguments as add_vectors_arguments
 from .vectors.cli import main as vectors_main
+
+if TYPE_CHECKING:
+    from . import output
+
+PORT_TAKEN = 3
+"""Exit status where the server cannot listen."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -84,13 +91,48 @@ def _serve(settings: config.Settings) -> int:
             file=sys.stderr,
         )
         return 2
+    # First of all, and before anything is said: another server of the same data folder has its own log.
+    from .serving import PortError, listen
+
+    try:
+        sockets = listen(settings.host, settings.port)
+    except PortError as error:
+        print(error, file=sys.stderr)
+        return PORT_TAKEN
+    from . import output
+
+    port = sockets[0].getsockname()[1]
+    file = output.log_file(settings.log_file, settings.log_format, settings.data_dir, port)
+    if file is None:
+        return _serve_on(settings, sockets, output.Progress(sys.stdout), shown=False)
+    try:
+        descriptor, file = output.begin(file, anywhere=not settings.log_file)
+    except output.LogFileError as error:
+        print(error, file=sys.stderr)
+        return 2
+    with output.turned_to(descriptor) as terminal:
+        progress = output.Progress(terminal)
+        progress.say(f"What the server and the engine's libraries have to say goes to {file}.")
+        try:
+            return _serve_on(settings, sockets, progress, shown=True)
+        except Exception:
+            progress.say(f"The server has failed; {file} says more.")
+            raise
+
+
+def _serve_on(
+    settings: config.Settings, sockets: list[socket.socket], progress: output.Progress, shown: bool
+) -> int:
+    """Serve on these sockets. `shown`: a person sees what `progress` says, and nothing else."""
     from . import logs
     from .app import create_app
     from .serving import serve
 
-    logs.configure(settings.log_format, settings.log_prompts)
-    print(f"Steersight serves http://{settings.host}:{settings.port} while the engine loads.", flush=True)
-    return serve(create_app(settings), settings.host, settings.port)
+    logs.configure(settings.log_format, settings.log_prompts, progress.terminal if shown else None)
+    application = create_app(settings)
+    if shown:
+        progress.follow(application.state.engine)
+    return serve(application, sockets, settings.host, progress.say)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ class Settings:
     stall_seconds: float
     vector_quota_mib: int
     log_format: str
+    log_file: str
+    """Path; `-` for standard error; empty for a file where a person looks on, else standard error."""
     log_prompts: bool
 
 
@@ -278,8 +280,8 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     flag(
         "tensor-parallel",
         "1",
-        "Number of GPUs to spread the model over. On a CPU the number of processes; then also set "
-        "VLLM_CPU_OMP_THREADS_BIND to the cores of each, such as 0-3|4-7.",
+        "Number of GPUs to spread the model over. On a CPU the number of processes, which share out the "
+        "cores; VLLM_CPU_OMP_THREADS_BIND gives each its own, such as 0-3|4-7.",
         number(int, 1, INFINITY),
     )
     flag("kv-cache-gib", "1", "Size of the KV cache on a CPU, in GiB.", number(int, 1, INFINITY))
@@ -315,6 +317,12 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     _add_door_arguments(flag)
     _add_limit_arguments(flag)
     flag("log-format", "text", "Lines of the log: text or json.", log_format)
+    flag(
+        "log-file",
+        "",
+        "File for the log and for what the engine's libraries write, begun anew at each start; - is standard "
+        "error, and so is none, except on a terminal: logs/server-PORT.log in the data folder.",
+    )
     flag("log-prompts", "0", "Also log what people write and what the model answers.", switch)
 
 
@@ -406,7 +414,7 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         max_queue=arguments.max_queue, max_reply_tokens=arguments.max_reply_tokens,
         grace_seconds=arguments.grace_seconds, drain_seconds=arguments.drain_seconds,
         stall_seconds=arguments.stall_seconds, vector_quota_mib=arguments.vector_quota_mib,
-        log_format=arguments.log_format, log_prompts=arguments.log_prompts,
+        log_format=arguments.log_format, log_file=arguments.log_file, log_prompts=arguments.log_prompts,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from .config import token_from, unguarded
+from .engine import cores
 from .machine import Facts, gather
 from .naming import model_id
 from .ws.doors import is_loopback
@@ -25,6 +26,8 @@ TESTED = {"nnsight": {"0.8.1"}, "vllm": {"0.32.0", "0.26.0"}, "torch": {"2.13.0"
 """Versions that this release was tested with; vLLM 0.26.0 only on a GPU, by hand."""
 MEMORY_NEEDED = 4 * GIB
 """The server with the bundled model holds 2.4 GiB once it serves, and more while it loads."""
+WEIGHTS_COUNTED = 1 * GIB
+"""How much of that is for weights: the bundled model's, and some that are a little larger."""
 DISK_NEEDED = 1 * GIB
 SHARED_MEMORY_NEEDED = 256 << 20
 """vLLM 0.32.0 asks for 160 MiB for the messages of its processes."""
@@ -113,14 +116,17 @@ def libnuma(facts: Facts) -> Finding:
 
 
 def memory(facts: Facts) -> Finding:
-    """For the bundled model; another one needs its weights' size on top."""
+    """For the bundled model; on a CPU another one needs what its weights are larger on top."""
     says = f"{facts.memory / GIB:.1f} GiB available"
     if facts.port_used_by == "Steersight":
         return Finding("ok", "memory", f"{says} beside the running server")
-    if facts.memory < MEMORY_NEEDED:
-        return Finding(
-            "problem", "memory", says, f"Free {MEMORY_NEEDED // GIB} GiB, or raise the container's limit."
-        )
+    needed = MEMORY_NEEDED
+    if "vllm" not in facts.packages and not facts.checkpoint.quantised:
+        # The CPU engine computes in float32, whatever the checkpoint is in.
+        needed += max(0, 4 * facts.checkpoint.parameters - WEIGHTS_COUNTED)
+    if facts.memory < needed:
+        advice = f"Free memory until there are {needed / GIB:.0f} GiB, or raise the container's limit."
+        return Finding("problem", "memory", says, advice)
     return Finding("ok", "memory", says)
 
 
@@ -190,6 +196,63 @@ def tokens(facts: Facts) -> Finding:
     return Finding("note", "tokens", f"the model has no row for {some}{more}", advice)
 
 
+def weights(facts: Facts) -> Finding:
+    """What the engine would find out after half a minute."""
+    checkpoint = facts.checkpoint
+    if checkpoint.missing or checkpoint.damaged:
+        says = ", ".join(
+            [
+                *(f"{name} is missing" for name in checkpoint.missing),
+                *(f"{name} was not fetched to its end" for name in checkpoint.damaged),
+            ]
+        )
+        return Finding("problem", "weights", says, "Fetch the checkpoint again, whole.")
+    if checkpoint.senses and not facts.vision:
+        says = "the model takes more than text, and torchvision is not installed"
+        return Finding("problem", "weights", says, "Serve a text model.")
+    if checkpoint.quantised and "vllm" not in facts.packages:
+        advice = (
+            "The CPU engine computes in float32, which hardly any quantisation does. Start with --dtype "
+            "bfloat16, or serve the checkpoint that is not quantised."
+        )
+        return Finding("note", "weights", f"quantised with {checkpoint.quantised}", advice)
+    if not checkpoint.parameters:
+        return Finding("ok", "weights", "looked at when they are here")
+    return Finding("ok", "weights", f"{checkpoint.parameters / 1e6:,.0f} million numbers, whole")
+
+
+def engine(facts: Facts) -> Finding:
+    """What the server that has the port says of its engine."""
+    if facts.engine is None:
+        return Finding("ok", "engine", "none runs at the port")
+    state, stage = facts.engine
+    if state == "failed":
+        advice = "Mend that, and start the server again."
+        if not stage:
+            advice = "The server says why to those with its token: --token-file, or STEERSIGHT_TOKEN."
+        return Finding("problem", "engine", stage or "has failed", advice)
+    return Finding("ok", "engine", f"{state}: {stage}" if stage and state == "loading" else state)
+
+
+def threads(facts: Facts) -> Finding:
+    """How a CPU engine would use the processor."""
+    if "vllm" in facts.packages:
+        return Finding("ok", "threads", "of no account on a GPU")
+    where = facts.threads.get(cores.BIND)
+    says = f"{facts.cores} {'core' if facts.cores == 1 else 'cores'}, "
+    if where == "nobind":
+        says += f"{facts.threads['OMP_NUM_THREADS']} threads for the engine, by the container's share"
+    else:
+        says += "all for the engine" if where else "all but one for the engine"
+    if facts.unloaded:
+        advice = (
+            f"Faster with {' and '.join(facts.unloaded)}: `make setup` installs what it can; tcmalloc is in "
+            "libtcmalloc-minimal4 (Debian, Ubuntu) and gperftools-libs (Fedora)."
+        )
+        return Finding("note", "threads", says, advice)
+    return Finding("ok", "threads", says)
+
+
 def page(facts: Facts) -> Finding:
     """Without it the server answers, and a browser sees one sentence."""
     if facts.page:
@@ -218,8 +281,8 @@ def browser(facts: Facts) -> Finding:
 
 
 CHECKS: tuple[Callable[[Facts], Finding], ...] = (
-    system, python, packages, processor, libnuma, memory, disk, shared_memory, port, door, model, tokens,
-    page, node, browser,
+    system, python, packages, processor, libnuma, threads, memory, disk, shared_memory, port, engine, door,
+    model, weights, tokens, page, node, browser,
 )  # fmt: skip
 
 
@@ -260,7 +323,9 @@ def main(arguments: argparse.Namespace) -> int:
     data_dir = Path(arguments.data_dir).expanduser().resolve()
     served = arguments.model or str(data_dir / "models" / "smollm2-135m-instruct")
     door = door_of(arguments.host, token_from(arguments), arguments.open)
-    facts = gather(arguments.host, arguments.port, served, data_dir, Path(arguments.ui), door)
+    facts = gather(
+        arguments.host, arguments.port, served, data_dir, Path(arguments.ui), door, token_from(arguments)
+    )
     findings = diagnose(facts)
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))

@@ -14,7 +14,7 @@ import json
 import logging
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from .engine.service import EngineService
@@ -99,13 +99,31 @@ class Json(_Formatter):
 FORMATS: dict[str, type[_Formatter]] = {"text": Text, "json": Json}
 
 
-def configure(kind: str, log_prompts: bool) -> None:
-    """Write to standard error from now on: all that Steersight says, and uvicorn's complaints."""
+def _is_for_people(record: logging.LogRecord) -> bool:
+    """Whether a line is a sentence that a terminal does not have yet: the engine's state is shown there, and
+    a fault is for the file, with its traceback."""
+    return record.exc_info is None and record.name != "steersight.engine"
+
+
+def configure(kind: str, log_prompts: bool, terminal: TextIO | None = None) -> None:
+    """Write to standard error from now on: all that Steersight says, and uvicorn's complaints.
+
+    Args:
+        kind: a key of FORMATS.
+        log_prompts: whether what people write is to be in it.
+        terminal: gets warnings as bare sentences, where standard error is not what a person sees.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(FORMATS[kind]())
     handler.addFilter(Ids())
+    handlers: list[logging.Handler] = [handler]
+    if terminal is not None:
+        bare = logging.StreamHandler(terminal)
+        bare.setLevel(logging.WARNING)
+        bare.addFilter(_is_for_people)
+        handlers.append(bare)
     for name, level in (("steersight", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
+        logger.handlers, logger.propagate = [*handlers], False
         logger.setLevel(level)
     prompts.setLevel(logging.INFO if log_prompts else logging.CRITICAL + 1)

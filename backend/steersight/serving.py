@@ -10,6 +10,7 @@ where it is.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import signal
@@ -22,6 +23,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from . import machine
 from .engine.service import EngineService
 from .ws.transport import HttpProtocol, WebSocketProtocol
 
@@ -29,6 +31,8 @@ from .ws.transport import HttpProtocol, WebSocketProtocol
 # one that a client is told of in a sentence.
 TRANSPORT_LIMIT = 1024 * 1024
 OPEN_FILES = 65_536
+BACKLOG = 2048
+"""Connections that may wait to be taken; uvicorn's own."""
 
 
 def configured(application: ASGIApp, host: str, port: int) -> uvicorn.Config:
@@ -45,12 +49,76 @@ def configured(application: ASGIApp, host: str, port: int) -> uvicorn.Config:
     )  # fmt: skip
 
 
+class PortError(RuntimeError):
+    """The server cannot listen where it was told to; the message is one sentence that says what to do."""
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Take a port at every address of a host; connections wait until the server serves.
+
+    Args:
+        host: name or address; empty is every address of this machine.
+        port: 0 lets the system choose, the same at every address.
+
+    Raises: PortError.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, (name, _, *more) in dict.fromkeys(found):
+            taken = sockets[0].getsockname()[1] if sockets else port
+            try:
+                sockets.append(_bound(family, kind, protocol, (name, taken, *more)))
+            except OSError as error:
+                # A machine without IPv6 may name its address all the same.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(found) == 1:
+                    raise
+        if not sockets:
+            raise OSError(errno.EADDRNOTAVAIL, "no address of it belongs to this machine")
+    except OSError as error:
+        for taken_socket in sockets:
+            taken_socket.close()
+        raise PortError(_refusal(host, port, error)) from error
+    return sockets
+
+
+def _bound(family: int, kind: int, protocol: int, address: tuple[str | int, ...]) -> socket.socket:
+    taken = socket.socket(family, kind, protocol)
+    try:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        taken.bind(address)
+        # From here on nobody else can have it. Who comes early waits in the queue.
+        taken.listen(BACKLOG)
+    except OSError:
+        taken.close()
+        raise
+    return taken
+
+
+def _refusal(host: str, port: int, error: OSError) -> str:
+    user, trouble = machine.listening(host, port)
+    if user is not None:
+        return (
+            f"Port {port} is taken by {'another ' if user == 'Steersight' else ''}{user}; end it, or take "
+            "another port: --port 8001, or `make run PORT=8001`."
+        )
+    return (
+        f"The server cannot listen at {host or 'any address'}, port {port}: {trouble or error.strerror}; "
+        "name another address of this machine with --host, or another port with --port."
+    )
+
+
 class DrainingServer(uvicorn.Server):
     """uvicorn's server, which lets the application finish what it is at before it closes its doors."""
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]], started: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._drain = drain
+        self._said_started = started
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
 
@@ -58,6 +126,7 @@ class DrainingServer(uvicorn.Server):
         """Remember the loop: a signal handler has none."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        self._said_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the end, the second does not wait for it."""
@@ -77,9 +146,22 @@ class DrainingServer(uvicorn.Server):
             self._draining = asyncio.create_task(end(), name="drain")
 
 
-def serve(application: Starlette, host: str, port: int) -> int:
-    """Serve until told to end; returns the exit status. Exits with 3 where the port cannot be had."""
-    server = DrainingServer(configured(application, host, port), application.state.drain)
+def serve(application: Starlette, sockets: list[socket.socket], host: str, say: Callable[[str], None]) -> int:
+    """Serve until told to end; returns the exit status.
+
+    Args:
+        application: what `create_app` has made.
+        sockets: what `listen` has taken.
+        host: what it is called.
+        say: gets the sentence that it serves, once that is so.
+    """
+    port = sockets[0].getsockname()[1]
+    called = f"[{host}]" if ":" in host else host or "0.0.0.0"  # noqa: S104
+    server = DrainingServer(
+        configured(application, host, port),
+        application.state.drain,
+        lambda: say(f"Steersight serves http://{called}:{port} while the engine loads."),
+    )
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         # uvicorn takes the signals over while it serves, and raises them once more when it is done, so that
@@ -90,7 +172,7 @@ def serve(application: Starlette, host: str, port: int) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, end)
     allow_many_files()
-    server.run()
+    server.run(sockets)
     if application.state.engine.abandoned:
         leave_now(application.state.engine)
     return 0

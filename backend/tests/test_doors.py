@@ -279,6 +279,38 @@ async def test_pages_of_other_sites_may_look_and_not_touch(tmp_path: Path) -> No
         assert (await http.delete("/api/vectors/x")).status_code == 404
 
 
+async def test_why_an_engine_failed_is_told_to_those_with_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ready(headers: dict[str, str]) -> tuple[int, Any]:
+        answer = await http.get("/readyz", headers=headers)
+        return answer.status_code, answer.json() if answer.status_code == 503 else answer.text
+
+    why = "The engine did not start. There are no weights in /home/ada/secret."
+    state: dict[str, Any] = {"state": "failed", "progress": 0.0}
+    monkeypatch.setenv("STEERSIGHT_TOKEN", TOKEN)
+    async with (
+        served(tmp_path / "a") as (address, app),
+        httpx.AsyncClient(base_url=f"http://{address}") as http,
+    ):
+        app.state.engine._set(stage=why, **state)
+        assert await ready({}) == (503, state)
+        assert await ready(BEARER) == (503, state | {"stage": why})
+        for wrong in ("Bearer wrong", "Bearer", ""):
+            status, refused = await ready({"Authorization": wrong})
+            assert status == 401
+            assert "/home/ada" not in refused
+    monkeypatch.delenv("STEERSIGHT_TOKEN")
+    async with (
+        served(tmp_path / "b") as (address, app),
+        httpx.AsyncClient(base_url=f"http://{address}") as http,
+    ):
+        app.state.engine._set(stage=why, **state)
+        assert await ready({}) == (503, state | {"stage": why}), (
+            "a server without a token asks nobody for one"
+        )
+
+
 async def test_what_asks_for_the_token_and_what_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 class Process:
     """`steersight serve` on a port of the system's choice."""
 
-    def __init__(self, port: int, model: str, log: Path) -> None:
+    def __init__(self, port: int, model: str, log: Path, *words: str) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         command = [
@@ -41,6 +41,7 @@ class Process:
             model,
             "--drain-seconds",
             "2",
+            *words,
         ]
         with log.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)  # noqa: S603
@@ -127,8 +128,42 @@ def test_a_signal_while_a_lost_engine_is_started_again(served: Process) -> None:
     assert time.monotonic() - began < 15
 
 
+def test_what_the_terminal_shows_and_what_the_file_has(
+    unused_tcp_port: int, model_dir: str, tmp_path: Path
+) -> None:
+    """From nothing to ready and to the end; the engine's processes write into the file as well."""
+    file = tmp_path / "logs" / "server.log"
+    server = Process(unused_tcp_port, model_dir, tmp_path / "terminal", "--log-file", str(file))
+    try:
+        server.wait_for("/readyz", '"ready"')
+        (core,) = (child for child in server.family() if child.name().endswith("EngineCore"))
+        assert os.readlink(f"/proc/{core.pid}/fd/1") == os.readlink(f"/proc/{core.pid}/fd/2") == str(file)
+        status, _ = server.end(signal.SIGTERM)
+    finally:
+        server.process.kill()
+    assert status == 0
+    shown = server.log.read_text().splitlines()
+    assert shown[0].endswith(f"goes to {file}.")
+    assert shown[1] == f"Steersight serves {server.url} while the engine loads."
+    assert shown[2:] == [
+        "  2%  Reading the model's configuration and tokenizer",
+        " 10%  Importing vLLM and NNsight",
+        " 30%  Building the model's module tree",
+        " 60%  Loading the model's weights",
+        " 80%  Reserving the KV cache and warming up",
+        "100%  Ready",
+        "The server is about to end",
+        "Stopped",
+    ]
+    assert "Triton" in file.read_text(), "what vLLM has to say at its start"
+
+
 def test_a_port_that_is_taken(served: Process, model_dir: str, tmp_path: Path) -> None:
     served.wait_for("/healthz", "ok")
     second = Process(int(served.url.rsplit(":", 1)[1]), model_dir, tmp_path / "second.log")
     assert second.process.wait(timeout=60) == 3
-    assert "address already in use" in second.log.read_text()
+    port = served.url.rsplit(":", 1)[1]
+    assert second.log.read_text() == (
+        f"Port {port} is taken by another Steersight; end it, or take another port: --port 8001, or "
+        "`make run PORT=8001`.\n"
+    )

@@ -10,6 +10,10 @@ class EngineNotReadyError(RuntimeError):
     """The engine cannot take a run now; the message says why."""
 
 
+class StartError(RuntimeError):
+    """The engine did not start; the message says why and what to do, as far as that is known."""
+
+
 class EngineLostError(RuntimeError):
     """The engine ended, or was ended because it hung, while it owed an answer. It is started again."""
 

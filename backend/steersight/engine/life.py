@@ -16,12 +16,15 @@ import gc
 import logging
 import os
 import tempfile
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from . import trouble
+from .causes import cause, explain
 from .channel import Failed, FailedRuns, RowBlock, RowReceiver, Stage
-from .errors import ERROR, EngineLostError, EngineNotReadyError
+from .errors import ERROR, EngineLostError, EngineNotReadyError, StartError
 from .family import Family
 from .loading import Built, Report, build_engine, import_engine, in_daemon_thread, row_address
 from .options import EngineOptions, ModelFacts
@@ -83,6 +86,7 @@ class Life:
         self._folder = tempfile.TemporaryDirectory(
             prefix="steersight-", dir=os.environ.get("VLLM_RPC_BASE_PATH"), ignore_cleanup_errors=True
         )
+        self._killed_before = trouble.oom_kills()
         self._family = Family()
         self._receiver = RowReceiver(row_address(Path(self._folder.name)))
         self._reader = asyncio.create_task(self._read(), name="steersight-rows")
@@ -95,7 +99,7 @@ class Life:
     # ------------------------------------------------------------ start
 
     async def start(self, vectors: list[tuple[str, str]], report: Report) -> Built:
-        """Load it; see `build_engine`. Raises what went wrong; `end` is the caller's to call."""
+        """Load it; see `build_engine`. Raises StartError; `end` is the caller's to call."""
         folder = Path(self._folder.name)
         self.starting = True
         built: Built = await in_daemon_thread(lambda: self._build(folder, vectors, report))
@@ -112,8 +116,17 @@ class Life:
         try:
             import_engine(report)
             return build_engine(self.options, self.model, vectors, folder, report)
+        except Exception as error:
+            since = time.time() - trouble.STARTING_SECONDS
+            raise StartError(explain(error, trouble.read(folder, self._killed_before, since))) from error
         finally:
             self.starting = False
+
+    def _why_ended(self) -> str:
+        """That it has ended, and why, as far as its processes have said so just now."""
+        since = time.time() - trouble.ONE_EVENT_SECONDS
+        why = cause(trouble.read(Path(self._folder.name), self._killed_before, since))
+        return ENDED if why is None else f"{ENDED} {why}"
 
     # ------------------------------------------------------------ what is asked of it
 
@@ -129,7 +142,7 @@ class Life:
 
             if self.lost is None and (isinstance(error, EngineDeadError) or self._family.broken):
                 # vLLM knew before the watcher looked.
-                self._ended(self, ENDED)
+                self._ended(self, self._why_ended())
             if not isinstance(error, EngineLostError):
                 self._check(error)
             raise
@@ -215,7 +228,7 @@ class Life:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             if self._family.broken:
-                self._ended(self, ENDED)
+                self._ended(self, self._why_ended())
                 return
             now = loop.time()
             self._silence.tick(now - then, self._owed > 0)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..metrics import Registry
 from ..naming import model_id
 from ..text.rendering import Renderer
-from . import libnuma
+from . import cores, libnuma, trouble
 from .options import EngineOptions, ModelFacts
 from .tokenizer import read_tokenizer
 
@@ -102,7 +102,10 @@ def read_model(options: EngineOptions, report: Report) -> Known:
         hidden_size=text.hidden_size,
         vocab_size=text.vocab_size,
         dtype=dtype,
-        max_model_len=min(options.max_model_len, text.max_position_embeddings),
+        # Models whose positions are biases of attention (BLOOM, MPT) have no such limit.
+        max_model_len=min(
+            options.max_model_len, getattr(text, "max_position_embeddings", None) or options.max_model_len
+        ),
         special_ids=read.special_ids,
         chat=read.renderer.chat,
     )
@@ -157,7 +160,10 @@ def build_engine(
         more["gpu_memory_utilization"] = options.gpu_memory
     if options.executor != "auto":
         more["distributed_executor_backend"] = options.executor
-    with _files_in(folder, options):
+    chosen = _files_in(folder, options)
+    if on_cpu:
+        chosen |= cores.environment(options.tensor_parallel, os.environ)
+    with _environment(chosen):
         nnsight = SteersightVLLM(
             options.model,
             mode="async",
@@ -207,29 +213,49 @@ def _capacity(cache: Any) -> int | None:
 
 
 @contextlib.contextmanager
-def _files_in(folder: Path, options: EngineOptions) -> Iterator[None]:
-    """Let the processes that are started meanwhile keep their files in one folder, which is removed as one.
+def _environment(chosen: dict[str, str]) -> Iterator[None]:
+    """Let the processes that are started meanwhile find this in their environment."""
+    before = {name: os.environ.get(name) for name in (*chosen, "LD_PRELOAD")}
+    os.environ.update(chosen)
+    try:
+        yield
+    finally:
+        # LD_PRELOAD in any case: vLLM (0.32) adds to it for its workers and leaves it so, and what else the
+        # server starts is to be spared.
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _files_in(folder: Path, options: EngineOptions) -> dict[str, str]:
+    """The variables by which an engine's processes keep their files in one folder, which is removed as one,
+    and write down there what they fail of.
 
     vLLM 0.32 leaves its sockets and the file by which its ranks find each other in the temporary folder, when
     it is killed and also when it is shut down. Not with Ray: its workers may be on other machines, which do
     not have the folder, and vLLM would hand them the name.
     """
     if options.executor == "ray":
-        yield
-        return
+        return {}
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     # What torch compiles is to outlive the engine.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
     tempfile.gettempdir()  # remembered, so that this process keeps its own
-    names = ("TMPDIR", "VLLM_RPC_BASE_PATH")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(folder)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    return {"TMPDIR": str(folder), "VLLM_RPC_BASE_PATH": str(folder), **_recorded_in(folder)}
+
+
+def _recorded_in(folder: Path) -> dict[str, str]:
+    """The variable by which vLLM's processes get the recorder of exceptions; none where vLLM is told to leave
+    logging alone."""
+    from vllm import envs
+    from vllm.logger import DEFAULT_LOGGING_CONFIG
+
+    if not envs.VLLM_CONFIGURE_LOGGING:
+        return {}
+    with contextlib.suppress(OSError, ValueError):
+        written = trouble.logging_config(folder, envs.VLLM_LOGGING_CONFIG_PATH, DEFAULT_LOGGING_CONFIG)
+        return {"VLLM_LOGGING_CONFIG_PATH": str(written)}
+    return {}

@@ -25,10 +25,12 @@ from ..patience import Patience
 from ..text.rendering import UnknownTokenError, outside
 from ..vectors.store import READER_FIELDS, VectorError
 from .bank import ENCODER
+from .causes import explain
 from .channel import Failed, FailedRuns, RowBlock, Stage
 from .errors import EngineLostError as EngineLostError
 from .errors import EngineNotReadyError as EngineNotReadyError
 from .errors import RunFailedError as RunFailedError
+from .errors import StartError
 from .life import CallError, Item, Life
 from .loading import in_daemon_thread, read_model
 from .options import EngineOptions as EngineOptions
@@ -198,7 +200,8 @@ class EngineService:
             raise
         except Exception as error:
             logger.exception("The engine did not start")
-            self._set(state="failed", stage=f"The engine did not start: {error}", progress=0.0)
+            why = str(error) if isinstance(error, StartError) else explain(error)
+            self._set(state="failed", stage=f"The engine did not start. {why}", progress=0.0)
 
     def _reporter(self) -> Callable[[str, float], None]:
         loop = asyncio.get_running_loop()
@@ -273,7 +276,8 @@ class EngineService:
                 await self._start(dead.model)
             except Exception as error:
                 logger.exception("The engine did not start again")
-                pause = self._next_try(why, f"The last time: {str(error).rstrip('.')}.")
+                last = str(error) if isinstance(error, StartError) else explain(error)
+                pause = self._next_try(why, f"The last time: {last}")
             else:
                 self.restarts += 1
                 return

@@ -1,7 +1,8 @@
 """The way in: every request and every socket comes through here, before anything else has looked at it.
 
 Asked of all: the Host. Of sockets and of requests that change something: the Origin. Of `/api` and
-`/metrics`, where the server has a token: the token (a socket shows it in `hello`). Of sockets: whether there
+`/metrics`, where the server has a token: the token (a socket shows it in `hello`; `/readyz` says less without
+one). Of sockets: whether there
 is room. What is refused gets a status and a sentence; a socket gets them in place of its handshake. Every
 answer, refusals too, goes out with the security headers.
 
@@ -90,8 +91,11 @@ class Entrance:
             if scope["path"] != SOCKET:
                 return 404, f"There is no socket here; there is one at {SOCKET}."
             return self._visitors.full_for(address)
-        if scope["path"].startswith(("/api/", "/metrics")):
-            return self._unknown(headers.get("authorization"), address)
+        shown = headers.get("authorization")
+        # Who shows a token where none is asked for wants to read more, and has to show the right one.
+        more = scope["path"] == "/readyz" and shown is not None
+        if more or scope["path"].startswith(("/api/", "/metrics")):
+            return self._unknown(shown, address)
         return None
 
     def _unknown(self, authorization: str | None, address: str) -> Refusal | None:

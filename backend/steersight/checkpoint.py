@@ -1,0 +1,77 @@
+"""What can be told of a checkpoint from its files alone, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+INDEX = "model.safetensors.index.json"
+MOST_HEADER = 100 << 20
+"""Bytes of a header; safetensors allows no more."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One folder. What cannot be read says nothing here: the load will say it."""
+
+    missing: tuple[str, ...] = ()
+    """Files of weights that the index names and the folder has not."""
+    damaged: tuple[str, ...] = ()
+    """Files of weights that are shorter or longer than they say."""
+    parameters: int = 0
+    """Numbers in the weights."""
+    quantised: str = ""
+    """How the weights are quantised, in the word of the configuration; empty for not at all."""
+    senses: bool = False
+    """Whether the model takes more than text."""
+
+
+def inspect(folder: Path) -> Checkpoint:
+    """Read the configuration, the index and the headers of the weights."""
+    config = _map(folder / "config.json")
+    named = set(_map(folder / INDEX).get("weight_map", {}).values())
+    files = {file.name for file in folder.glob("*.safetensors")}
+    damaged, parameters = [], 0
+    for name in sorted(files & named if named else files):
+        with contextlib.suppress(OSError):
+            count = _parameters(folder / name)
+            if count is None:
+                damaged.append(name)
+            parameters += count or 0
+    quantisation = config.get("quantization_config") or {}
+    return Checkpoint(
+        missing=tuple(sorted(str(name) for name in named - files)),
+        damaged=tuple(damaged),
+        parameters=parameters,
+        quantised=str(quantisation.get("quant_method", "")) if isinstance(quantisation, dict) else "",
+        senses=any(name in config for name in ("vision_config", "audio_config")),
+    )
+
+
+def _map(file: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _parameters(file: Path) -> int | None:
+    """How many numbers a safetensors file holds; None where it is not as long as its header says."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if size < 8 or not 0 < length <= min(size - 8, MOST_HEADER):
+            return None
+        try:
+            tensors = json.loads(opened.read(length))
+            tensors.pop("__metadata__", None)
+            end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+            count = sum(math.prod(tensor["shape"]) for tensor in tensors.values())
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            return None
+    return count if 8 + length + end == size else None
