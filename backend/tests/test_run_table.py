@@ -24,6 +24,7 @@ from steersight.engine.service import (
     Status,
     TokenStep,
 )
+from steersight.engine.use import VectorUse
 from steersight.metrics import Registry
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import ChatMessage, Sampling, Start, Steer
@@ -43,6 +44,7 @@ class Engine:
         self.capacity_tokens: int | None = None
         self.registry = Registry([])
         self.vectors: dict[str, Any] = {}
+        self.use = VectorUse()
         self.tokenizer = None
         self.requests: dict[str, GenerateRequest] = {}
         self.steered: list[tuple[str, int]] = []

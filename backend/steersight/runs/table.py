@@ -16,14 +16,15 @@ import contextlib
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..engine.service import EngineService
+from ..engine.use import Need, TooManyVectorsError
 from ..metrics import LENS_METRICS
 from ..protocol.codec import FrameError
-from ..protocol.messages import MAX_VECTORS, ErrorCode, Start, Steer
+from ..protocol.messages import ErrorCode, Start, Steer
 from ..telemetry import Telemetry
 from ..vectors.action import Action, decide_all
 from ..vectors.store import VectorError
@@ -78,6 +79,7 @@ class RunTable:
         self._graces: dict[str, asyncio.TimerHandle] = {}
         self._tokenizing = asyncio.Semaphore(PROMPTS_AT_ONCE)
         self._unlisten = engine.listen(self._engine_changed)
+        engine.use.asked = self._needs
 
     # ------------------------------------------------------------ admission
 
@@ -89,7 +91,7 @@ class RunTable:
         try:
             model = self._ready()
             self._check_room()
-            metrics = self._metrics(start)
+            self._metrics(start)
             async with self._tokenizing:
                 prompt, texts = await asyncio.to_thread(
                     build_prompt, self.engine.tokenizer, start.messages, model.max_model_len - 1,
@@ -98,6 +100,7 @@ class RunTable:
             # While the prompt was made into tokens, anything may have happened.
             model = self._ready()
             self._check_room()
+            metrics = self._metrics(start)
             actions = self.actions(start, len(prompt.ids))
             run = self._made(start, prompt, texts, actions, metrics, model.layers)
             self._check_size(run)
@@ -216,17 +219,17 @@ class RunTable:
             )
         except VectorError as error:
             raise FrameError(ErrorCode.INVALID, str(error), field="settings") from None
-        at_work = {action.vector for action in actions}.union(
-            *({a.vector for a in run.actions} for run in self.live.values())
-        )
-        if len(at_work) > MAX_VECTORS:
-            raise FrameError(
-                ErrorCode.BUSY,
-                f"All runs together would use {len(at_work)} different vectors, and the engine steers with "
-                f"{MAX_VECTORS} at once. Wait for other runs, or set some sliders to 0.",
-                field="strengths",
-            )
+        try:
+            self.engine.use.check_room(action.vector for action in actions)
+        except TooManyVectorsError as error:
+            raise FrameError(ErrorCode.BUSY, str(error), field="strengths") from None
         return actions
+
+    def _needs(self) -> Iterator[Need]:
+        """What the runs that have not finished need of the vectors, waiting ones among them."""
+        for run in self.live.values():
+            if not run.done:
+                yield Need(frozenset(action.vector for action in run.actions), frozenset(run.log.metrics))
 
     def _ended(self, run: Run) -> None:
         self.live.pop(run.id, None)
