@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -162,3 +163,9 @@ def test_a_reader_whose_numbers_are_no_fp32_is_refused() -> None:
             suggested=0.3, model="any", hidden_size=4,
             reader=FeatureReader(torch.ones(4), bias=1e300, gate_bias=0.0),
         )  # fmt: skip
+
+
+def test_a_number_beyond_half_precision_is_its_largest_on_the_wire() -> None:
+    """Steering may add 100,000 times the stream's length."""
+    wire = Registry().to_wire(np.array([[[1e5, -1e5, np.nan, 2.5]]], dtype=np.float32), ["steering_share"])
+    assert np.array_equal(wire[0, 0], np.array([65504, -65504, np.nan, 2.5], dtype="<f2"), equal_nan=True)
