@@ -1,7 +1,7 @@
 """A KV cache that is too small for the batch: vLLM throws runs out and computes them again.
 
-An engine of its own with a tiny random checkpoint, whose cache holds 12 blocks of 128 tokens where the runs
-come to need 24. The server's own admission would not let them in; the engine is asked directly.
+An engine of its own with a tiny random checkpoint, whose cache holds 8 blocks of 128 tokens where the runs
+come to need 12. The server's own admission would not let them in; the engine is asked directly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .families import FAMILIES, HIDDEN, make_checkpoint
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
-BLOCKS = 13
+BLOCKS = 9
 """One of them vLLM keeps to itself."""
 TOKENS = 200
 RUNS = 6
