@@ -101,11 +101,12 @@ def build(settings: dict[str, Any]) -> tuple[Any, Any]:
         },
     )  # fmt: skip
     hidden, layers = settings["hidden"], settings["layers"]
-    direction = torch.nn.functional.normalize(torch.ones(hidden), dim=0)
-    model.vllm_entrypoint.collective_rpc(
-        "steersight_vectors",
-        args=(save({f"bench/{layers // 2}": direction}), {"bench": {"label": "bench"}}),
-    )
+    tensors = {"directions": torch.nn.functional.normalize(torch.ones(1, hidden)), "lengths": torch.ones(1)}
+    fact = {"label": "bench", "layers": [layers // 2], "site": "residual", "reader": None}
+    rpc = model.vllm_entrypoint.collective_rpc
+    rpc("steersight_vector_piece", args=("bench", save(tensors)))
+    rpc("steersight_prepare_vector", args=("bench", fact))
+    rpc("steersight_add_vector", args=("bench",))
     return model.vllm_entrypoint, model
 
 

@@ -61,9 +61,7 @@ def create_app(settings: Settings) -> Starlette:
         ),
         telemetry,
     )  # fmt: skip
-    vector_api = vectors.VectorApi(
-        engine, table, settings.data_dir / "vectors", settings.vector_quota_mib << 20
-    )
+    vector_api = vectors.VectorApi(engine, settings.data_dir / "vectors", settings.vector_quota_mib << 20)
     building = BuildApi(vector_api, table.places)
     epoch = secrets.token_hex(8)
 

@@ -2,7 +2,7 @@
 
     python -m tests.family_engine JOBS.json
 
-A job is {model, out, vectors: file or null, vector_names, facts, actions, prompts, tokens, metrics,
+A job is {model, out, vectors: file or null, vector_names, actions, prompts, tokens, metrics,
 lens_stride, tensor_parallel}. One process for all, because importing vLLM takes longer than loading such a
 model. The engine is the server's own worker and lens, driven without the server.
 """
@@ -23,6 +23,28 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def send_vectors(engine: Any, data: bytes, names: list[str]) -> None:
+    """Give the engine vectors out of one safetensors file, whose tensors are named `<vector>/<layer>`."""
+    import torch
+    from safetensors.torch import load
+
+    from steersight.engine.bank import described, pieces
+    from steersight.vectors.store import SteeringVector
+
+    tensors = load(data)
+    for name in names:
+        layers = sorted(int(key.rpartition("/")[2]) for key in tensors if key.startswith(f"{name}/"))
+        rows = torch.stack([tensors[f"{name}/{layer}"] for layer in layers])
+        vector = SteeringVector(
+            id=name, label=name, description="", layers=layers, directions=rows, range=(-1.0, 1.0),
+            suggested=0.3, model="any", hidden_size=rows.shape[1],
+        )  # fmt: skip
+        for piece in pieces(vector):
+            engine.collective_rpc("steersight_vector_piece", args=(name, piece))
+        engine.collective_rpc("steersight_prepare_vector", args=(name, described(vector)))
+        engine.collective_rpc("steersight_add_vector", args=(name,))
 
 
 def serve(job: dict[str, Any]) -> None:
@@ -52,8 +74,7 @@ def serve(job: dict[str, Any]) -> None:
     )  # fmt: skip
     engine = model.vllm_entrypoint
     if job.get("vectors"):
-        facts = {name: {"label": name, **job.get("facts", {}).get(name, {})} for name in job["vector_names"]}
-        engine.collective_rpc("steersight_vectors", args=(Path(job["vectors"]).read_bytes(), facts))
+        send_vectors(engine, Path(job["vectors"]).read_bytes(), job["vector_names"])
     parameters = []
     for index, actions in enumerate(job["actions"]):
         options = {

@@ -8,16 +8,19 @@ from __future__ import annotations
 import math
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steersight.engine.bank import VectorBank
-from steersight.engine.captured import MAX_VECTORS, NUMBERS, Captured, fused_reference
+from steersight.engine.captured import NUMBERS, Captured, fused_reference
 from steersight.engine.layout import Layout
 from steersight.engine.lens import Lens
+from steersight.engine.use import MAX_AT_WORK
 from steersight.metrics import Registry, View
 from steersight.vectors.action import Action
-from steersight.vectors.store import OPERATORS
+from steersight.vectors.store import OPERATORS, FeatureReader
+
+from .banks import make_bank
 
 SIZE, LAYERS = 24, 3
 READER = {"scale_to": 3.0, "gain": 1.5, "bias": 0.1, "gate_bias": 0.2, "threshold": 0.05}
@@ -32,10 +35,11 @@ def bank() -> VectorBank:
         name: {layer: rows(seed + layer, 1)[0] * 2.0 for layer in layers}
         for seed, (name, layers) in enumerate({"a": [1], "b": [0, 2], "f": [1], "g": [0]}.items(), start=10)
     }
-    facts = {"f": {"reader": READER}, "g": {"reader": READER | {"scale_to": 0.0}}}
-    return VectorBank.build(
-        tensors, LAYERS, torch.device("cpu"), facts, {name: rows(5, 1)[0] for name in facts}
-    )
+    weight = rows(5, 1)[0]
+    readers = {
+        "f": FeatureReader(weight, **READER), "g": FeatureReader(weight, **READER | {"scale_to": 0.0})
+    }  # fmt: skip
+    return make_bank(tensors, LAYERS, readers)
 
 
 def layout() -> Layout:
@@ -52,6 +56,7 @@ actions = st.builds(
 ).filter(lambda action: not action.operator.startswith("feature") or action.vector in "fg")  # fmt: skip
 
 
+@settings(deadline=None)
 @given(
     st.booleans(), st.booleans(), st.integers(0, LAYERS - 1),
     st.lists(st.lists(actions, max_size=4, unique_by=lambda action: action.vector), min_size=1, max_size=5),
@@ -111,4 +116,23 @@ def test_what_acts_in_a_step_replaces_what_acted_in_the_last() -> None:
     assert torch.equal(captured.slots.own[:, :2].T, torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]))
     captured.upload([[]])
     assert not captured.table.any()
-    assert MAX_VECTORS >= 32
+
+
+def test_only_the_rows_that_bring_too_many_vectors_are_left_out() -> None:
+    many = make_bank({f"v{n}": {1: rows(n, 1)[0]} for n in range(MAX_AT_WORK + 3)}, LAYERS)
+    captured = Captured(layout(), rows=5, hidden_size=SIZE, device=torch.device("cpu"))
+    captured.take_bank(many)
+
+    def act(*numbers: int) -> list[Action]:
+        return [Action(f"v{number}", 0.5) for number in numbers]
+
+    last = MAX_AT_WORK - 1
+    assert captured.upload([act(*range(last)), act(last)]) == []
+    # One vector too many: whoever had slots keeps them, wherever it is in the batch.
+    step = [act(MAX_AT_WORK), act(*range(last)), act(0, MAX_AT_WORK + 1), act(last), act(3)]
+    assert captured.upload(step) == [0, 2]
+    steered = [row.nonzero().flatten().tolist() for row in captured.table[..., 0]]
+    assert steered == [[], list(range(last)), [], [last], [3]]
+    # What is left over can begin as soon as there is room.
+    assert captured.upload([act(MAX_AT_WORK), act(*range(last))]) == []
+    assert captured.table[0, :, 0].count_nonzero() == 1

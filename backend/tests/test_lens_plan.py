@@ -7,12 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersight.engine.bank import VectorBank
 from steersight.engine.channel import RowBlock, RowSender, StepRows, pack, unpack
 from steersight.engine.layout import Layout
 from steersight.engine.lens import Lens, Plan
 from steersight.metrics import Registry
 from steersight.vectors.action import Action
+
+from .banks import make_bank
 
 HIDDEN = 8
 METRICS = ["residual_norm", "update_norm", "cosine_below"]
@@ -33,7 +34,7 @@ class Outbox:
 def make_lens(outbox: Outbox | None = None) -> Lens:
     direction = torch.zeros(HIDDEN)
     direction[0] = 1.0
-    bank = VectorBank.build({"v": {1: direction}}, 2, torch.device("cpu"))
+    bank = make_bank({"v": {1: direction}}, 2)
     sender: RowSender | None = outbox  # type: ignore[assignment]  # same put, no socket
     layers = [torch.nn.Identity(), torch.nn.Identity()]
     layout = Layout(layers, "pair", attention=None, final=[], unembed=lambda stream: stream)

@@ -25,6 +25,7 @@ from steersight.engine.service import (
     Status,
     TokenStep,
 )
+from steersight.engine.use import VectorUse
 from steersight.metrics import Registry
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import ChatMessage, ErrorCode, Gap, Sampling, Start, Steer
@@ -45,6 +46,7 @@ class Engine:
         self.registry = Registry([])
         self.vectors: dict[str, Any] = {}
         self.renderer = None
+        self.use = VectorUse()
         self.requests: dict[str, GenerateRequest] = {}
         self.steered: list[tuple[str, int]] = []
         self.steering: asyncio.Event | None = None

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -13,8 +16,10 @@ import torch
 from safetensors.torch import save
 
 from steersight.client import connect
+from steersight.engine import service as service_module
+from steersight.engine.bank import pieces
 from steersight.vectors.action import Action
-from steersight.vectors.store import load_vector
+from steersight.vectors.store import SteeringVector, load_vector
 
 from .conftest import HIDDEN, Server
 from .reference import Reference
@@ -78,6 +83,15 @@ async def test_bring_use_fetch_and_delete(server: Server, reference: Reference, 
         assert "is steering a reply" in refused.json()["error"]
         await run.stop()
         await run.wait()
+        watching = await client.start(
+            [{"role": "user", "content": text}], metrics=["projection:west"], sampling=greedy(200)
+        )
+        refused = await api.delete("/api/vectors/west")
+        assert refused.status_code == 409
+        assert "The projection on West is watched in a reply" in refused.json()["error"]
+        assert "west" in server.engine.vectors
+        await watching.stop()
+        await watching.wait()
         assert (await api.delete("/api/vectors/west")).status_code == 204
         assert (await api.delete("/api/vectors/west-2")).status_code == 204
         await client.until(lambda: set(client.vectors) == before)
@@ -134,3 +148,49 @@ async def test_what_is_refused(server: Server) -> None:
         assert (await foreign.post("/api/vectors?name=x", content=plain_file())).status_code == 403
         assert (await foreign.delete("/api/vectors/north")).status_code == 403
         assert "north" in server.engine.vectors
+
+
+async def test_a_vector_of_64_mib_comes_beside_a_reply(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only its own bytes are sent, made in threads; how long the event loop was away is printed."""
+    engine = server.engine
+    rows = (64 << 20) // (4 * HIDDEN)
+    directions = torch.randn(30, HIDDEN).repeat(rows // 30 + 1, 1)[:rows]
+    large = SteeringVector(
+        id="large", label="large", description="", layers=list(range(rows)), directions=directions,
+        range=(-1.0, 1.0), suggested=0.3, model="any", hidden_size=HIDDEN,
+    )  # fmt: skip
+    sent: list[int] = []
+    threads: set[int] = set()
+
+    def noted(vector: SteeringVector) -> Iterator[bytes]:
+        for piece in pieces(vector):
+            threads.add(threading.get_ident())
+            sent.append(len(piece))
+            yield piece
+
+    monkeypatch.setattr(service_module, "pieces", noted)
+    gaps = [0.0]
+
+    async def tick() -> None:
+        then = time.perf_counter()
+        while True:
+            await asyncio.sleep(0.001)
+            gaps.append(time.perf_counter() - then)
+            then = time.perf_counter()
+
+    neighbour = asyncio.create_task(Collected(server, "Tell me about Paris.").run("beside", {}, tokens=48))
+    ticking = asyncio.create_task(tick())
+    await engine.add_vector(large, server.engine.options.data_dir / "large.safetensors")
+    ticking.cancel()
+    with capsys.disabled():
+        print(f"64 MiB in {len(sent)} pieces; the event loop was away {max(gaps) * 1e3:.0f} ms at most")  # noqa: T201
+    assert threading.get_ident() not in threads
+    assert max(sent) < 5 << 20
+    assert 64 << 20 <= sum(sent) < 65 << 20
+    assert "large" in engine.vectors
+    beside = await neighbour
+    await engine.remove_vector("large")
+    plain = await Collected(server, "Tell me about Paris.").run("alone", {}, tokens=48)
+    assert beside.reply == plain.reply

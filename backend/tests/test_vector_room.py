@@ -19,8 +19,6 @@ from safetensors.torch import save
 from steersight.api import answers
 from steersight.api.vectors import MAX_UPLOADS, NoRoomError, VectorApi
 from steersight.engine.service import EngineOptions, EngineService, ModelFacts, Status
-from steersight.runs.table import RunLimits, RunTable
-from steersight.telemetry import Telemetry
 from steersight.vectors import store
 from steersight.vectors.store import SteeringVector, VectorError
 
@@ -38,7 +36,7 @@ def vector(name: str, layers: int = 1) -> SteeringVector:
 
 def api(folder: Path, quota: int = 1 << 30) -> VectorApi:
     engine = EngineService(EngineOptions(model="none", data_dir=folder.parent))
-    return VectorApi(engine, RunTable(engine, RunLimits(), Telemetry()), folder, quota)
+    return VectorApi(engine, folder, quota)
 
 
 def left(folder: Path) -> list[str]:

@@ -17,7 +17,6 @@ from starlette.routing import Route
 
 from ..engine.service import EngineService
 from ..files import removed, why, write_whole
-from ..runs.table import RunTable
 from ..vectors.store import MAX_FILE_BYTES, SUFFIX, SteeringVector, VectorError, vector_bytes
 from ..ws.handshake import vector_info, vector_infos
 from .answers import Refusal, answered, body
@@ -56,9 +55,8 @@ class VectorApi:
     """The handlers, around one engine; `folder` is where vectors that people bring or make are kept,
     in `quota` bytes."""
 
-    def __init__(self, engine: EngineService, table: RunTable, folder: Path, quota: int) -> None:
+    def __init__(self, engine: EngineService, folder: Path, quota: int) -> None:
         self.engine = engine
-        self._table = table
         self._folder = folder
         self._quota = quota
         self._uploads = 0
@@ -176,18 +174,15 @@ class VectorApi:
         return wanted
 
     async def delete(self, request: Request) -> Response:
-        """Forget an own vector that no live run uses."""
+        """Forget an own vector that no unfinished run is steered by or watches."""
         vector = self._vector(request)
         if vector.id not in self.engine.own_vectors:
             raise Refusal(409, f"{vector.label} came with Steersight and cannot be deleted.")
-        live = [run for run in self._table.live.values() if not run.done]
-        if any(action.vector == vector.id for run in live for action in run.actions):
-            raise Refusal(
-                409, f"{vector.label} is steering a reply. Set its sliders to 0 or wait for the end."
-            )
         try:
             with removed(self.engine.vector_files[vector.id]):
                 await self.engine.remove_vector(vector.id)
+        except VectorError as error:
+            raise Refusal(409, str(error)) from None
         except OSError as error:
             raise Refusal(
                 507, f"The server could not delete the file of {vector.label}: {why(error)}. {WHO_MENDS}"

@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..vectors.operators import LayerVectors, compose
+from ..vectors.operators import LayerVectors, compose, finite
 from ..vectors.store import READER_FIELDS
+from .use import MAX_AT_WORK
 
 if TYPE_CHECKING:
     from ..vectors.action import Action
     from .bank import VectorBank
     from .layout import Layout
 
-MAX_VECTORS = 32
-"""Different vectors that may be at work in one step."""
 FIELDS = ("strength", "operator", "lo", "hi", "first", "last")
 """One vector on one row; first and last layer are -1 for the vector's own layers."""
 _TINY = 1e-30
@@ -50,13 +49,13 @@ class Captured:
         self.parts = zeros(layers, rows, hidden_size) if layout.attention else None
         self.numbers = zeros(layers, rows, len(NUMBERS))
         self.slots = Slots(
-            directions=zeros(layers, MAX_VECTORS, hidden_size),
-            lengths=zeros(layers, MAX_VECTORS),
-            own=zeros(layers, MAX_VECTORS),
-            readers=zeros(MAX_VECTORS, hidden_size),
-            numbers=zeros(MAX_VECTORS, len(READER_FIELDS)),
+            directions=zeros(layers, MAX_AT_WORK, hidden_size),
+            lengths=zeros(layers, MAX_AT_WORK),
+            own=zeros(layers, MAX_AT_WORK),
+            readers=zeros(MAX_AT_WORK, hidden_size),
+            numbers=zeros(MAX_AT_WORK, len(READER_FIELDS)),
         )
-        self.table = zeros(rows, MAX_VECTORS, len(FIELDS))
+        self.table = zeros(rows, MAX_AT_WORK, len(FIELDS))
         if device.type == "cuda":
             from .kernel import fused
         else:
@@ -66,10 +65,17 @@ class Captured:
         self._names: tuple[str, ...] = ()
         self._uploaded: list[list[Action]] = []
 
-    def upload(self, rows: list[list[Action]]) -> None:
-        """What acts on each request of the next step. One copy, and none where nothing has changed."""
+    def upload(self, rows: list[list[Action]]) -> list[int]:
+        """What acts on each request of the next step. One copy, and none where nothing has changed.
+
+        Returns: indices of the rows that nothing acts on after all, because together with the others they
+            have more vectors than there are slots. The server refuses such runs before they begin; this is
+            for the case that it has counted wrongly.
+        """
         if rows == self._uploaded:
-            return
+            return []
+        excess = self._excess(rows)
+        rows = [[] if row in excess else actions for row, actions in enumerate(rows)]
         self._make_room({action.vector for actions in rows for action in actions})
         count = max(len(rows), len(self._uploaded))
         # Pinned, and a new one each time: the step before may still be copying the last.
@@ -82,6 +88,22 @@ class Captured:
                 )
         self.table[:count].copy_(host, non_blocking=True)
         self._uploaded = rows
+        return excess
+
+    def _excess(self, rows: list[list[Action]]) -> list[int]:
+        """The rows that bring more vectors than there are slots; those that have their slots come first."""
+        wanted = [{action.vector for action in actions} for actions in rows]
+        if len(set().union(*wanted)) <= MAX_AT_WORK:
+            return []
+        at_work: set[str] = set()
+        left: list[int] = []
+        # A sort that keeps the batch's order: every rank comes to the same.
+        for row in sorted(range(len(rows)), key=lambda row: not wanted[row] <= set(self._names)):
+            if len(at_work | wanted[row]) <= MAX_AT_WORK:
+                at_work |= wanted[row]
+            else:
+                left.append(row)
+        return sorted(left)
 
     def take_bank(self, bank: VectorBank) -> None:
         """Steer with these vectors from the next step on."""
@@ -94,15 +116,13 @@ class Captured:
             return
         if self._bank is None:
             raise KeyError(f"The engine has no vectors, and was asked for {', '.join(sorted(wanted))}.")
-        if len(wanted) > MAX_VECTORS:
-            raise ValueError(f"{len(wanted)} vectors are at work at once; CUDA graphs hold {MAX_VECTORS}.")
         self._names = self._bank.sorted(wanted)
         self._uploaded = self._uploaded and [[] for _ in self._uploaded]
         layers = len(self.slots.directions)
         for slot, name in enumerate(self._names):
             vector = self._bank.vectors[name]
             self.slots.directions[:, slot] = self._bank.direction(name, 0, layers)
-            self.slots.lengths[:, slot] = vector.lengths[vector.nearest]
+            self.slots.lengths[:, slot] = vector.lengths[vector.rows]
             self.slots.own[:, slot] = torch.tensor(
                 [float(layer in vector.layers) for layer in range(layers)]
             ).to(self.table.device)
@@ -175,7 +195,7 @@ def fused_reference(
     acting[..., 0] *= acts
     at = LayerVectors(slots.directions[layer], slots.lengths[layer], slots.readers, slots.numbers)
     steered = (acting[..., 0] != 0).any(dim=-1, keepdim=True)
-    delta = compose(before, at, acting)
+    delta = finite.within(compose(before, at, acting), before, hidden.float(), hidden.dtype)
     hidden.copy_(torch.where(steered, hidden.float() + delta, hidden.float()))
     after = hidden.float() + (residual.float() if residual is not None else 0.0)
     stream.copy_(after)

@@ -9,6 +9,8 @@ import torch
 import triton
 import triton.language as tl
 
+from ..vectors.operators.finite import MOST
+
 if TYPE_CHECKING:
     from .captured import Slots
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 def _kernel(
     hidden, residual, below, directions, lengths, own, readers, readings, table, unsteered, stream, numbers,
     hidden_row, residual_row, below_row, unsteered_row, stream_row, layer,
-    has_residual: tl.constexpr, vectors: tl.constexpr, size: tl.constexpr, block: tl.constexpr,
+    largest, most, has_residual: tl.constexpr, vectors: tl.constexpr, size: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     # One program per row; the whole row lies in registers and is read and written once.
     row = tl.program_id(0)
@@ -32,6 +34,7 @@ def _kernel(
     tl.store(unsteered + row * unsteered_row + at, before, mask=inside)
     norm = tl.sqrt(tl.sum(before * before))
     push = tl.zeros([block], tl.float32)
+    furthest = most * norm
     added = 0.0
     cut = 0.0
     for k in range(vectors):
@@ -55,7 +58,9 @@ def _kernel(
                     raw = tl.sum(before * weight)
                     if scale_to > 0.0:
                         raw = raw * (scale_to / tl.maximum(norm, 1e-30))
-                    found = tl.maximum(raw * tl.load(reading + 1) + tl.load(reading + 2), 0.0)
+                    raw = tl.where(raw == raw, tl.minimum(tl.maximum(raw, -3e38), 3e38), 0.0)
+                    found = raw * tl.load(reading + 1) + tl.load(reading + 2)
+                    found = tl.minimum(tl.maximum(found, 0.0), 3e38)
                     if raw + tl.load(reading + 3) <= tl.load(reading + 4):
                         found = 0.0
                     amount = (s - found) * length
@@ -65,6 +70,7 @@ def _kernel(
                     cut += 1.0
                 else:
                     added += 1.0
+                    amount = tl.minimum(tl.maximum(amount, -furthest), furthest)
                     push += amount * tl.load(directions + k * size + at, mask=inside, other=0.0)
     after = before
     # Not only skipped for speed: a row without strengths must keep its very bits.
@@ -95,7 +101,12 @@ def _kernel(
                                 safe = tl.minimum(tl.maximum(bound, -0.999), 0.999)
                                 rest = tl.sqrt(tl.maximum(whole - along * along, 0.0))
                                 amount = s * (safe * rest / tl.sqrt(1.0 - safe * safe) - along)
-                        push += amount * v
+                        push += tl.minimum(tl.maximum(amount, -furthest), furthest) * v
+        # `operators.finite.within`: the sum stays finite in the tensor's own type.
+        up = tl.maximum(0.5 * largest - tl.maximum(before, h), 0.0)
+        down = tl.minimum(-0.5 * largest - tl.minimum(before, h), 0.0)
+        push = tl.where(push == push, push, 0.0)
+        push = tl.maximum(tl.minimum(push, tl.minimum(up, largest)), tl.maximum(down, -largest))
         changed = (h + push).to(kept.dtype)
         tl.store(hidden + row * hidden_row + at, changed, mask=inside)
         after = changed.to(tl.float32) + r
@@ -127,6 +138,7 @@ def fused(
         hidden, other, below, slots.directions[layer], slots.lengths[layer], slots.own[layer], slots.readers,
         slots.numbers, table, unsteered, stream, numbers,
         hidden.stride(0), other.stride(0), below.stride(0), unsteered.stride(0), stream.stride(0), layer,
+        torch.finfo(hidden.dtype).max, MOST,
         has_residual=residual is not None, vectors=table.shape[1], size=size,
         block=triton.next_power_of_2(size), num_warps=4 if size <= 2048 else 8,
     )  # fmt: skip

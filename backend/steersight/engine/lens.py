@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING, Any
 from ..metrics import LENS_METRICS, Registry, View
 from ..metrics import logit_lens as lens_math
 from ..vectors.action import Action
-from ..vectors.operators import FIELDS, LayerVectors, add_absolute, compose
-from .bank import VectorBank
+from ..vectors.operators import FIELDS, LayerVectors, add_absolute, compose, finite
+from .bank import Arrivals, BankedVector, VectorBank
 from .capture import Captures
 from .captured import NUMBERS, Captured
 from .channel import RowSender, StepRows, TopTokens
 from .faults import Containment, Failures
 from .layout import Layout, part
+from .use import MAX_AT_WORK
 
 if TYPE_CHECKING:
     import torch
@@ -221,6 +222,7 @@ class Lens:
         self.publishes = publishes and sender is not None
         """Whether rows come from here: on the first tensor-parallel rank, for all see the same stream."""
         self.registry = registry
+        self.arrivals = Arrivals(layout.count, device)
         self.dtype = dtype
         self.captured = captured
         """What runs inside CUDA graphs; None where the engine runs eagerly."""
@@ -245,11 +247,52 @@ class Lens:
         self._buffer = torch.empty(floats, dtype=torch.float32, device=device)
         self._hidden_size = hidden_size
 
+    # ------------------------------------------------------------ vectors
+
     def take_bank(self, bank: VectorBank) -> None:
         """Steer with these vectors from the next step on."""
         self.bank = bank
+        self.registry = self.registry.with_vectors(bank.labels())
         if self.captured is not None:
             self.captured.take_bank(bank)
+
+    def add_vector(self, name: str, vector: BankedVector) -> None:
+        """One vector more, as the last of those that compose."""
+        self.take_bank(self.bank.having(name, vector))
+
+    def remove_vector(self, name: str) -> None:
+        """Offer a vector no more. Where a run may still come back to it, it is kept until no run can.
+
+        vLLM recomputes a run that it has preempted, each position with the revision it had: so every
+        revision of a live run counts, not the newest alone. The kept one gets another name, also in those
+        revisions, because its id is free from now on.
+        """
+        if name not in self.bank.vectors:
+            return
+        if name not in self._reachable():
+            self.take_bank(self.bank.without({name}))
+            return
+        bank, retired = self.bank.retiring(name)
+        for revision in self._revisions():
+            revision.actions = tuple(
+                replace(action, vector=retired) if action.vector == name else action
+                for action in revision.actions
+            )
+        self.take_bank(bank)
+
+    def _revisions(self) -> list[Revision]:
+        """All that a live run is, was or on recomputation will be computed with."""
+        live = [revision for state in self.runs.values() for revision in state.revisions]
+        return [*live, *self._waiting.values()]
+
+    def _reachable(self) -> set[str]:
+        return {action.vector for revision in self._revisions() for action in revision.actions}
+
+    def _let_go(self) -> None:
+        """Forget the kept vectors that no live run can reach any more."""
+        free = self.bank.retired
+        if free and (free := free - self._reachable()):
+            self.take_bank(self.bank.without(free))
 
     # ------------------------------------------------------------ runs
 
@@ -267,6 +310,9 @@ class Lens:
 
     def _taken_up(self, options: dict[str, Any]) -> RunState:
         run = options["run"]
+        unknown = [metric for metric in options["metrics"] if metric not in self.registry]
+        if unknown:
+            raise KeyError(f"The engine has no metric {', '.join(unknown)}.")
         state = RunState(
             run=run,
             first_row=options["first_row"],
@@ -290,6 +336,7 @@ class Lens:
         if state is not None:
             self._by_run.pop(state.run, None)
             self._waiting.pop(state.run, None)
+            self._let_go()
 
     def steer(self, run: str, rev: int, actions: tuple[Action, ...]) -> int | None:
         """New actions for a run; called between two steps.
@@ -322,7 +369,13 @@ class Lens:
 
     def _upload_acting(self, captured: Captured, spans: list[tuple[str, int, int]]) -> None:
         try:
-            captured.upload([self._acting(request, start) for request, start, _ in spans])
+            excess = captured.upload([self._acting(request, start) for request, start, _ in spans])
+            if excess:
+                self._fail(
+                    [self.runs[spans[row][0]].run for row in excess],
+                    "The engine could not steer this reply",
+                    ValueError(f"More than {MAX_AT_WORK} vectors are at work at once."),
+                )
         except Exception as error:
             # What a graph replays reads the table, whatever is in it: it must not be the last step's, nor one
             # that is half filled.
@@ -609,11 +662,15 @@ class Lens:
         if residual is not None:
             stream += residual[steering.rows]
         delta = compose(stream, steering.at, steering.table, steering.sequential)
+        delta = finite.within(delta, stream, hidden[steering.rows].float(), hidden.dtype)
         hidden.index_add_(0, steering.rows, delta.to(hidden.dtype))
 
     def _push_attention(self, added: torch.Tensor, steering: Steering) -> None:
         pushes = add_absolute.amount(steering.table[..., 0], steering.at.lengths)
-        added.index_add_(0, steering.rows, (pushes @ steering.at.directions).to(added.dtype))
+        mine = added[steering.rows].float()
+        most = pushes.clamp(-finite.FURTHEST, finite.FURTHEST)
+        delta = finite.within(most @ steering.at.directions, mine, mine, added.dtype)
+        added.index_add_(0, steering.rows, delta.to(added.dtype))
 
     def _reduce(self, plan: Plan, step: _Step) -> None:
         """The metrics of the layers in the buffer; then it is free but for the last stream."""

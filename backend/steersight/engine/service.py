@@ -15,16 +15,16 @@ import contextlib
 import logging
 import math
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..metrics import Registry
 from ..patience import Patience
 from ..text.rendering import UnknownTokenError, outside
-from ..vectors.store import READER_FIELDS, VectorError
-from .bank import ENCODER
+from ..vectors.store import VectorError
+from .bank import described, pieces
 from .causes import explain
 from .channel import Failed, FailedRuns, RowBlock, Stage
 from .errors import EngineLostError as EngineLostError
@@ -35,6 +35,7 @@ from .life import CallError, Item, Life
 from .loading import in_daemon_thread, read_model
 from .options import EngineOptions as EngineOptions
 from .options import ModelFacts as ModelFacts
+from .use import Need, VectorUse
 from .watch import TRIES, Restarts
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from ..vectors.store import SteeringVector
 
 logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 HELD_SECONDS = 2.0
 """How long `held` waits for an engine that may be busy with a long prompt."""
@@ -157,7 +159,8 @@ class EngineService:
     """Told to end while it was loading: a thread of ours, and processes it starts, may still be at it."""
     _listeners: list[Callable[[], None]] = field(default_factory=list)
     _live: dict[str, _Live] = field(default_factory=dict)
-    _lent: dict[str, SteeringVector] = field(default_factory=dict)
+    use: VectorUse = field(default_factory=VectorUse)
+    """Which vectors the runs need."""
     _changing_vectors: asyncio.Lock = field(default_factory=asyncio.Lock)
     _life: Life | None = None
     _tries: Restarts = field(default_factory=Restarts)
@@ -225,9 +228,7 @@ class EngineService:
         try:
             built = await life.start(named, self._reporter())
             async with self._changing_vectors:
-                for refused in await self._send_vectors(self.vectors):
-                    logger.warning("The vector %s is not used. %s", refused, ATTENTION_REFUSED)
-                    self.vectors.pop(refused)
+                await self._send_all()
         except Exception:
             await life.end(kindly=False)
             raise
@@ -253,8 +254,6 @@ class EngineService:
             else "It is not started again."
         )
         life.lose(f"{why} {again}")
-        # Vectors that were lent went with the engine.
-        self._lent.clear()
         self._rebuilding = asyncio.create_task(self._rebuild(life, why, pause), name="rebuild-engine")
 
     def _next_try(self, why: str, last: str = "") -> float | None:
@@ -320,46 +319,85 @@ class EngineService:
     async def add_vector(self, vector: SteeringVector, file: Path) -> None:
         """Offer one vector more, from the next step on. `file` is where it is kept.
 
-        Raises: VectorError when this engine cannot use it; nothing has changed then.
+        Raises: VectorError when this engine cannot use it. Then, and where it is cancelled, nothing has
+            changed.
         """
         async with self._changing_vectors:
-            if await self._send_vectors({**self.vectors, vector.id: vector}):
-                raise VectorError(ATTENTION_REFUSED)
+            if vector.id in self.vectors:
+                raise VectorError(f"There is a vector {vector.id!r} already.")
+            await self._send(vector.id, vector)
             self.vectors[vector.id] = vector
             self.vector_files[vector.id] = file
             self.own_vectors.add(vector.id)
             self._offer()
 
     async def remove_vector(self, name: str) -> None:
-        """Offer it no more. The caller has seen to it that no live run uses it."""
+        """Offer it no more.
+
+        Raises: VectorInUseError while an unfinished run is steered by it or watches it. Then, and where the
+            engine is lost meanwhile, nothing has changed.
+        """
         async with self._changing_vectors:
-            await self._send_vectors(
-                {other: vector for other, vector in self.vectors.items() if other != name}
-            )
-            for table in (self.vectors, self.vector_files):
-                table.pop(name)
-            self.own_vectors.discard(name)
+            vector = self.vectors.get(name)
+            if vector is None:
+                raise VectorError(f"There is no vector {name!r}.")
+            self.use.check_free(name, vector.label)
+            # Nobody may begin to use it while the workers let go of it.
+            before = dict(self.vectors)
+            del self.vectors[name]
             self._offer()
+            try:
+                await uninterrupted(self._call("steersight_remove_vector", name))
+            except Exception:
+                self.vectors.clear()
+                self.vectors.update(before)
+                self._offer()
+                raise
+            finally:
+                if name not in self.vectors:
+                    self.vector_files.pop(name, None)
+                    self.own_vectors.discard(name)
 
     def _offer(self) -> None:
         self.registry = self.registry.with_vectors([(v.id, v.label) for v in self.vectors.values()])
         self._set()
 
-    async def _send_vectors(self, vectors: dict[str, SteeringVector]) -> list[str]:
-        """Replace the worker's vectors by these; returns those that it cannot use and has left out."""
-        from safetensors.torch import save
+    async def _send_all(self) -> None:
+        """Give all vectors to an engine that has none; what it cannot use is not offered."""
+        for vector in list(self.vectors.values()):
+            try:
+                await self._send(vector.id, vector)
+            except VectorError as error:
+                logger.warning("The vector %s is not used. %s", vector.id, error)
+                del self.vectors[vector.id]
+        self._offer()
 
-        tensors: dict[str, torch.Tensor] = {}
-        facts: dict[str, dict[str, Any]] = {}
-        for vector in (*vectors.values(), *self._lent.values()):
-            facts[vector.id] = {"label": vector.label, "site": vector.site}
-            for index, layer in enumerate(vector.layers):
-                tensors[f"{vector.id}/{layer}"] = vector.directions[index] * vector.lengths[index]
-            if vector.reader is not None:
-                tensors[f"{vector.id}/{ENCODER}"] = vector.reader.weight.contiguous()
-                facts[vector.id]["reader"] = {name: getattr(vector.reader, name) for name in READER_FIELDS}
-        answers: list[list[str]] = await self._call("steersight_vectors", save(tensors), facts)
-        return answers[0]
+    async def _send(self, name: str, vector: SteeringVector) -> None:
+        """Let all ranks steer with one vector more, under a name that is free.
+
+        Its pieces are made in threads, so the event loop serves meanwhile, and no step waits for more than
+        one piece. First every rank makes the vector, which may fail; then all of them take it up.
+
+        Raises: VectorError where this engine cannot use it, or a rank could not take it. Then, and where it
+            is cancelled, no rank has it.
+        """
+        try:
+            made = pieces(vector)
+            while (piece := await asyncio.to_thread(next, made, None)) is not None:
+                await self._call("steersight_vector_piece", name, piece)
+            if not all(await self._call("steersight_prepare_vector", name, described(vector))):
+                raise VectorError(ATTENTION_REFUSED)
+            await uninterrupted(self._call("steersight_add_vector", name))
+        except BaseException as error:
+            await self._take_back(name)
+            if isinstance(error, CallError):
+                raise VectorError(f"The engine could not take it. {error}") from error
+            raise
+
+    async def _take_back(self, name: str) -> None:
+        """Let no rank steer with a vector that nobody is offered. A lost engine has taken it along."""
+        with contextlib.suppress(EngineLostError, EngineNotReadyError, CallError):
+            await uninterrupted(self._call("steersight_remove_vector", name))
 
     def drain(self) -> None:
         """Take no more runs, because the server is about to end; those under way go on."""
@@ -412,8 +450,13 @@ class EngineService:
             pass
         live = self._live[request.run] = _Live(on_rows, first_row)
         computed = len(request.prompt_ids) - 1
+        need = Need(frozenset(action.vector for action in request.actions), frozenset(request.metrics))
         try:
-            async with contextlib.aclosing(life.stream(tracer.backend.__aiter__())) as outputs:
+            async with contextlib.AsyncExitStack() as stack:
+                stack.enter_context(self.use.running(request.run, need))
+                outputs = await stack.enter_async_context(
+                    contextlib.aclosing(life.stream(tracer.backend.__aiter__()))
+                )
                 async for output in outputs:
                     _raise_failure(live)
                     step = _token_step(output)
@@ -448,7 +491,8 @@ class EngineService:
             RunFailedError: the engine could not do it. The run fails with it: some ranks may have done it.
         """
         try:
-            await self._call("steersight_steer", run, rev, [action.to_map() for action in actions])
+            with self.use.steering(run, (action.vector for action in actions)):
+                await self._call("steersight_steer", run, rev, [action.to_map() for action in actions])
         except CallError as error:
             why = f"The engine could not steer this reply, so it was ended. {error}"
             self._fail({run: why})
@@ -502,19 +546,22 @@ class EngineService:
         )  # fmt: skip
 
     @contextlib.asynccontextmanager
-    async def lent(self, vector: SteeringVector) -> AsyncIterator[None]:
-        """Let the engine steer with a vector that nobody is offered, for as long as the context lasts."""
-        async with self._changing_vectors:
-            self._lent[vector.id] = vector
-            await self._send_vectors(self.vectors)
-        try:
-            yield
-        finally:
+    async def lent(self, vector: SteeringVector) -> AsyncIterator[str]:
+        """Let the engine steer with a vector that nobody is offered, for as long as the context lasts.
+
+        Yields: the name for actions with it. Its id may belong to another vector, which others steer with.
+
+        Raises: TooManyVectorsError where it would be one too many; VectorError where this engine cannot
+            use it.
+        """
+        name = f"lent-{secrets.token_hex(8)}"
+        with self.use.lending(name):
             async with self._changing_vectors:
-                # An engine that was lost meanwhile has taken it along.
-                if self._lent.pop(vector.id, None) is not None:
-                    with contextlib.suppress(EngineLostError, EngineNotReadyError):
-                        await self._send_vectors(self.vectors)
+                await self._send(name, vector)
+            try:
+                yield name
+            finally:
+                await self._take_back(name)
 
     async def held(self) -> dict[str, int]:
         """How many requests vLLM, NNsight and the lens still hold, and how many steps' rows were dropped.
@@ -572,6 +619,22 @@ class EngineService:
             if live is not None:
                 live.failed = live.failed or why
                 live.changed.set()
+
+
+async def uninterrupted(work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of what must not stop half done; where the caller is cancelled, that is raised after it."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # nobody asks for it any more
+        raise cancelled
+    return task.result()
 
 
 def _raise_failure(live: _Live) -> None:

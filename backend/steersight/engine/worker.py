@@ -27,7 +27,7 @@ from ..metrics import Registry
 from ..metrics.own import load_own
 from ..vectors.action import Action
 from . import assumptions
-from .bank import ENCODER, VectorBank
+from .bank import VectorBank
 from .captured import Captured
 from .channel import RowSender, Stage
 from .errors import ERROR
@@ -213,32 +213,35 @@ class LensMethods:
         return self.model_runner.lens.steer(run, rev, tuple(map(Action.from_map, actions)))
 
     @answering
-    def steersight_vectors(self, payload: bytes, facts: dict[str, dict[str, Any]]) -> list[str]:
-        """Replace the bank of vectors by the tensors of one safetensors file.
+    def steersight_vector_piece(self, name: str, piece: bytes) -> None:
+        """Take the next piece of a vector that is to come; see `bank.pieces`."""
+        self.model_runner.lens.arrivals.take(name, piece)
 
-        Tensors are named `<vector id>/<layer>`, and `<vector id>/encoder` for the reader of a feature, of
-        shape [hidden_size] each. `facts` has the ids in the server's order, and of each its label and what
-        `VectorBank.build` takes. Returns those that this engine cannot use; they are left out.
+    @answering
+    def steersight_prepare_vector(self, name: str, fact: dict[str, Any]) -> bool:
+        """Make a vector of its pieces, which does not act yet; `fact` is what `bank.described` gives.
+
+        Returns whether this engine can use it.
         """
-        from safetensors.torch import load
-
-        tensors: dict[str, dict[int, torch.Tensor]] = {name: {} for name in facts}
-        readers: dict[str, torch.Tensor] = {}
-        for name, tensor in load(payload).items():
-            vector, _, layer = name.rpartition("/")
-            if layer == ENCODER:
-                readers[vector] = tensor
-            else:
-                tensors[vector][int(layer)] = tensor
         lens = self.model_runner.lens
-        # A replayed graph does not push at attention, and without a place there is nothing to push at.
-        no_attention = lens.captured is not None or lens.layout.attention is None
-        refused = [name for name, fact in facts.items() if no_attention and fact.get("site") == "attention"]
-        for name in refused:
-            tensors.pop(name)
-        lens.take_bank(VectorBank.build(tensors, lens.layout.count, lens.device, facts, readers))
-        lens.registry = lens.registry.with_vectors([(name, fact["label"]) for name, fact in facts.items()])
-        return refused
+        if fact["site"] == "attention" and (lens.captured is not None or lens.layout.attention is None):
+            # A replayed graph does not push at attention, and without a place there is nothing to push at.
+            return False
+        lens.arrivals.complete(name, fact)
+        return True
+
+    @answering
+    def steersight_add_vector(self, name: str) -> None:
+        """Steer with a vector that all ranks have prepared, from the next step on."""
+        lens = self.model_runner.lens
+        lens.add_vector(name, lens.arrivals.pop(name))
+
+    @answering
+    def steersight_remove_vector(self, name: str) -> None:
+        """Steer with a vector no more, or drop what has come of it; see Lens.remove_vector."""
+        lens = self.model_runner.lens
+        lens.arrivals.drop(name)
+        lens.remove_vector(name)
 
     @answering
     def steersight_captured(self, runs: list[str]) -> tuple[bytes, dict[str, int]]:

@@ -191,7 +191,7 @@ class Registry:
         """Transform [rows, metrics, layers] fp32 values as each metric declares and cast to fp16.
 
         `log2` maps values below 2**-24 to -24; NaN, which says "not computed here", stays NaN. The inverse
-        for display is `2 ** x`.
+        for display is `2 ** x`. What is beyond the range of fp16 becomes its largest number.
         """
         import numpy as np
 
@@ -199,7 +199,8 @@ class Registry:
         for index, name in enumerate(metrics):
             if self._by_id[name].transform == "log2":
                 out[:, index] = np.log2(np.maximum(out[:, index], _LOG_FLOOR))
-        return out.astype("<f2")
+        largest = np.finfo("<f2").max
+        return out.clip(-largest, largest).astype("<f2")
 
 
 # 2 ** -24 is the smallest positive half float; a norm of zero would have no logarithm.

@@ -17,16 +17,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from ..engine.service import EngineService
+from ..engine.use import Need, TooManyVectorsError
 from ..metrics import LENS_METRICS
 from ..protocol.codec import FrameError
-from ..protocol.messages import MAX_VECTORS, ErrorCode, Start, Steer
+from ..protocol.messages import ErrorCode, Start, Steer
 from ..telemetry import Telemetry
 from ..vectors.action import Action, decide_all
 from ..vectors.store import VectorError
@@ -94,6 +95,7 @@ class RunTable:
         # Threads of its own: one whose client has gone cannot be stopped, and counts until it is done.
         self._tokenizers = ThreadPoolExecutor(PROMPTS_AT_ONCE, thread_name_prefix="prompt")
         self._unlisten = engine.listen(self._engine_changed)
+        engine.use.asked = self._needs
 
     # ------------------------------------------------------------ admission
 
@@ -107,7 +109,7 @@ class RunTable:
             # It has been read before the engine is ready.
             renderer = cast("Renderer", self.engine.renderer)
             self._check_room()
-            metrics = self._metrics(start)
+            self._metrics(start)
             prompt, texts = await asyncio.get_running_loop().run_in_executor(
                 self._tokenizers,
                 partial(
@@ -118,6 +120,7 @@ class RunTable:
             # While the prompt was made into tokens, anything may have happened.
             model = self._ready()
             self._check_room()
+            metrics = self._metrics(start)
             actions = self.actions(start, len(prompt.ids))
             run = self._made(start, prompt, texts, actions, metrics, model.layers)
             run.place = self.places.ask(run.most_tokens, run)
@@ -211,17 +214,17 @@ class RunTable:
             )
         except VectorError as error:
             raise FrameError(ErrorCode.INVALID, str(error), field="settings") from None
-        at_work = {action.vector for action in actions}.union(
-            *({a.vector for a in run.actions} for run in self.live.values())
-        )
-        if len(at_work) > MAX_VECTORS:
-            raise FrameError(
-                ErrorCode.BUSY,
-                f"All runs together would use {len(at_work)} different vectors, and the engine steers with "
-                f"{MAX_VECTORS} at once. Wait for other runs, or set some sliders to 0.",
-                field="strengths",
-            )
+        try:
+            self.engine.use.check_room(action.vector for action in actions)
+        except TooManyVectorsError as error:
+            raise FrameError(ErrorCode.BUSY, str(error), field="strengths") from None
         return actions
+
+    def _needs(self) -> Iterator[Need]:
+        """What the runs that have not finished need of the vectors, waiting ones among them."""
+        for run in self.live.values():
+            if not run.done:
+                yield Need(frozenset(action.vector for action in run.actions), frozenset(run.log.metrics))
 
     def _ended(self, run: Run) -> None:
         self.live.pop(run.id, None)

@@ -162,8 +162,8 @@ async def _sweep(
     unit = vector.directions[0]
     low, high = (float(end) for end in found.ends[layer])
 
-    async def attempt(prompt: list[int], strength: float) -> tuple[list[int], Captured | None]:
-        actions = [Action(vector.id, strength)] if strength else []
+    async def attempt(lent: str, prompt: list[int], strength: float) -> tuple[list[int], Captured | None]:
+        actions = [Action(lent, strength)] if strength else []
         try:
             reply = (
                 await _captured(engine, places, prompt, reply_tokens=REPLY_TOKENS, actions=actions)
@@ -178,8 +178,8 @@ async def _sweep(
     tried = [
         (_chat(engine, [("user", topic)]), strength) for topic in TRIED_ON for strength in (0.0, *STRENGTHS)
     ]
-    async with engine.lent(vector):
-        done = await _some_at_once([partial(attempt, *each) for each in tried], say)
+    async with engine.lent(vector) as lent:
+        done = await _some_at_once([partial(attempt, lent, *each) for each in tried], say)
     samples, usual = [], 0.0
     for (_, strength), (reply, reading) in zip(tried, done, strict=True):
         surprisal = reading.surprisal if reading is not None and reading.surprisal is not None else 0.0

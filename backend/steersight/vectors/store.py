@@ -167,6 +167,9 @@ class SteeringVector:
             tuple(encoder.shape) != (self.hidden_size,) or not bool(encoder.isfinite().all())
         ):
             raise VectorError(f"The encoder is not {self.hidden_size} finite numbers.")
+        numbers = [] if self.reader is None else [getattr(self.reader, name) for name in READER_FIELDS]
+        if not bool(torch.tensor(numbers, dtype=torch.float32).isfinite().all()):
+            raise VectorError("A number of its reader is too large for fp32.")
         if self.operator not in self.operators:
             raise VectorError(
                 f"The operator {self.operator!r} is none that it can do: {', '.join(self.operators)}."

@@ -9,14 +9,15 @@ on a value. How several vectors at one layer compose:
 2. `ablate` and `clamp` then act one after the other on the result, in the order in which the server lists the
    vectors: so nothing that was added brings back what they take away.
 
-Invariant: a token whose strengths are all 0 gets a change of exactly 0, whatever the other tokens do.
+Invariants: a token whose strengths are all 0 gets a change of exactly 0, whatever the other tokens do; and
+what is finite stays finite in every dtype (`finite.py`).
 """
 
-from . import ablate, add, add_absolute, clamp, feature
+from . import ablate, add, add_absolute, clamp, feature, finite
 from .compose import CAP, FIELDS, LayerVectors, compose
 from .unit import unit_rows
 
 __all__ = [
     "CAP", "FIELDS", "LayerVectors", "ablate", "add", "add_absolute", "clamp", "compose", "feature",
-    "unit_rows",
+    "finite", "unit_rows",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import ablate, add, add_absolute, clamp, feature
+from . import ablate, add, add_absolute, clamp, feature, finite
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,12 @@ class LayerVectors:
     numbers: torch.Tensor | None = None
     """[vectors, 5] fp32, `store.READER_FIELDS`"""
 
+    @property
+    def nbytes(self) -> int:
+        """How much memory the tensors take."""
+        tensors = (self.directions, self.lengths, self.readers, self.numbers)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
 
 def compose(
     h: torch.Tensor,
@@ -48,7 +54,8 @@ def compose(
         cap: see `CAP`.
 
     Returns:
-        [tokens, hidden_size] fp32, exactly 0 for tokens whose strengths are all 0.
+        [tokens, hidden_size] fp32, exactly 0 for tokens whose strengths are all 0. Before it is added,
+        `finite.within` has to cut it to what the stream's own type can hold.
     """
     import torch
 
@@ -64,7 +71,7 @@ def compose(
             feature.scale_amount(strength, found, at.lengths),
         )
         amounts = torch.where((operator >= FEATURE_SET) & (strength != 0), wanted, amounts)
-    delta: torch.Tensor = amounts @ at.directions
+    delta: torch.Tensor = finite.bounded(amounts, norm) @ at.directions
     length = torch.linalg.vector_norm(delta, dim=-1, keepdim=True)
     delta = delta * (cap * norm / length.clamp_min(1e-30)).clamp(max=1.0)
     for index in range(len(at.directions)) if sequential is None else sequential:
@@ -75,5 +82,5 @@ def compose(
         size = torch.linalg.vector_norm(moved, dim=-1)
         more = torch.where(kind == ABLATE, ablate.amount(s, along), 0.0)
         more = torch.where(kind == CLAMP, clamp.amount(s, along, size, lo[:, index], hi[:, index]), more)
-        delta = delta + more[:, None] * direction
+        delta = delta + finite.bounded(more, norm[:, 0])[:, None] * direction
     return delta

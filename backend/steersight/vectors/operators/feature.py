@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .finite import LARGEST
+
 if TYPE_CHECKING:
     import torch
 
@@ -34,8 +36,9 @@ def read(h: torch.Tensor, norm: torch.Tensor, weights: torch.Tensor, numbers: to
 
     scale_to, gain, bias, gate_bias, threshold = numbers.unbind(dim=-1)
     scale = torch.where(scale_to > 0, scale_to / norm.clamp_min(1e-30), 1.0)
-    raw = (h @ weights.T) * scale
-    return (raw * gain + bias).clamp_min(0.0) * (raw + gate_bias > threshold)
+    raw = ((h @ weights.T) * scale).nan_to_num(nan=0.0)
+    found = (raw * gain + bias).clamp(0.0, LARGEST)
+    return torch.where(raw + gate_bias > threshold, found, 0.0)
 
 
 def set_amount(strength: torch.Tensor, activation: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,259 @@
+"""Who needs which vectors, and that a change of one reaches all ranks or none: on ranks without an engine.
+
+Each rank is a lens of its own; what the server would call in a worker process is called on it here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from steersight.engine import bank as banks
+from steersight.engine import service as service_module
+from steersight.engine.lens import Lens
+from steersight.engine.life import CallError
+from steersight.engine.service import EngineLostError, EngineOptions, EngineService
+from steersight.engine.use import MAX_AT_WORK, Need, TooManyVectorsError, VectorInUseError, VectorUse
+from steersight.protocol.messages import MAX_VECTORS
+from steersight.vectors.store import SteeringVector, VectorError
+
+from .banks import steering_vector
+from .test_lens_plan import HIDDEN, make_lens
+
+NAMES = [f"v{n}" for n in range(MAX_AT_WORK + 1)]
+
+
+# ---------------------------------------------------------------- the count
+
+
+def test_a_frame_cannot_name_more_vectors_than_may_be_at_work() -> None:
+    assert MAX_VECTORS <= MAX_AT_WORK
+
+
+def test_lent_vectors_waiting_runs_and_steers_on_their_way_all_count() -> None:
+    use = VectorUse()
+    waiting = [Need(frozenset(NAMES[:10]))]
+    use.asked = lambda: waiting
+    with use.running("a", Need(frozenset(NAMES[10:20]))), use.lending(NAMES[20]):
+        assert use.at_work() == set(NAMES[:21])
+        with use.steering("a", NAMES[21:31]):
+            # The engine may have the old ones in force still, or the new ones already.
+            assert use.at_work() == set(NAMES[:31])
+        assert use.at_work() == {*NAMES[:10], *NAMES[20:31]}
+        use.check_room([*NAMES[10:20], NAMES[31]])
+        with pytest.raises(TooManyVectorsError, match="would use 33 different vectors"):
+            use.check_room(NAMES[10:20] + NAMES[31:33])
+    assert use.at_work() == set(NAMES[:10])
+
+
+def test_a_build_is_refused_where_there_is_no_slot_and_nobody_notices() -> None:
+    use = VectorUse()
+    with use.running("a", Need(frozenset(NAMES[:MAX_AT_WORK]))):
+        before = use.at_work()
+        with pytest.raises(TooManyVectorsError, match="Wait for other runs"), use.lending("lent"):
+            raise AssertionError("it was lent")
+        assert use.at_work() == before
+        use.check_room(NAMES[:3])  # they are at work anyway
+        use.check_room([])
+
+
+def test_a_lent_vector_takes_the_slot_of_whoever_comes_later() -> None:
+    use = VectorUse()
+    with use.running("a", Need(frozenset(NAMES[: MAX_AT_WORK - 1]))):
+        with use.lending("lent"), pytest.raises(TooManyVectorsError):
+            use.check_room([NAMES[-1]])
+        use.check_room([NAMES[-1]])
+
+
+def test_a_vector_is_in_use_while_it_steers_or_is_watched() -> None:
+    use = VectorUse()
+    need = Need(frozenset(["joy"]), frozenset(["residual_norm", "projection_before:calm"]))
+    with use.running("a", need):
+        with pytest.raises(VectorInUseError, match="Joy is steering a reply"):
+            use.check_free("joy", "Joy")
+        with pytest.raises(VectorInUseError, match="projection on Calm is watched in a reply"):
+            use.check_free("calm", "Calm")
+        with use.steering("a", []), pytest.raises(VectorInUseError):
+            use.check_free("joy", "Joy")
+        use.check_free("joy", "Joy")
+        with pytest.raises(VectorInUseError, match="watched"):
+            use.check_free("calm", "Calm")
+    use.check_free("calm", "Calm")
+
+
+# ---------------------------------------------------------------- all ranks or none
+
+
+class Ranks:
+    """Two ranks of an engine, and all that was called on them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lenses = [make_lens(), make_lens()]
+        self.calls: list[tuple[Any, ...]] = []
+        self.fails: dict[str, Callable[[], None]] = {}
+        """Method -> what the second rank does instead of answering."""
+        self.service = EngineService(EngineOptions(model="none", data_dir=Path("nowhere")))
+        self.service.vectors["v"] = steering_vector("v", {1: torch.eye(HIDDEN)[0]})
+        monkeypatch.setattr(EngineService, "_call", self._call)
+
+    async def _call(self, method: str, *args: Any) -> list[Any]:
+        self.calls.append((method, *args))
+        answers = []
+        for rank, lens in enumerate(self.lenses):
+            await asyncio.sleep(0)
+            if rank == 1 and method in self.fails:
+                self.fails[method]()
+            answers.append(self._answer(lens, method, *args))
+        return answers
+
+    def _answer(self, lens: Lens, method: str, *args: Any) -> Any:
+        name = args[0]
+        match method:
+            case "steersight_vector_piece":
+                lens.arrivals.take(name, args[1])
+            case "steersight_prepare_vector":
+                lens.arrivals.complete(name, args[1])
+                return True
+            case "steersight_add_vector":
+                lens.add_vector(name, lens.arrivals.pop(name))
+            case "steersight_remove_vector":
+                lens.arrivals.drop(name)
+                lens.remove_vector(name)
+        return None
+
+    def unchanged(self) -> None:
+        """Neither the server nor a rank has anything but the first vector, or anything half."""
+        service = self.service
+        assert list(service.vectors) == ["v"]
+        assert (service.vector_files, service.own_vectors) == ({}, set())
+        for lens in self.lenses:
+            assert list(lens.bank.vectors) == ["v"]
+            assert (lens.arrivals._pieces, lens.arrivals._complete) == ({}, {})
+
+
+@pytest.fixture
+def ranks(monkeypatch: pytest.MonkeyPatch) -> Ranks:
+    return Ranks(monkeypatch)
+
+
+def west(layers: int = 2) -> SteeringVector:
+    generator = torch.Generator().manual_seed(3)
+    return steering_vector("west", dict(enumerate(torch.randn(layers, HIDDEN, generator=generator))))
+
+
+async def test_one_vector_is_sent_made_in_other_threads(
+    ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[int] = set()
+
+    def noted(vector: SteeringVector) -> Any:
+        for piece in banks.pieces(vector):
+            threads.add(threading.get_ident())
+            yield piece
+
+    monkeypatch.setattr(service_module, "pieces", noted)
+    monkeypatch.setattr(banks, "PIECE_BYTES", 4 * HIDDEN)
+    await ranks.service.add_vector(west(), Path("west.safetensors"))
+    assert [(method, name) for method, name, *_ in ranks.calls] == [
+        *[("steersight_vector_piece", "west")] * 3,
+        ("steersight_prepare_vector", "west"),
+        ("steersight_add_vector", "west"),
+    ]
+    assert threading.get_ident() not in threads
+    for lens in ranks.lenses:
+        assert list(lens.bank.vectors) == ["v", "west"]
+        assert torch.equal(lens.bank.direction("west", 0, 2), west().directions)
+        assert "projection:west" in lens.registry
+    assert list(ranks.service.vectors) == ["v", "west"]
+    assert "projection:west" in ranks.service.registry
+    ranks.calls.clear()
+    await ranks.service.remove_vector("west")
+    assert ranks.calls == [("steersight_remove_vector", "west")]
+    ranks.unchanged()
+    assert "projection:west" not in ranks.service.registry
+
+
+@pytest.mark.parametrize(
+    "method", ["steersight_vector_piece", "steersight_prepare_vector", "steersight_add_vector"]
+)
+async def test_where_one_rank_cannot_nothing_has_changed_anywhere(ranks: Ranks, method: str) -> None:
+    def refuse() -> None:
+        raise CallError("OutOfMemoryError: no room on the second device")
+
+    ranks.fails[method] = refuse
+    with pytest.raises(VectorError, match=r"could not take it.*no room on the second device"):
+        await ranks.service.add_vector(west(), Path("west.safetensors"))
+    ranks.unchanged()
+    ranks.fails.clear()
+    await ranks.service.add_vector(west(), Path("west.safetensors"))
+    assert all(list(lens.bank.vectors) == ["v", "west"] for lens in ranks.lenses)
+
+
+@pytest.mark.parametrize(
+    "method", ["steersight_vector_piece", "steersight_prepare_vector", "steersight_add_vector"]
+)
+async def test_a_cancelled_change_leaves_nothing_half_done(ranks: Ranks, method: str) -> None:
+    ranks.fails[method] = lambda: adding.cancel() and None
+    adding = asyncio.create_task(ranks.service.add_vector(west(), Path("west.safetensors")))
+    with pytest.raises(asyncio.CancelledError):
+        await adding
+    ranks.unchanged()
+
+
+async def test_what_is_being_deleted_is_not_offered_and_comes_back_in_its_place(ranks: Ranks) -> None:
+    service = ranks.service
+    await service.add_vector(west(), Path("west.safetensors"))
+    files = dict(service.vector_files)
+
+    def lose() -> None:
+        assert list(service.vectors) == ["west"]
+        assert "projection:v" not in service.registry
+        raise EngineLostError("The engine is gone.")
+
+    ranks.fails["steersight_remove_vector"] = lose
+    with pytest.raises(EngineLostError):
+        await service.remove_vector("v")
+    assert list(service.vectors) == ["v", "west"]
+    assert service.vector_files == files
+    assert "projection:v" in service.registry
+
+
+async def test_what_is_in_use_is_not_deleted_and_no_rank_hears_of_it(ranks: Ranks) -> None:
+    with (
+        ranks.service.use.running("a", Need(frozenset(), frozenset(["projection:v"]))),
+        pytest.raises(VectorInUseError, match="watched"),
+    ):
+        await ranks.service.remove_vector("v")
+    assert ranks.calls == []
+    ranks.unchanged()
+
+
+async def test_a_lent_vector_does_not_stand_in_for_one_of_the_same_id(ranks: Ranks) -> None:
+    mine = steering_vector("v", {0: -torch.ones(HIDDEN)})
+    async with ranks.service.lent(mine) as name:
+        assert ranks.service.use.at_work() == {name}
+        for lens in ranks.lenses:
+            assert list(lens.bank.vectors) == ["v", name]
+            assert torch.equal(lens.bank.direction("v", 1, 1)[0], torch.eye(HIDDEN)[0])
+            assert torch.equal(lens.bank.direction(name, 0, 1), mine.directions)
+        assert list(ranks.service.vectors) == ["v"]
+    ranks.unchanged()
+    assert ranks.service.use.at_work() == set()
+
+
+async def test_after_a_restart_all_vectors_come_one_by_one_in_the_servers_order(ranks: Ranks) -> None:
+    service = ranks.service
+    await service.add_vector(west(), Path("west.safetensors"))
+    ranks.lenses = [make_lens(), make_lens()]
+    for lens in ranks.lenses:
+        lens.take_bank(banks.VectorBank())
+    ranks.calls.clear()
+    await service._send_all()
+    assert all(list(lens.bank.vectors) == ["v", "west"] for lens in ranks.lenses)
+    assert {name for _, name, *_ in ranks.calls} == {"v", "west"}
