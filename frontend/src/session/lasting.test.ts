@@ -123,7 +123,15 @@ describe("runs that nothing shows any more", () => {
 	test("a start that was put away and is then refused says nothing in the new chat", () => {
 		session.ask("one", settings);
 		session.newChat();
-		say({ type: "error", code: "busy", message: "All places are taken.", run: null, id: "c1", field: null });
+		say({
+			type: "error",
+			code: "busy",
+			message: "All places are taken.",
+			run: null,
+			id: "c1",
+			field: null,
+			rev: null,
+		});
 		expect(session.notice).toBeNull();
 	});
 });
