@@ -220,7 +220,9 @@ async def test_a_fault_in_the_lens_is_one_runs_error(watched: Watched, usual: di
 
 
 class Nonsense:
-    """Stands where an action is, and is none."""
+    """Stands where an action is, and is none for the engine."""
+
+    vector = "north"
 
     def to_map(self) -> dict[str, int]:
         return {"nonsense": 1}

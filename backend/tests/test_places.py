@@ -180,7 +180,7 @@ class Model:
     def __init__(self) -> None:
         self.status = Status("ready", "Ready", 1.0)
         self.model = ModelFacts("m", 3, 8, 100, "float32", 100, [])
-        self.tokenizer = Tokenizer()
+        self.tokenizer, self.renderer = Tokenizer(), Rendered()
         self.now = self.most = 0
         self.open = asyncio.Event()
         self.open.set()
@@ -201,13 +201,12 @@ class Model:
         yield
 
 
+class Rendered:
+    def prompt(self, turns: list[dict[str, str]]) -> list[int]:
+        return [ord(letter) for letter in " ".join(turn["content"] for turn in turns)[:60]]
+
+
 class Tokenizer:
-    def apply_chat_template(self, turns: list[dict[str, str]], **_: Any) -> str:
-        return " ".join(turn["content"] for turn in turns)
-
-    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-        return {"input_ids": [ord(letter) for letter in text[:60]]}
-
     def decode(self, _ids: list[int], **_more: Any) -> str:
         return "two words"
 

@@ -278,7 +278,7 @@ class ModelInfo(Frame):
     max_model_len: Count
     special_ids: list[int]
     """Ids of special tokens: columns of the heatmap, but not part of the reply's text."""
-    chat: Literal["template", "file", "none"] = "template"
+    chat: Annotated[Literal["template", "file", "none"], OrNewer] = "template"
     """What makes a prompt of a conversation: the model's own chat template, the one of `--chat-template`, or
     none. Without one the messages' contents are joined and the model continues that text."""
 
