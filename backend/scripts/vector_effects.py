@@ -10,8 +10,11 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from steersight.engine.channel import RowBlock
-from steersight.engine.service import EngineOptions, EngineService, GenerateRequest
+from steersight.engine.reply import Entry
+from steersight.engine.request import RunOptions, RunRequest
+from steersight.engine.service import EngineOptions, EngineService
+from steersight.engine.step import NO_TOKEN
+from steersight.vectors.action import Action
 
 PROMPTS = ["Tell me about Paris.", "What should I cook tonight?", "Explain how rain forms."]
 TOKENS = 48
@@ -24,19 +27,20 @@ instead of editing. The model is small: a vector bends its manner plainly and it
 """
 
 
-def ignore_rows(_block: RowBlock) -> None:
-    """Only the text matters here."""
-
-
 async def reply(engine: EngineService, prompt: str, strengths: dict[str, float], name: str) -> str:
     """One greedy reply as one line of text."""
     ids = engine.tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=True, return_dict=False
     )
     tokens: list[int] = []
-    request = GenerateRequest(name, ids, {"max_tokens": TOKENS, "temperature": 0.0}, strengths, False)
-    async for step in engine.generate(request, ignore_rows):
-        tokens += step.ids
+    actions = tuple(Action(vector, strength) for vector, strength in strengths.items())
+
+    def take(entry: Entry) -> None:
+        if entry.token != NO_TOKEN:
+            tokens.append(entry.token)
+
+    options = RunOptions(name, first_row=len(ids), actions=actions)
+    await engine.generate(RunRequest(ids, {"max_tokens": TOKENS, "temperature": 0.0}, options), take)
     text: str = engine.tokenizer.decode(tokens, skip_special_tokens=True)
     return " ".join(text.split()).replace("|", "\\|")
 

@@ -30,6 +30,7 @@ from .ws import handshake
 from .ws.connection import Connection
 from .ws.doors import Doors
 from .ws.entrance import SOCKET, Entrance, failed
+from .ws.pace import Pace
 from .ws.visits import Visitors
 
 TELL_SECONDS = 2.0
@@ -64,12 +65,13 @@ def create_app(settings: Settings) -> Starlette:
     vector_api = vectors.VectorApi(engine, settings.data_dir / "vectors", settings.vector_quota_mib << 20)
     building = BuildApi(vector_api, table.places)
     epoch = secrets.token_hex(8)
+    pace = Pace()
 
     connections: set[Connection] = set()
 
     async def socket(websocket: WebSocket) -> None:
         visit = websocket.scope["visit"]
-        connection = Connection(websocket, engine, table, settings.name, epoch, visit, telemetry)
+        connection = Connection(websocket, engine, table, settings.name, epoch, visit, telemetry, pace)
         connections.add(connection)
         try:
             await connection.serve()

@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 import torch
 import uvicorn
+from hypothesis import settings as hypothesis_settings
 from safetensors.torch import save_file
 
 from steersight.app import create_app
@@ -29,6 +30,10 @@ from steersight.vectors.store import FeatureReader, SteeringVector, save_vector
 
 from .reference import Reference
 from .settings import settings
+
+# No test is timed: on a busy machine an example may take any time.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 HIDDEN = 576
 OWN_METRICS = (

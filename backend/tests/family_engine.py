@@ -53,8 +53,12 @@ def serve(job: dict[str, Any]) -> None:
     import zmq
     from vllm import SamplingParams
 
-    from steersight.engine.channel import RowBlock, unpack
+    from steersight.engine.channel import unpack
     from steersight.engine.model import SteersightVLLM
+    from steersight.engine.reply import entries
+    from steersight.engine.step import Step
+
+    from .taken import Taken
 
     folder = tempfile.TemporaryDirectory()
     address = f"ipc://{folder.name}/rows"
@@ -83,43 +87,36 @@ def serve(job: dict[str, Any]) -> None:
         }  # fmt: skip
         parameters.append(
             SamplingParams(
-                temperature=0.0, max_tokens=job["tokens"], ignore_eos=True, logprobs=0,
+                temperature=0.0, max_tokens=job["tokens"], ignore_eos=True,
                 extra_args={"steersight": options},
             )
         )  # fmt: skip
     done = engine.generate([{"prompt_token_ids": ids} for ids in job["prompts"]], parameters, use_tqdm=False)
-    blocks: dict[str, list[RowBlock]] = {str(index): [] for index in range(len(parameters))}
+    taken = {str(index): Taken() for index in range(len(parameters))}
     wanted = sum(len(ids) + job["tokens"] - 1 for ids in job["prompts"])
-    while sum(len(block.revs) for many in blocks.values() for block in many) < wanted:
+    while sum(len(one.positions) for one in taken.values()) < wanted:
         if not socket.poll(10_000):
             raise SystemExit(f"{job['model']}: rows are missing.")
         message = unpack(socket.recv_multipart())
-        for block in message if isinstance(message, list) else []:
-            if isinstance(block, RowBlock):
-                blocks[block.run].append(block)
+        for run, entry in entries(message) if isinstance(message, Step) else []:
+            taken[run].take(entry)
     for index, output in enumerate(done):
-        mine = sorted(blocks[str(index)], key=lambda block: block.start)
-        tops = [block.top for block in mine if block.top is not None]
+        mine = taken[str(index)]
+        assert mine.tokens == list(output.outputs[0].token_ids)
+        metrics = mine.numbers()[0][0].metrics
+        tops = mine.guesses()
         np.savez(
             f"{job['out']}-{index}.npz",
             reply=np.array(output.outputs[0].token_ids),
-            logprobs=np.array(
-                [table[token].logprob for token, table in zip(
-                    output.outputs[0].token_ids, output.outputs[0].logprobs, strict=True
-                )]
-            ),
-            ranks=np.array(
-                [table[token].rank for token, table in zip(
-                    output.outputs[0].token_ids, output.outputs[0].logprobs, strict=True
-                )]
-            ),
-            values=np.concatenate([block.values for block in mine]),
-            metrics=np.array(mine[0].metrics),
-            entropy=np.concatenate([block.entropy for block in mine]),
-            lens_layers=np.array(tops[0].layers),
-            lens_positions=np.array([top.position for top in tops]),
-            top_ids=np.stack([top.ids for top in tops]),
-            top_probabilities=np.stack([top.probabilities for top in tops]),
+            logprobs=np.array([entry.logprob for entry in mine.entries]),
+            ranks=np.array([entry.rank for entry in mine.entries]),
+            values=mine.values(metrics),
+            metrics=np.array(metrics),
+            entropy=mine.entropy(),
+            lens_layers=np.array(tops[0][1].layers),
+            lens_positions=np.array([position for position, _, _ in tops]),
+            top_ids=np.stack([guesses.ids[at] for _, guesses, at in tops]),
+            top_probabilities=np.stack([guesses.probabilities[at] for _, guesses, at in tops]),
         )  # fmt: skip
     shutdown = getattr(engine.llm_engine.engine_core, "shutdown", None)
     model.vllm_entrypoint = None

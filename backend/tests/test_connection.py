@@ -38,6 +38,7 @@ from steersight.telemetry import Telemetry
 from steersight.ws import connection as module
 from steersight.ws.admissions import MAX_PENDING
 from steersight.ws.connection import Connection
+from steersight.ws.pace import Pace
 from steersight.ws.transport import WRITABLE
 from steersight.ws.visits import Visit
 
@@ -133,7 +134,7 @@ async def connected(table: Table, hello_after: float = 0.0) -> AsyncIterator[tup
     table.engine.own_vectors = set()  # type: ignore[attr-defined]
     connection = Connection(
         cast(WebSocket, socket), cast(EngineService, table.engine), table.table, "t", "e",
-        cast(Visit, Anyone()), Telemetry(),
+        cast(Visit, Anyone()), Telemetry(), Pace(),
     )  # fmt: skip
     serving = asyncio.create_task(connection.serve())
     asyncio.get_running_loop().call_later(hello_after, socket.say, Hello())

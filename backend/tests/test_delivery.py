@@ -32,6 +32,7 @@ from steersight.protocol.messages import (
     Welcome,
 )
 from steersight.ws import connection
+from steersight.ws.pace import Pace
 
 from .conftest import Server
 from .wire import Wire, dial, greedy
@@ -200,7 +201,7 @@ async def test_a_client_that_lags_misses_rows_only_and_can_have_them_again(
     plain = await undisturbed(server, STORY, 40)
     # As if every look at the log found a client that had taken too long for the one before.
     monkeypatch.setattr(connection, "SLOW_SECONDS", -1.0)
-    monkeypatch.setattr(connection, "FRAME_INTERVAL_SECONDS", 0.4)
+    monkeypatch.setattr(Pace, "interval", lambda _self: 0.4)
     monkeypatch.setattr(connection, "MOST_LAGGING_BYTES", 1)
     joined = Joined()
     async with dial(server.address) as wire:

@@ -22,12 +22,13 @@ import pytest
 import pytest_asyncio
 
 from steersight.engine.family import SHARED_MEMORY, shared_memory
+from steersight.engine.reply import Entry
+from steersight.engine.request import RunOptions, RunRequest, Wants
 from steersight.engine.service import (
     EngineLostError,
     EngineNotReadyError,
     EngineOptions,
     EngineService,
-    GenerateRequest,
     RunFailedError,
     Status,
 )
@@ -36,6 +37,7 @@ from steersight.vectors.action import Action
 from .conftest import write_test_vectors
 from .families import FAMILIES, make_checkpoint
 from .planted_fault import PLANTED
+from .taken import Taken
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
@@ -112,25 +114,42 @@ class Watched:
 
     # what it does
 
-    def request(self, name: str, tokens: int = TOKENS, **more: Any) -> GenerateRequest:
+    def request(
+        self,
+        name: str,
+        tokens: int = TOKENS,
+        *,
+        actions: list[Action] | None = None,
+        rev: int = 0,
+        metrics: list[str] | None = None,
+    ) -> RunRequest:
         sampling = {"max_tokens": tokens, "temperature": 0.0, "ignore_eos": True}
-        values = {"actions": [], "prompt_rows": False, "metrics": ["residual_norm"], **more}
-        return GenerateRequest(run=name, prompt_ids=self._prompt, sampling=sampling, **values)
+        wants = Wants(tuple(metrics or ["residual_norm"]))
+        options = RunOptions(name, len(self._prompt), wants, tuple(actions or ()), rev)
+        return RunRequest(self._prompt, sampling, options)
 
     async def run(
         self,
-        request: GenerateRequest,
+        request: RunRequest,
         at: dict[int, Callable[[], Awaitable[Any]]] | None = None,
         rows: list[int] | None = None,
     ) -> list[int]:
         """A run's tokens; `at` is what to do when there are so many, `rows` gets the revisions."""
-        got: list[int] = []
-        taken: list[int] = [] if rows is None else rows
-        async for step in self.service.generate(request, lambda block: taken.extend(block.revs)):
-            got += step.ids
-            if at and len(got) in at:
-                await at[len(got)]()
-        return got
+        taken = Taken()
+        doing: list[asyncio.Task[Any]] = []
+
+        def take(entry: Entry) -> None:
+            taken.take(entry)
+            if rows is not None:
+                rows.extend(entry.revisions)
+            if at and (act := at.get(len(taken.tokens))) is not None:
+                doing.append(asyncio.ensure_future(act()))
+
+        try:
+            await self.service.generate(request, take)
+        finally:
+            await asyncio.gather(*doing)
+        return taken.tokens
 
     async def reply(self, name: str, tokens: int = TOKENS, **more: Any) -> list[int]:
         return await self.run(self.request(name, tokens, **more))

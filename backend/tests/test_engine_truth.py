@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from steersight.engine.channel import RowBlock
-from steersight.engine.service import GenerateRequest
+from steersight.engine.request import RunOptions, RunRequest, Wants
 from steersight.vectors.action import Action
 
 from .conftest import TEST_VECTORS, Server
 from .reference import Reading, Reference
+from .taken import Taken, beyond_rounding
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -36,21 +36,15 @@ COSINE_FLOOR = 0.05
 
 
 class Collected:
-    """Tokens and fp32 rows of one run, straight from the engine."""
+    """Tokens and rows of one run, straight from the engine."""
 
     def __init__(self, server: Server, text: str) -> None:
         self.server = server
         self.prompt: list[int] = server.engine.tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
         )
-        self.reply: list[int] = []
         self.metrics: list[str] = []
-        self.blocks: list[RowBlock] = []
-        self._more = asyncio.Event()
-
-    def _take(self, block: RowBlock) -> None:
-        self.blocks.append(block)
-        self._more.set()
+        self.taken = Taken()
 
     async def run(self, name: str, strengths: dict[str, float], tokens: int = 64) -> Collected:
         actions = [Action(vector, strength) for vector, strength in strengths.items() if strength]
@@ -60,41 +54,34 @@ class Collected:
         self, name: str, actions: list[Action], tokens: int = 32, metrics: list[str] | None = None
     ) -> Collected:
         self.metrics = metrics or ["residual_norm", "update_norm", "cosine_below"]
-        request = GenerateRequest(
-            name, self.prompt, {"max_tokens": tokens, "temperature": 0.0}, actions, True, self.metrics
-        )
-        async for step in self.server.engine.generate(request, self._take):
-            self.reply += step.ids
-            if step.finished:
-                async with asyncio.timeout(5):
-                    while sum(len(b.revs) for b in self.blocks) < len(self.ids) - 1:
-                        self._more.clear()
-                        await self._more.wait()
+        options = RunOptions(name, wants=Wants(tuple(self.metrics)), actions=tuple(actions))
+        request = RunRequest(self.prompt, {"max_tokens": tokens, "temperature": 0.0}, options)
+        await self.server.engine.generate(request, self.taken.take)
+        assert self.taken.positions == list(range(len(self.ids) - 1))
         return self
+
+    @property
+    def reply(self) -> list[int]:
+        return self.taken.tokens
 
     @property
     def ids(self) -> list[int]:
         return self.prompt + self.reply
 
     def rows(self) -> np.ndarray:
-        """[positions, metrics, layers] of all positions but the last token's, of the metrics asked for.
-
-        A block has what its step computed, which is what all runs of that step asked for together.
-        """
-        mine = [
-            block.values[:, [block.metrics.index(name) for name in self.metrics]] for block in self.blocks
-        ]
-        return np.concatenate(mine)[: len(self.ids) - 1]
+        """[positions, metrics, layers] of all positions but the last token's, as they are on the wire."""
+        return self.taken.values(self.metrics)
 
 
 def worst(rows: np.ndarray, reading: Reading) -> dict[str, float]:
-    """Largest relative error per metric."""
+    """Largest relative error per metric, beyond what half precision accounts for."""
     count = len(rows)
     found = {}
     for index, name in enumerate(("residual_norm", "update_norm", "cosine_below")):
         expected = getattr(reading, name)[:count]
         floor = COSINE_FLOOR if name == "cosine_below" else 0.0
-        found[name] = float((np.abs(rows[:, index] - expected) / np.maximum(np.abs(expected), floor)).max())
+        error = beyond_rounding(name, rows[:, index], expected)
+        found[name] = float((error / np.maximum(np.abs(expected), floor)).max())
     return found
 
 

@@ -23,6 +23,7 @@ from steersight.vectors.operators import unit_rows
 
 from .families import FAMILIES, HIDDEN, make_checkpoint
 from .family_reference import FamilyReading, FamilyReference
+from .taken import beyond_rounding
 
 TOKENS = 24
 PROMPTS = [list(range(10, 40)), list(range(50, 75))]
@@ -111,10 +112,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Served]:
     }
 
 
-def worst(found: np.ndarray, expected: np.ndarray, floor: float) -> float:
-    """Largest relative error; below `floor` the error is held absolute, in units of the floor."""
+def worst(metric: str, found: np.ndarray, expected: np.ndarray, floor: float) -> float:
+    """Largest relative error beyond rounding; below `floor` it is held absolute, in units of the floor."""
     assert found.shape == expected.shape
-    return float((np.abs(found - expected) / np.maximum(np.abs(expected), floor)).max())
+    error = (
+        beyond_rounding(metric, found, expected) if found.dtype == np.float16 else np.abs(found - expected)
+    )
+    return float((error / np.maximum(np.abs(expected), floor)).max())
 
 
 def errors_of(result: dict[str, Any], reading: FamilyReading, prompt: int, name: str) -> dict[str, float]:
@@ -129,9 +133,11 @@ def errors_of(result: dict[str, Any], reading: FamilyReading, prompt: int, name:
         if name == NOT_A_SUM and metric in ("attention_norm", "mlp_norm", "attention_share"):
             assert np.isnan(found).all()
             continue
-        errors[metric] = worst(found, expected, 1e-6 if metric in NO_FLOOR else FLOOR)
-    errors["entropy"] = worst(result["entropy"][prompt - 1 : n], reading.entropy[prompt - 1 : n], FLOOR)
-    errors["surprisal"] = worst(result["logprobs"], reading.logprobs[prompt - 1 : n], FLOOR)
+        errors[metric] = worst(metric, found, expected, 1e-6 if metric in NO_FLOOR else FLOOR)
+    errors["entropy"] = worst(
+        "entropy", result["entropy"][prompt - 1 : n], reading.entropy[prompt - 1 : n], FLOOR
+    )
+    errors["surprisal"] = worst("surprisal", result["logprobs"], reading.logprobs[prompt - 1 : n], FLOOR)
     return errors
 
 
@@ -173,9 +179,9 @@ def check_top(result: dict[str, Any], reading: FamilyReading) -> None:
     for row, position in enumerate(result["lens_positions"].tolist()):
         for layer in range(len(logp)):
             expected = np.exp(logp[layer, position][result["top_ids"][row, layer]])
-            assert np.allclose(result["top_probabilities"][row, layer], expected, rtol=1e-3, atol=1e-5)
+            assert np.allclose(result["top_probabilities"][row, layer], expected, rtol=1.5e-3, atol=1e-5)
             best = np.sort(np.exp(logp[layer, position]))[::-1][:5]
-            assert np.allclose(result["top_probabilities"][row, layer], best, rtol=1e-3, atol=1e-5)
+            assert np.allclose(result["top_probabilities"][row, layer], best, rtol=1.5e-3, atol=1e-5)
 
 
 def test_all_built_in_metrics_are_compared() -> None:

@@ -167,5 +167,5 @@ def test_a_reader_whose_numbers_are_no_fp32_is_refused() -> None:
 
 def test_a_number_beyond_half_precision_is_its_largest_on_the_wire() -> None:
     """Steering may add 100,000 times the stream's length."""
-    wire = Registry().to_wire(np.array([[[1e5, -1e5, np.nan, 2.5]]], dtype=np.float32), ["steering_share"])
+    wire = Registry().to_half(torch.tensor([[[1e5, -1e5, np.nan, 2.5]]]), ["steering_share"]).numpy()
     assert np.array_equal(wire[0, 0], np.array([65504, -65504, np.nan, 2.5], dtype="<f2"), equal_nan=True)

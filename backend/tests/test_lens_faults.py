@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import zmq
 
 from steersight.engine.captured import Captured
-from steersight.engine.channel import FailedRuns, RowBlock, RowSender, StepRows, pack, unpack
+from steersight.engine.channel import FailedRuns, RowSender, unpack
 from steersight.engine.lens import Lens
+from steersight.engine.outgoing import DeviceStep
+from steersight.engine.step import Step
 from steersight.metrics import Registry
 from steersight.vectors.action import Action
 
@@ -43,10 +46,9 @@ class Full(Outbox):
     def rows(self) -> dict[str, list[int]]:
         """Revisions of the rows that the server would take, by run: it knows of failures by then."""
         found: dict[str, list[int]] = {}
-        for step in self.steps:
-            for block in unpack(pack(step, 0)):  # type: ignore[union-attr]
-                if isinstance(block, RowBlock) and block.run not in self.failed:
-                    found.setdefault(block.run, []).extend(block.revs)
+        for run, entry in self.entries():
+            if run not in self.failed:
+                found.setdefault(run, []).extend(entry.revisions)
         return found
 
 
@@ -139,8 +141,9 @@ def test_a_built_in_metric_that_raises_fails_only_those_who_asked_for_it() -> No
     assert list(outbox.failed) == ["a"]
     assert "The engine could not compute brittle" in outbox.failed["a"]
     (step,) = outbox.steps
-    (block,) = [b for b in unpack(pack(step, 0)) if isinstance(b, RowBlock) and b.run == "b"]  # type: ignore[union-attr]
-    assert bool((block.values[:, block.metrics.index("residual_norm")] > 0).all())
+    sent = step.arrive()
+    rows = sent.values[sent.first[sent.runs.index("b")] :]
+    assert bool(np.isfinite(rows[:, sent.metrics.index("residual_norm")]).all())
 
 
 def test_a_vector_that_is_gone_fails_only_its_run() -> None:
@@ -175,7 +178,7 @@ def test_a_failure_is_told_before_any_row_that_follows_it_and_is_never_lost(
     assert lens.sender.dropped == 1
     outbox.room = 1000
     forward(lens, ("a", 3, 1), ("b", 2, 1), ("c", 2, 1))
-    assert outbox.order == [FailedRuns, StepRows]
+    assert outbox.order == [FailedRuns, DeviceStep]
     assert set(outbox.failed) == {"a", "c"}
 
 
@@ -217,23 +220,33 @@ def test_a_replayed_graph_never_steers_by_a_table_that_could_not_be_filled(
     assert captured._names == ("v",)
 
 
-def test_rows_that_cannot_be_packed_are_their_runs_failure(tmp_path: Path) -> None:
+class Broken:
+    """A step whose arrays never arrive."""
+
+    numbers = 0
+    runs = ("a", "b")
+
+    def leave_numbers_out(self) -> None:
+        raise AssertionError("It has none.")
+
+    def arrive(self) -> Step:
+        raise RuntimeError("the copy failed")
+
+
+def test_a_step_that_cannot_be_sent_is_its_runs_failure(tmp_path: Path) -> None:
     address = f"ipc://{tmp_path}/rows"
     context = zmq.Context()
     socket = context.socket(zmq.PULL)
     socket.bind(address)
     sender = RowSender(address)
-
-    def never() -> Any:
-        raise RuntimeError("the copy failed")
-
     try:
-        sender.put(StepRows([("a", 0, [0])], [("b", 0, [0])], ["residual_norm"], 2, never))
+        sender.put(Broken())
         assert socket.poll(10_000)
-        (news,) = unpack(socket.recv_multipart())  # type: ignore[misc]
+        news = unpack(socket.recv_multipart())
         assert isinstance(news, FailedRuns)
         assert set(news.runs) == {"a", "b"}
-        sender.put(StepRows([], [("b", 1, [0])], [], 2, None))
+        assert "RuntimeError: the copy failed" in news.runs["a"]
+        sender.put(Broken())
         assert socket.poll(10_000), "the sender's thread has ended"
     finally:
         sender.close()

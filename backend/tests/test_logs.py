@@ -16,7 +16,6 @@ import pytest
 
 from steersight import logs
 from steersight.engine.service import EngineOptions, EngineService
-from steersight.metrics import Registry
 from steersight.protocol.messages import ChatMessage, Prompt, Sampling, Start
 from steersight.runs.run import Run
 from steersight.telemetry import Telemetry
@@ -95,7 +94,7 @@ def a_run(limit: int = 0, asked: int = 50) -> Run:
     )
     return Run(
         run_id="r1", start=start, prompt=Prompt(ids=[1], texts=[SECRET], spans=[]), texts=None,  # type: ignore[arg-type]
-        actions=[], metrics=[], registry=Registry(), layers=2, engine=engine, max_reply_tokens=limit,
+        actions=[], metrics=[], layers=2, engine=engine, max_reply_tokens=limit,
         telemetry=Telemetry(),
         ended=lambda _run: None,
     )  # fmt: skip

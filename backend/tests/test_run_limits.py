@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from steersight.engine.service import GenerateRequest, ModelFacts
+from steersight.engine.request import RunRequest
+from steersight.engine.service import ModelFacts
 
 from .test_logs import a_run
 
@@ -15,5 +16,5 @@ from .test_logs import a_run
 def test_a_reply_is_no_longer_than_the_server_allows(limit: int, asked: int, given: int) -> None:
     run = a_run(limit, asked)
     run._engine.model = ModelFacts("m", 2, 4, 10, "float32", 100, [])
-    request: GenerateRequest = run._request()
+    request: RunRequest = run._request()
     assert request.sampling["max_tokens"] == given

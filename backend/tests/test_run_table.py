@@ -15,25 +15,37 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from steersight.engine.channel import RowBlock
+from steersight.engine.reply import Entry, Reply
+from steersight.engine.request import RunRequest
 from steersight.engine.service import (
+    Ended,
     EngineLostError,
     EngineService,
-    GenerateRequest,
     ModelFacts,
     RunFailedError,
     Status,
-    TokenStep,
 )
+from steersight.engine.step import Step
 from steersight.engine.use import VectorUse
 from steersight.metrics import Registry
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import ChatMessage, ErrorCode, Gap, Sampling, Start, Steer
 from steersight.runs import table as table_module
-from steersight.runs.events import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent, RowsEvent
+from steersight.runs.events import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent, RowsEvent, TokensEvent
 from steersight.runs.run import Run, RunPhase
 from steersight.runs.table import RunLimits, RunTable
 from steersight.telemetry import Telemetry
+
+
+def entry(end: int, token: int, rows: int = 1, rev: int = 0) -> Entry:
+    """Rows of the positions before `end`, numbers of which nobody asked for, and the token there."""
+    numbers = Step(
+        runs=["a"], starts=np.array([end - rows]), counts=np.array([rows]), first=np.array([0]),
+        revisions=np.full(rows, rev), tokens=np.array([token]), logprobs=np.zeros(1), ranks=np.ones(1),
+        metrics=["residual_norm", "update_norm", "cosine_below"], layers=2,
+        values=np.zeros((rows, 3, 2), dtype="<f2"), entropy=np.zeros(rows, dtype="<f2"),
+    )  # fmt: skip
+    return Entry(end - rows, [rev] * rows, token, -1.0, 1, numbers, 0, 0)
 
 
 class Engine:
@@ -47,7 +59,7 @@ class Engine:
         self.vectors: dict[str, Any] = {}
         self.renderer = None
         self.use = VectorUse()
-        self.requests: dict[str, GenerateRequest] = {}
+        self.requests: dict[str, RunRequest] = {}
         self.steered: list[tuple[str, int]] = []
         self.steering: asyncio.Event | None = None
         self.loses_rows = False
@@ -66,14 +78,13 @@ class Engine:
     def end(self, run: Run, error: Exception | None = None) -> None:
         self._answers[run.id].set_result(error)
 
-    async def generate(self, request: GenerateRequest, sink: Any) -> AsyncIterator[TokenStep]:
+    async def generate(self, request: RunRequest, take: Callable[[Entry], None]) -> Ended:
         self.requests[request.run] = request
         answer = self._answers.setdefault(request.run, asyncio.get_running_loop().create_future())
         if (error := await answer) is not None:
             raise error
-        if not self.loses_rows:
-            sink(RowBlock(request.run, 0, [0] * 5, [], np.empty((5, 0, 2), dtype=np.float32)))
-        yield TokenStep([5], [None], [None], "stop", None)
+        take(entry(5, 5, rows=0 if self.loses_rows else 5))
+        return Ended("stop", None)
 
     async def steer(self, run: str, rev: int, _actions: Any) -> None:
         self.steered.append((run, rev))
@@ -183,7 +194,7 @@ async def test_a_run_that_was_steered_while_it_waited_begins_with_that(table: Ma
     await settle()
     t.engine.end(first)
     await settle()
-    assert t.engine.requests[second.id].rev == 7
+    assert t.engine.requests[second.id].options.rev == 7
     assert t.engine.steered == [], "there was nothing to steer yet"
 
 
@@ -432,19 +443,30 @@ async def test_what_a_vector_is_built_from_stands_in_the_same_line(table: MakeTa
 
 
 class Rows:
-    """An engine's run: a test sends rows and tokens in the order it likes."""
+    """An engine's run whose reply stop strings may end: a test says what comes when."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.steps: asyncio.Queue[TokenStep] = asyncio.Queue()
-        self.sink: Any = None
+        self.reply = Reply(5, None)
+        self.take: Callable[[Entry], None] = lambda _entry: None
+        self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
 
-    def row(self, *positions: int, rev: int = 0) -> None:
-        values = np.zeros((len(positions), 0, 2), dtype=np.float32)
-        self.sink(RowBlock(self.run.id, positions[0], [rev] * len(positions), [], values))
+    def _release(self, released: list[Entry]) -> None:
+        for one in released:
+            self.take(one)
 
-    async def token(self, token: int, finished: str | None = None, stop: str | None = None) -> None:
-        self.steps.put_nowait(TokenStep([token], [None], [None], finished, stop))
+    def step(self, end: int, token: int, rows: int = 1, rev: int = 0) -> None:
+        """The worker has computed the rows before `end`, and drawn the token there."""
+        self._release(self.reply.take(entry(end, token, rows, rev)))
+
+    def confirm(self, tokens: int) -> None:
+        """vLLM has found no stop string in so many tokens."""
+        self._release(self.reply.confirm(tokens))
+
+    async def end(self, ids: list[int], stop: str | None = None) -> None:
+        """The reply is over."""
+        self._release(self.reply.finish(ids))
+        self.ended.set_result(Ended("stop" if stop else "length", stop))
         await settle()
 
 
@@ -454,14 +476,10 @@ async def rows(table: MakeTable, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     started = asyncio.Event()
     sent: Rows
 
-    async def generate(request: GenerateRequest, sink: Any) -> AsyncIterator[TokenStep]:
-        sent.sink = sink
+    async def generate(_request: RunRequest, take: Callable[[Entry], None]) -> Ended:
+        sent.take = take
         started.set()
-        while True:
-            step = await sent.steps.get()
-            yield step
-            if step.finished:
-                return
+        return await sent.ended
 
     monkeypatch.setattr(t.engine, "generate", generate)
     frame = Start(id="x", messages=[ChatMessage(role="user", content="hi")], entropy=True)
@@ -484,22 +502,23 @@ def applied(run: Run) -> list[tuple[int, int]]:
 async def test_no_row_beyond_the_end_of_the_reply_is_ever_in_the_log(rows: Rows, how: str) -> None:
     """The engine had begun two more steps, with a new revision, when the reply ended."""
     run = rows.run
-    rows.row(0, 1, 2, 3, 4)
-    assert positions(run) == [0, 1, 2, 3], "the last of the prompt draws a token that is not known yet"
-    await rows.token(5)
-    rows.row(5)
-    await rows.token(6)
+    rows.step(5, 5, rows=5)
+    assert positions(run) == [], "its token is not known to belong to the reply yet"
+    rows.confirm(1)
+    assert positions(run) == [0, 1, 2, 3, 4]
+    rows.step(6, 6)
+    rows.confirm(2)
     assert positions(run) == [0, 1, 2, 3, 4, 5]
-    rows.row(6)
-    rows.row(7, rev=3)
-    rows.row(8, rev=3)
+    rows.step(7, 7)
+    rows.step(8, 8, rev=3)
+    rows.step(9, 9, rev=3)
     if how == "stop string":
-        await rows.token(7, "stop", "\n")
+        await rows.end([5, 6, 7], "\n")
     elif how == "cancelled":
-        await rows.token(7)
+        rows.confirm(3)
         run.cancel()
     else:
-        await rows.token(7)
+        rows.confirm(3)
         run.fail(ErrorCode.STEERING_FAILED, "Layer 3 raised.")
     await settle()
     assert run.done
@@ -508,22 +527,30 @@ async def test_no_row_beyond_the_end_of_the_reply_is_ever_in_the_log(rows: Rows,
     assert applied(run) == []
     assert not any(isinstance(e, GapEvent) for e in run.log.events)
     end = run.log.end
-    rows.row(9)
+    rows.step(10, 10)
+    rows.confirm(9)
     assert run.log.end == end, "rows came after the end"
 
 
-async def test_a_row_that_was_lost_is_named_as_soon_as_it_is_known_to_be_one(rows: Rows) -> None:
-    rows.row(0, 1, 2, 3, 4)
-    await rows.token(5)
-    await rows.token(6)
-    rows.row(6, rev=1)
-    gaps = [(e.start, e.count) for e in rows.run.log.events if isinstance(e, GapEvent)]
-    assert gaps == [], "the reply might end before it"
-    await rows.token(7, "length")
+async def test_a_row_that_was_lost_is_named(rows: Rows) -> None:
+    rows.step(5, 5, rows=5)
+    rows.step(6, 6, rows=0)  # it travelled without its rows
+    rows.step(7, 7, rev=1)
+    await rows.end([5, 6, 7])
     gaps = [(e.start, e.count) for e in rows.run.log.events if isinstance(e, GapEvent)]
     assert gaps == [(5, 1)]
     assert positions(rows.run) == [0, 1, 2, 3, 4, 6]
     assert applied(rows.run) == [(1, 6)]
+
+
+async def test_a_step_that_never_came_costs_rows_and_no_token(rows: Rows) -> None:
+    rows.step(5, 5, rows=5)
+    rows.step(7, 7)
+    await rows.end([5, 6, 7])
+    log = rows.run.log
+    assert [t for e in log.events if isinstance(e, TokensEvent) for t in e.ids] == [5, 6, 7]
+    assert [(e.start, e.count) for e in log.events if isinstance(e, GapEvent)] == [(5, 1)]
+    assert positions(rows.run) == [0, 1, 2, 3, 4, 6]
 
 
 async def test_live_logs_together_stay_within_their_budget(

@@ -31,7 +31,7 @@ def test_two_ranks_give_the_rows_and_tokens_of_one(checkpoint: Path) -> None:
             for name in ("reply", "ranks", "metrics", "lens_layers", "lens_positions"):
                 assert np.array_equal(alone[name], together[name]), name
             for name in ("values", "entropy", "logprobs", "top_probabilities"):
-                assert np.allclose(alone[name], together[name], rtol=1e-3, atol=1e-4, equal_nan=True), name
+                assert np.allclose(alone[name], together[name], rtol=2e-3, atol=1e-4, equal_nan=True), name
 
 
 def test_engines_in_which_rows_would_be_wrong_are_refused(checkpoint: Path) -> None:

@@ -1,24 +1,26 @@
-"""What the service makes of an output of vLLM's."""
+"""A probability that is no number is told as one that is not known."""
 
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from steersight.engine.service import _token_step
+from steersight.engine.reply import entries
 from steersight.protocol.codec import decode_server, encode
 from steersight.protocol.messages import Tokens
+
+from .test_step import make
 
 
 @pytest.mark.parametrize("logprob", [math.nan, -math.inf, math.inf])
 def test_a_probability_that_is_no_number_is_one_that_is_not_known(logprob: float) -> None:
-    table = {7: SimpleNamespace(logprob=logprob, rank=1)}
-    completion = SimpleNamespace(token_ids=[7], logprobs=[table], finish_reason=None, stop_reason=None)
-    step = _token_step(SimpleNamespace(outputs=[completion], prompt_logprobs=None))
-    assert step.logprobs == [None]
+    step = replace(make([1], [False], []), logprobs=np.array([logprob], dtype=np.float32))
+    ((_, entry),) = entries(step)
+    assert entry.logprob is None
     frame = Tokens(
-        run="r", seq=1, start=0, ids=step.ids, texts=["x"], logprobs=step.logprobs, ranks=step.ranks
+        run="r", seq=1, start=0, ids=[entry.token], texts=["x"], logprobs=[entry.logprob], ranks=[entry.rank]
     )
     assert decode_server(encode(frame)) == frame

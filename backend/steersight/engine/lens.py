@@ -22,7 +22,7 @@ import bisect
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..metrics import LENS_METRICS, Registry, View
 from ..metrics import logit_lens as lens_math
@@ -31,9 +31,11 @@ from ..vectors.operators import FIELDS, LayerVectors, add_absolute, compose, fin
 from .bank import Arrivals, BankedVector, VectorBank
 from .capture import Captures
 from .captured import NUMBERS, Captured
-from .channel import RowSender, StepRows, TopTokens
+from .channel import RowSender
 from .faults import Containment, Failures
 from .layout import Layout, part
+from .outgoing import DeviceStep, NamedTokens
+from .request import RunOptions, Wants
 from .use import MAX_AT_WORK
 
 if TYPE_CHECKING:
@@ -44,26 +46,6 @@ logger = logging.getLogger(__name__)
 MAX_WAITING_STEERS = 4096
 BUFFER_BYTES = 64 << 20
 """The least that the stream buffer holds; more where a step's tokens need it."""
-
-
-@dataclass(frozen=True)
-class Wants:
-    """What a run has asked to see."""
-
-    metrics: tuple[str, ...] = ()
-    entropy: bool = False
-    """Entropy of the final distribution, per token."""
-    lens_stride: int = 0
-    """Logit lens at every so many layers, counted down from the last; 0 is off."""
-    capture: bool = False
-    """Sums of the stream over its tokens."""
-    lens_top: int = 0
-    """How many likeliest tokens the logit lens names per layer."""
-
-    @property
-    def nothing(self) -> bool:
-        """Whether this run is to be steered only."""
-        return not (self.metrics or self.entropy or self.lens_stride or self.capture)
 
 
 @dataclass
@@ -122,13 +104,24 @@ Steered = tuple[range, Action]
 """Tokens of the batch, and what acts on all of them."""
 
 
-@dataclass
-class Head:
-    """A run whose next token this step samples, and what is wanted of that."""
+class Block(NamedTuple):
+    """One run's part of a step."""
 
     run: str
-    position: int
-    """Of the row that the numbers belong to: the newest token that was read."""
+    start: int
+    """Position of the first row that is sent; the sampled token's where none is."""
+    revisions: list[int]
+    """Per row."""
+    request: int
+    """Index of the request in the batch, and so in logits and sampled tokens."""
+
+
+@dataclass
+class Head:
+    """A run of which more is wanted than its token: the final distribution's entropy, or the logit lens."""
+
+    entry: int
+    """Index of its block."""
     request: int
     """Index of the request in the batch, and so in the logits."""
     row: int
@@ -141,11 +134,10 @@ class Plan:
     """What one step has to do: who is where in the batch, and with which strengths."""
 
     tokens: int
-    blocks: list[tuple[str, int, list[int]]] = field(default_factory=list)
-    """(run, first position, revision per row) of the rows to send."""
-    bare: list[tuple[str, int, list[int]]] = field(default_factory=list)
-    """The same of runs that want no numbers: only that these positions were computed, and with which
-    revision."""
+    blocks: list[Block] = field(default_factory=list)
+    """Those whose rows have numbers."""
+    bare: list[Block] = field(default_factory=list)
+    """Those of which only positions, revisions and tokens are wanted."""
     keep: list[int] = field(default_factory=list)
     """Batch index of each row to send, in the order of `blocks`."""
     steered: list[Steered] = field(default_factory=list)
@@ -192,7 +184,6 @@ class _Step:
     """Layer that the stream in slot 0 enters."""
     held: int = 0
     """Layers whose streams are in the buffer."""
-    entropy: torch.Tensor | None = None
 
 
 class Lens:
@@ -234,6 +225,7 @@ class Lens:
         self._waiting: dict[str, Revision] = {}  # steers for runs whose first step has not come yet
         self._plan: Plan | None = None
         self._step: _Step | None = None
+        self._logits: torch.Tensor | None = None
         self._here: list[str] = []  # runs in the step under way
         self._failures = Failures(sender)
         self._steering = Containment(self._fail_steered)
@@ -309,22 +301,17 @@ class Lens:
         self.runs[request_id] = self._by_run[state.run] = state
 
     def _taken_up(self, options: dict[str, Any]) -> RunState:
-        run = options["run"]
-        unknown = [metric for metric in options["metrics"] if metric not in self.registry]
+        told = RunOptions.from_wire(options)
+        run = told.run
+        unknown = [metric for metric in told.wants.metrics if metric not in self.registry]
         if unknown:
             raise KeyError(f"The engine has no metric {', '.join(unknown)}.")
         state = RunState(
             run=run,
-            first_row=options["first_row"],
-            wants=Wants(
-                metrics=tuple(options["metrics"]),
-                entropy=options["entropy"],
-                lens_stride=options["lens_stride"],
-                lens_top=options["lens_top"],
-                capture=options.get("capture", False),
-            ),
+            first_row=told.first_row,
+            wants=told.wants,
             starts=[0],
-            revisions=[Revision(options.get("rev", 0), tuple(map(Action.from_map, options["actions"])))],
+            revisions=[Revision(told.rev, told.actions)],
         )
         if run in self._waiting:
             state.steer(self._waiting.pop(run))
@@ -402,7 +389,7 @@ class Lens:
         """The step's numbers failed: nobody is observed in it any more; steering goes on."""
         plan, self._step = self._plan, None
         if plan is not None:
-            observed = [run for run, _, _ in plan.blocks]
+            observed = [block.run for block in plan.blocks]
             self._fail(observed, "The engine could not compute this reply's numbers", error)
             plan.blocks, plan.keep, plan.metrics, plan.heads, plan.lens_layers = [], [], [], [], []
             plan.captured = set()
@@ -456,18 +443,17 @@ class Lens:
         if pieces:
             plan.steered.extend(pieces)
             plan.pushed.append(state.run)
-        if first >= start + count:
-            return ()
-        block = (state.run, first, [r.rev for r in revisions[first - start :]])
-        if state.wants.nothing:
+        first = min(first, start + count)
+        block = Block(state.run, first, [r.rev for r in revisions[first - start :]], request)
+        if state.wants.nothing or not block.revisions:
             plan.bare.append(block)
             return ()
         plan.blocks.append(block)
         plan.keep.extend(range(offset + first - start, offset + count))
-        if state.wants.capture:
+        if state.wants.sums:
             plan.captured.add(state.run)
         if state.wants.entropy or state.wants.lens_stride:
-            plan.heads.append(Head(state.run, start + count - 1, request, len(plan.keep) - 1, state.wants))
+            plan.heads.append(Head(len(plan.blocks) - 1, request, len(plan.keep) - 1, state.wants))
         return state.wants.metrics
 
     def _upload(self, numbers: Any, dtype: torch.dtype) -> torch.Tensor:
@@ -678,7 +664,7 @@ class Lens:
         view = View(
             first=first,
             streams=step.streams[: held + 1],
-            runs=[(run, start, len(revs)) for run, start, revs in plan.blocks],
+            runs=[(block.run, block.start, len(block.revisions)) for block in plan.blocks],
             unsteered=step.unsteered,
             attention=None if step.parts is None else step.parts[:held],
             direction=self.bank.direction,
@@ -712,7 +698,7 @@ class Lens:
                 self.failed[name] = f"{type(error).__name__}: {error}"
 
     def _asked_for(self, metric: str, plan: Plan) -> list[str]:
-        return [run for run, _, _ in plan.blocks if metric in self._by_run[run].wants.metrics]
+        return [b.run for b in plan.blocks if metric in self._by_run[b.run].wants.metrics]
 
     def _replayed(self, plan: Plan, captured: Captured) -> _Step:
         """A step that a graph has run: no hook was called, and all is in the static buffers."""
@@ -732,7 +718,7 @@ class Lens:
             view = View(
                 first=0,
                 streams=streams,
-                runs=[(run, start, len(revs)) for run, start, revs in plan.blocks],
+                runs=[(block.run, block.start, len(block.revisions)) for block in plan.blocks],
                 unsteered={
                     layer: unsteered[layer]
                     for layer in range(self.layout.count)
@@ -754,44 +740,36 @@ class Lens:
         )  # fmt: skip
 
     def forwarded(self) -> None:
-        """The forward pass is over. Rows that need nothing of the sampler go now and so lead their tokens."""
+        """The forward pass is over. What a graph has left in the static buffers becomes the step's."""
         plan = self._plan
-        if plan is None:
-            return
-        if self.captured is not None and self._step is None and plan.keep:
+        if plan is not None and self.captured is not None and self._step is None and plan.keep:
             with self._observation:
                 self._step = self._replayed(plan, self.captured)
-        if not plan.heads:
-            self._send(plan, self._step, None)
 
     def final(self, logits: torch.Tensor) -> None:
         """The model's final logits [requests, vocab_size], before the sampler changes them in place."""
-        plan, step = self._plan, self._step
-        if plan is not None and step is not None and any(head.wants.entropy for head in plan.heads):
-            with self._observation:
-                self._read_entropy(plan, step, logits)
-
-    def _read_entropy(self, plan: Plan, step: _Step, logits: torch.Tensor) -> None:
         import torch
 
-        wanted = [head for head in plan.heads if head.wants.entropy]
-        rows = self._indices([head.request for head in wanted])
-        step.entropy = torch.full((len(step.values),), torch.nan, device=self.device)
-        at = self._indices([head.row for head in wanted])
-        step.entropy[at] = lens_math.entropy_of(logits.index_select(0, rows))
+        self._logits = None
+        if self._plan is not None and self.publishes:
+            # The sampler makes a copy by itself where it has to widen them.
+            self._logits = logits.clone() if logits.dtype == torch.float32 else logits
 
     def sampled(self, tokens: torch.Tensor) -> None:
-        """The tokens [requests, 1] that were drawn."""
-        plan, step = self._plan, self._step
+        """The tokens [requests, 1] that were drawn: with them the step is complete and goes to the server."""
+        plan = self._plan
         if plan is None:
-            return  # its rows are on their way
-        top = None
-        if step is not None and step.head_rows is not None:
+            return
+        named = None
+        if self._step is not None and self._step.head_rows is not None:
             with self._observation:
-                top = self._read_lens(plan, step, tokens)
-        self._send(plan, self._step, top)
+                named = self._read_lens(plan, self._step, tokens)
+        logits, self._logits = self._logits, None
+        with self._everything:
+            self._send(plan, self._step, named, logits, tokens)
+        self._plan = self._step = None
 
-    def _read_lens(self, plan: Plan, step: _Step, tokens: torch.Tensor) -> TopTokens | None:
+    def _read_lens(self, plan: Plan, step: _Step, tokens: torch.Tensor) -> NamedTokens | None:
         """All layers of all runs that want it, in one product with the unembedding."""
         import torch
 
@@ -813,35 +791,57 @@ class Lens:
             if name in plan.metrics:
                 column = step.values[:, plan.metrics.index(name)]
                 column[step.head_rows[:, None], at[None, :]] = numbers.T  # type: ignore[index]
-        return TopTokens(
-            runs=[(head.run, head.position) for head in heads],
+        return NamedTokens(
+            entries=[head.entry for head in heads],
             layers=plan.lens_layers,
             ids=reading.top_ids.transpose(0, 1),
             probabilities=reading.top_probabilities.transpose(0, 1),
         )
 
-    def _send(self, plan: Plan, step: _Step | None, top: TopTokens | None) -> None:
-        """One copy to the host, one message."""
-        self._plan = self._step = None
-        if not self.publishes or not (plan.blocks or plan.bare) or self.sender is None:
+    def _send(
+        self,
+        plan: Plan,
+        step: _Step | None,
+        named: NamedTokens | None,
+        logits: torch.Tensor | None,
+        tokens: torch.Tensor,
+    ) -> None:
+        """One copy to the host for each kind of number, one message."""
+        import torch
+
+        if logits is None or self.sender is None or not (plan.blocks or plan.bare):
             return
-        with self._everything:
-            rows = StepRows(
-                runs=plan.blocks,
-                bare=plan.bare,
-                metrics=plan.metrics,
-                layers=self.layout.count,
-                values=None if step is None else step.values,
-                entropy=None if step is None else step.entropy,
-                top=top,
-                failed=dict(self.failed),
-            ).to_host()
-            # A failed run's rows are among them. The server leaves out the rows of runs that it knows to
-            # have failed, so it has to know first.
-            if self._failures.tell():
-                self.sender.put(rows)
-            else:
-                self.sender.dropped += 1
+        blocks = [*plan.blocks, *plan.bare]
+        requests = self._indices([block.request for block in blocks])
+        drawn = tokens.view(-1).index_select(0, requests)
+        wants_entropy = step is not None and any(head.wants.entropy for head in plan.heads)
+        # In the order of the batch, so that no row of logits is copied to be read.
+        final = lens_math.read_final(logits, tokens.view(-1).long(), entropy=wants_entropy)
+        entropy = None
+        if step is not None and final.entropy is not None:
+            heads = [head for head in plan.heads if head.wants.entropy]
+            entropy = torch.full((len(step.values),), torch.nan, device=self.device)
+            at = self._indices([head.row for head in heads])
+            entropy[at] = final.entropy.index_select(0, self._indices([head.request for head in heads]))
+        step_out = DeviceStep(
+            blocks=blocks,
+            observed=len(plan.blocks),
+            drawn=drawn,
+            logprobs=final.logprobs.index_select(0, requests),
+            ranks=final.ranks.index_select(0, requests),
+            metrics=plan.metrics,
+            layers=self.layout.count,
+            values=None if step is None else self.registry.to_half(step.values, plan.metrics),
+            entropy=entropy,
+            named=named,
+            failed=dict(self.failed),
+        )
+        # A failed run's rows are among them. The server leaves out the rows of runs that it knows to have
+        # failed, so it has to know first.
+        if self._failures.tell():
+            self.sender.put(step_out)
+        else:
+            self.sender.dropped += 1
 
 
 def _pieces(offset: int, start: int, revisions: list[Revision]) -> list[Steered]:

@@ -23,11 +23,12 @@ from typing import Any
 
 from . import trouble
 from .causes import cause, explain
-from .channel import Failed, FailedRuns, RowBlock, RowReceiver, Stage
+from .channel import FailedRuns, RowReceiver, Stage
 from .errors import ERROR, EngineLostError, EngineNotReadyError, StartError
 from .family import Family
 from .loading import Built, Report, build_engine, import_engine, in_daemon_thread, row_address
 from .options import EngineOptions, ModelFacts
+from .step import Step
 from .watch import Silence
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ SHUTDOWN_SECONDS = 20.0
 """How long an engine that is asked to end may take; vLLM kills its processes after some five."""
 ENDED = "The engine ended unexpectedly."
 
-Item = Stage | list[RowBlock | Failed | FailedRuns]
+Item = Stage | FailedRuns | Step
 
 
 class CallError(RuntimeError):
@@ -109,6 +110,10 @@ class Life:
         self._watcher = asyncio.create_task(self._watch(), name="watch-engine")
         ranks = await self.call("steersight_process")
         self._family.settle(built.roots, ranks)
+        # What loading has made stays for good. Left to the collector, some million objects would be looked
+        # through again and again, and everybody's tokens would stand still for as much as a second each time.
+        gc.collect()
+        gc.freeze()
         self.ready_at = loop.time()
         return built
 
@@ -129,6 +134,11 @@ class Life:
         return ENDED if why is None else f"{ENDED} {why}"
 
     # ------------------------------------------------------------ what is asked of it
+
+    @property
+    def engine(self) -> Any:
+        """vLLM's `AsyncLLM`."""
+        return self.nnsight.vllm_entrypoint
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:
@@ -187,7 +197,7 @@ class Life:
         return answers
 
     async def stream(self, outputs: Any) -> AsyncGenerator[Any, None]:
-        """The outputs of a traced request, which is freed when this is closed."""
+        """A request's outputs. The request is aborted when this is closed before its last."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
@@ -200,8 +210,8 @@ class Life:
                 # Nothing is owed while the reader is at work: what the engine says meanwhile waits for it.
                 yield output
         finally:
-            # By name: an abandoned NNsight stream frees its request only at garbage collection. In a dead
-            # engine there is nothing to free, and whoever cancelled is to see that.
+            # By name: an abandoned stream frees its request only at garbage collection. In a dead engine
+            # there is nothing to free, and whoever cancelled is to see that.
             with contextlib.suppress(EngineDeadError), self._owing():
                 await outputs.aclose()
 
@@ -299,6 +309,7 @@ class Life:
                 # own imports gone and prints a traceback.
                 self.nnsight.vllm_entrypoint = None
                 self.nnsight = None
+                gc.unfreeze()
                 gc.collect()
         self._reader.cancel()
         await asyncio.wait([self._reader])

@@ -1,12 +1,13 @@
-"""NNsight's `VLLM`, naming Steersight's workers and carrying run options to them.
+"""NNsight's `VLLM` with Steersight's workers: the one place that says which of NNsight's behaviour is whose.
 
 Imported in the loading thread only: importing vLLM takes some 8 seconds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 from nnsight.modeling.vllm import VLLM
 from vllm.model_executor.model_loader import base_loader
@@ -30,7 +31,7 @@ class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
             _set_torch_accelerator_to_noop()
             # vLLM 0.32.0 packs a mixture of experts for its CPU kernel once the weights are loaded, with an
             # operator that meta tensors do not have. NNsight's tree is read for its structure only.
-            with mock.patch.object(base_loader, "process_weights_after_loading"):
+            with _weights_left_as_they_are():
                 return super()._load_meta(repo_id, **kwargs)
         return super()._load_meta(repo_id, **kwargs)
 
@@ -54,14 +55,15 @@ class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
         engine.llm_engine.__class__ = NNsightLLMEngine
         return engine
 
-    def _attach_mediators(self, params: list[Any], **kwargs: Any) -> Any:
-        # NNsight 0.8.1 assigns extra_args here and so drops what the caller put there: keep ours and merge.
-        options = [(param.extra_args or {}).get(CONFIG_KEY) for param in params]
-        attached = super()._attach_mediators(params, **kwargs)
-        for param, option in zip(params, options, strict=True):
-            if option is not None:
-                param.extra_args = {**(param.extra_args or {}), CONFIG_KEY: option}
-        return attached
+
+@contextmanager
+def _weights_left_as_they_are() -> Iterator[None]:
+    packs = base_loader.process_weights_after_loading
+    base_loader.process_weights_after_loading = lambda *_args, **_more: None
+    try:
+        yield
+    finally:
+        base_loader.process_weights_after_loading = packs
 
 
 def _graphs(kwargs: dict[str, Any]) -> bool:

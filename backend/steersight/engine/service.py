@@ -13,9 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -26,7 +25,7 @@ from ..text.rendering import UnknownTokenError, outside
 from ..vectors.store import VectorError
 from .bank import described, pieces
 from .causes import explain
-from .channel import Failed, FailedRuns, RowBlock, Stage
+from .channel import FailedRuns, Stage
 from .errors import EngineLostError as EngineLostError
 from .errors import EngineNotReadyError as EngineNotReadyError
 from .errors import RunFailedError as RunFailedError
@@ -35,6 +34,10 @@ from .life import CallError, Item, Life
 from .loading import in_daemon_thread, read_model
 from .options import EngineOptions as EngineOptions
 from .options import ModelFacts as ModelFacts
+from .reply import Entry, Reply, entries
+from .request import RunOptions, RunRequest, Wants
+from .step import NO_TOKEN, Step
+from .submission import submission
 from .use import Need, VectorUse
 from .watch import TRIES, Restarts
 
@@ -50,8 +53,8 @@ _T = TypeVar("_T")
 
 HELD_SECONDS = 2.0
 """How long `held` waits for an engine that may be busy with a long prompt."""
-LAST_ROWS_SECONDS = 2.0
-"""Rows lead tokens by a millisecond or so; what has not come after this was dropped on the way."""
+LAST_STEPS_SECONDS = 2.0
+"""Steps lead vLLM's own outputs by a millisecond or so; what has not come after this was lost on the way."""
 ATTENTION_REFUSED = (
     "It acts on what attention adds, which this engine cannot change: it decodes in CUDA graphs "
     "(--engine-mode eager would do), or the model's attention is no part that is simply added."
@@ -68,30 +71,6 @@ class Status:
 
 
 @dataclass(frozen=True)
-class GenerateRequest:
-    """One generation, in the engine's terms."""
-
-    run: str
-    prompt_ids: list[int]
-    sampling: dict[str, Any]
-    """Keyword arguments of vLLM's SamplingParams."""
-    actions: list[Action]
-    """What steers it from the first pass on."""
-    prompt_rows: bool
-    metrics: list[str]
-    entropy: bool = False
-    lens_stride: int = 0
-    """0 is off."""
-    lens_top: int = 0
-    capture: bool = False
-    """Whether the worker sums the stream over its rows; see `EngineService.capture`."""
-    rev: int = 0
-    """Number of the state that `actions` are."""
-    first_row: int | None = None
-    """First position with a row, instead of what `prompt_rows` says."""
-
-
-@dataclass(frozen=True)
 class Captured:
     """One example's stream."""
 
@@ -104,31 +83,41 @@ class Captured:
 
 
 @dataclass(frozen=True)
-class TokenStep:
-    """New tokens of a reply. vLLM merges steps when the reader lags, so it can be more than one."""
+class Ended:
+    """How a generation ended by itself."""
 
-    ids: list[int]
-    logprobs: list[float | None]
-    ranks: list[int | None]
-    """1 for the likeliest token of the model's final distribution."""
-    finished: str | None
-    """vLLM's finish reason on the last one: `stop` or `length`."""
+    reason: Literal["stop", "length"]
     stop: str | None
     """The stop string that ended the reply."""
     prompt_logprobs: list[float | None] | None = None
-    """Of each token of the prompt; None where not asked for, or already given."""
+    """Of each token of the prompt; None where not asked for."""
 
 
 @dataclass
 class _Live:
     """A run that is in the engine."""
 
-    on_rows: Callable[[RowBlock], None]
-    rows_end: int
-    """Position behind the last row that has come."""
+    reply: Reply
+    take: Callable[[Entry], None]
     failed: str | None = None
     """Why it has failed, in a sentence."""
+    deadline: asyncio.Timeout | None = None
+    """What interrupts whoever waits for it."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def release(self, released: list[Entry]) -> None:
+        """Hand on what is known to belong to the reply."""
+        if self.failed is None and released:
+            for entry in released:
+                self.take(entry)
+            self.changed.set()
+
+    def fail(self, why: str) -> None:
+        """Let `generate` raise; the first reason counts."""
+        if self.failed is None:
+            self.failed = why
+            if self.deadline is not None:
+                self.deadline.reschedule(asyncio.get_running_loop().time())
 
 
 @dataclass
@@ -406,73 +395,39 @@ class EngineService:
 
     # ------------------------------------------------------------ runs
 
-    async def generate(
-        self, request: GenerateRequest, on_rows: Callable[[RowBlock], None]
-    ) -> AsyncIterator[TokenStep]:
-        """Submit one run and yield its tokens; rows go to `on_rows` as they arrive, before their tokens.
+    async def generate(self, request: RunRequest, take: Callable[[Entry], None]) -> Ended:
+        """Submit one run and wait for its end; `take` gets rows and tokens as they are computed, in order.
 
-        Closing the iterator (`aclose`) aborts the run in the engine.
+        Cancelling it aborts the run in the engine. When it has returned, `take` has had the whole reply.
 
         Raises:
             EngineNotReadyError: it takes no runs now.
             UnknownTokenError, ValueError: the prompt has ids that the model has no row for, or none at all.
             EngineLostError: it was lost while the run was live.
-            RunFailedError: it could not steer or observe this run. The engine says so before the tokens of
-                that step leave it, but by another way: a token may overtake the news, and is then the last
-                one. The end of a run waits for its rows, and so for the news too.
+            RunFailedError: it could not steer or observe this run. The engine says so before that step's
+            rows.
         """
         life = self._serving()
         self._check(request)
-        from vllm.sampling_params import RequestOutputKind
-
-        first_row = request.first_row
-        if first_row is None:
-            first_row = 0 if request.prompt_rows else len(request.prompt_ids)
-        options = {
-            "run": request.run,
-            "rev": request.rev,
-            "actions": [action.to_map() for action in request.actions],
-            "first_row": first_row,
-            "metrics": request.metrics,
-            "entropy": request.entropy,
-            "lens_stride": request.lens_stride,
-            "lens_top": request.lens_top,
-            "capture": request.capture,
-        }
-        with life.nnsight.trace(
-            list(request.prompt_ids),
-            **request.sampling,
-            logprobs=0,
-            detokenize=bool(request.sampling.get("stop")),
-            output_kind=RequestOutputKind.DELTA,
-            extra_args={"steersight": options},
-        ) as tracer:
-            pass
-        live = self._live[request.run] = _Live(on_rows, first_row)
-        computed = len(request.prompt_ids) - 1
-        need = Need(frozenset(action.vector for action in request.actions), frozenset(request.metrics))
+        asked = submission(life.engine, request, life.model.max_model_len)
+        live = self._live[request.run] = _Live(Reply(len(request.prompt_ids), asked.ends), take)
+        need = Need(
+            frozenset(action.vector for action in request.options.actions),
+            frozenset(request.options.wants.metrics),
+        )
         try:
-            async with contextlib.AsyncExitStack() as stack:
-                stack.enter_context(self.use.running(request.run, need))
-                outputs = await stack.enter_async_context(
-                    contextlib.aclosing(life.stream(tracer.backend.__aiter__()))
-                )
-                async for output in outputs:
-                    _raise_failure(live)
-                    step = _token_step(output)
-                    computed += len(step.ids)
-                    if step.finished is not None and live.rows_end < computed:
-                        # The news of a failure comes before the rows: they are waited for, its tokens are
-                        # not.
-                        yield replace(step, finished=None, stop=None)
-                        await _last_rows(live, computed)
-                        _raise_failure(live)
-                        step = replace(step, ids=[], logprobs=[], ranks=[], prompt_logprobs=None)
-                    yield step
+            # No deadline: whatever fails the run lets it expire.
+            async with asyncio.timeout(None) as live.deadline:
+                with self.use.running(request.run, need):
+                    return await _follow(live, life.stream(asked.outputs(life.engine)))
+        except TimeoutError:
+            if live.failed is None:
+                raise
+            raise RunFailedError(live.failed) from None
         finally:
             self._live.pop(request.run, None)
 
-    def _check(self, request: GenerateRequest) -> None:
+    def _check(self, request: RunRequest) -> None:
         """The last look at a prompt, wherever it was made: an id without a row ends vLLM's process."""
         if not request.prompt_ids:
             raise ValueError("The prompt has no tokens.")
@@ -525,21 +480,20 @@ class EngineService:
         sampling: dict[str, Any] = {"max_tokens": reply_tokens, "temperature": 0.0}
         if surprisal:
             sampling["prompt_logprobs"] = 0
-        request = GenerateRequest(
-            run=run, prompt_ids=prompt_ids, sampling=sampling, actions=actions or [],
-            prompt_rows=False, metrics=[], capture=True, first_row=start,
-        )  # fmt: skip
+        options = RunOptions(run=run, first_row=start, wants=Wants(sums=True), actions=tuple(actions or ()))
         reply: list[int] = []
-        logprobs: list[float] = []
+
+        def take(entry: Entry) -> None:
+            if entry.token != NO_TOKEN:
+                reply.append(entry.token)
+
         try:
-            async for step in self.generate(request, lambda _block: None):
-                reply += step.ids
-                if step.prompt_logprobs is not None:
-                    logprobs = [value for value in step.prompt_logprobs[start:] if value is not None]
+            ended = await self.generate(RunRequest(prompt_ids, sampling, options), take)
         finally:
             data, counts = (await self._call("steersight_captured", [run]))[0]
         if not counts.get(run):
             raise ValueError("The model had nothing to say.")
+        logprobs = [value for value in (ended.prompt_logprobs or [])[start:] if value is not None]
         return Captured(
             reply, load(data)[run] / counts[run], counts[run],
             -sum(logprobs) / len(logprobs) if logprobs else None,
@@ -590,35 +544,33 @@ class EngineService:
     def _take(self, item: Item) -> None:
         if isinstance(item, Stage):
             self._loading(item.stage, item.progress)
-            return
-        self.on_step()
-        for block in item:
-            if isinstance(block, FailedRuns):
-                self._fail(block.runs)
-            elif isinstance(block, Failed):
-                if block.metrics.keys() - self.failed_metrics.keys():
-                    self.failed_metrics = block.metrics
-                    self._set()
-            elif (live := self._live.get(block.run)) is not None and live.failed is None:
-                self._hand_on(live, block)
+        elif isinstance(item, FailedRuns):
+            self._fail(item.runs)
+        else:
+            self._take_step(item)
 
-    def _hand_on(self, live: _Live, block: RowBlock) -> None:
-        try:
-            live.on_rows(block)
-        except Exception as error:
-            # The other runs get their rows by the same task.
-            logger.exception("Run %s could not take its rows", block.run)
-            live.failed = f"The rows of this reply could not be taken, so it was ended: {error}"
-        live.rows_end = max(live.rows_end, block.start + len(block.revs))
-        live.changed.set()
+    def _take_step(self, step: Step) -> None:
+        self.on_step()
+        if step.failed.keys() - self.failed_metrics.keys():
+            self.failed_metrics = step.failed
+            self._set()
+        for run, entry in entries(step):
+            live = self._live.get(run)
+            if live is None:
+                continue
+            try:
+                live.release(live.reply.take(entry))
+            except Exception as error:
+                # The other runs get their rows by the same task.
+                logger.exception("Run %s could not take its rows", run)
+                live.fail(f"The rows of this reply could not be taken, so it was ended: {error}")
 
     def _fail(self, runs: dict[str, str]) -> None:
         """Let `generate` of these runs raise."""
         for run, why in runs.items():
             live = self._live.get(run)
             if live is not None:
-                live.failed = live.failed or why
-                live.changed.set()
+                live.fail(why)
 
 
 async def uninterrupted(work: Coroutine[Any, Any, _T]) -> _T:
@@ -637,39 +589,33 @@ async def uninterrupted(work: Coroutine[Any, Any, _T]) -> _T:
     return task.result()
 
 
-def _raise_failure(live: _Live) -> None:
-    if live.failed is not None:
-        raise RunFailedError(live.failed)
+async def _follow(live: _Live, outputs: AsyncGenerator[Any, None]) -> Ended:
+    """Follow a request's outputs to the last, and hand on what they make certain."""
+    ids: list[int] = []
+    async with contextlib.aclosing(outputs):
+        async for output in outputs:
+            (completion,) = output.outputs
+            ids += completion.token_ids
+            live.release(live.reply.confirm(len(ids)))
+            if completion.finish_reason is None:
+                continue
+            await _last_steps(live, len(ids))
+            live.release(live.reply.finish(ids))
+            return Ended(
+                reason="stop" if completion.finish_reason == "stop" else "length",
+                stop=completion.stop_reason if isinstance(completion.stop_reason, str) else None,
+                prompt_logprobs=_prompt_logprobs(output),
+            )
+    raise RunFailedError("The engine ended this reply without saying why.")
 
 
-async def _last_rows(live: _Live, computed: int) -> None:
-    """Wait until the rows of all computed positions are here, or the run has failed."""
+async def _last_steps(live: _Live, tokens: int) -> None:
+    """Wait until the steps of all tokens are here; what has not come soon was lost on the way."""
     with contextlib.suppress(TimeoutError):
-        async with Patience(LAST_ROWS_SECONDS):
-            while live.rows_end < computed and live.failed is None:
+        async with Patience(LAST_STEPS_SECONDS):
+            while live.reply.tokens < tokens:
                 live.changed.clear()
                 await live.changed.wait()
-
-
-def _token_step(output: Any) -> TokenStep:
-    completion = output.outputs[0]
-    ids = list(completion.token_ids)
-    known = completion.logprobs or [None] * len(ids)
-    drawn = [
-        table[token] if table and token in table else None for token, table in zip(ids, known, strict=False)
-    ]
-    return TokenStep(
-        ids=ids,
-        logprobs=[
-            # A stream that was steered beyond all numbers has no probabilities, and the wire no word for it.
-            float(entry.logprob) if entry is not None and math.isfinite(entry.logprob) else None
-            for entry in drawn
-        ],
-        ranks=[None if entry is None or entry.rank is None else int(entry.rank) for entry in drawn],
-        finished=completion.finish_reason,
-        stop=completion.stop_reason if isinstance(completion.stop_reason, str) else None,
-        prompt_logprobs=_prompt_logprobs(output),
-    )
 
 
 def _prompt_logprobs(output: Any) -> list[float | None] | None:

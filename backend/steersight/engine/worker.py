@@ -34,10 +34,12 @@ from .errors import ERROR
 from .layout import Layout, find_layout
 from .lens import Lens
 from .proof import LayoutProof, ranks_agree
+from .submission import OPTIONS_KEY
 
 logger = logging.getLogger(__name__)
 
 CONFIG_KEY = "steersight"
+"""Under this key of `additional_config` the worker finds what it has to know."""
 
 
 class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships no types
@@ -89,7 +91,7 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
         for request_id in scheduler_output.finished_req_ids:
             lens.remove(request_id)
         for new in scheduler_output.scheduled_new_reqs:
-            options = (new.sampling_params.extra_args or {}).get(CONFIG_KEY) if new.sampling_params else None
+            options = (new.sampling_params.extra_args or {}).get(OPTIONS_KEY) if new.sampling_params else None
             if options is not None:
                 lens.add(new.req_id, options)
         scheduled = scheduler_output.num_scheduled_tokens

@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from . import parts, projection, residual, steering
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
 
     from .view import View
 
@@ -187,20 +185,24 @@ class Registry:
         wanted = set(names)
         return [name for name in self._by_id if name in wanted]
 
-    def to_wire(self, values: NDArray[np.float32], metrics: list[str]) -> NDArray[np.float16]:
-        """Transform [rows, metrics, layers] fp32 values as each metric declares and cast to fp16.
+    def to_half(self, values: torch.Tensor, metrics: list[str]) -> torch.Tensor:
+        """Bring [rows, metrics, layers] fp32 values into the form that clients get, fp16 of the same shape.
 
-        `log2` maps values below 2**-24 to -24; NaN, which says "not computed here", stays NaN. The inverse
-        for display is `2 ** x`. What is beyond the range of fp16 becomes its largest number.
+        Each metric is transformed as it declares. `log2` maps values below 2**-24 to -24; NaN, which says
+        "not computed here", stays NaN. The inverse for display is `2 ** x`. What is beyond the range of fp16
+        becomes its largest number.
         """
-        import numpy as np
+        import torch
 
-        out = values.astype(np.float32, copy=True)
-        for index, name in enumerate(metrics):
-            if self._by_id[name].transform == "log2":
-                out[:, index] = np.log2(np.maximum(out[:, index], _LOG_FLOOR))
-        largest = np.finfo("<f2").max
-        return out.clip(-largest, largest).astype("<f2")
+        logs = [index for index, name in enumerate(metrics) if self._by_id[name].transform == "log2"]
+        if len(logs) == len(metrics):
+            values = values.clamp_min(_LOG_FLOOR).log2()
+        elif logs:
+            values = values.clone()
+            for index in logs:
+                values[:, index] = values[:, index].clamp_min(_LOG_FLOOR).log2()
+        largest = torch.finfo(torch.float16).max
+        return values.clamp(-largest, largest).to(torch.float16)
 
 
 # 2 ** -24 is the smallest positive half float; a norm of zero would have no logarithm.

@@ -115,29 +115,27 @@ class RunLog:
         oldest first, and `gap` frames say which; nothing else is ever left out.
         """
         end = self._batch_end(cursor, None if most_bytes is not None else MAX_BYTES_AT_ONCE)
-        fresh = self.events[cursor:end]
-        rows = [event for event in fresh if isinstance(event, RowsEvent)]
-        lens = [event for event in fresh if isinstance(event, LensEvent)]
+        fresh = _Sorted(self.events[cursor:end])
+        rows, lens = fresh.rows, fresh.lens
         skipped: list[tuple[int, int]] = []
         if most_bytes is not None:
             rows, lens, skipped = _newest(rows, lens, most_bytes)
-        frames: list[RunEvent] = []
-        frames.extend(self._started(event, cursor) for event in fresh if isinstance(event, StartedEvent))
-        waits = [event for event in fresh if isinstance(event, QueuedEvent)]
-        frames.extend(Queued(run=self.run, seq=cursor, position=event.position) for event in waits[-1:])
-        frames.extend(self._tokens([event for event in fresh if isinstance(event, TokensEvent)], cursor))
-        lost = [(event.start, event.start + event.count) for event in fresh if isinstance(event, GapEvent)]
-        for ranges, kept in ((_joined(lost), False), (skipped, True)):
+        frames: list[RunEvent] = [self._started(event, cursor) for event in fresh.started]
+        if fresh.queued:
+            frames.append(Queued(run=self.run, seq=cursor, position=fresh.queued[-1].position))
+        if fresh.tokens:
+            frames.append(self._tokens(fresh.tokens, cursor))
+        for ranges, kept in ((_joined(fresh.lost), False), (skipped, True)):
             frames.extend(
                 Gap(run=self.run, seq=cursor, start=start, count=stop - start, kept=kept)
                 for start, stop in ranges
             )
         frames.extend(self._row_frames(rows, cursor))
         frames.extend(self._lens_frames(lens, cursor))
-        for event in fresh:
+        for event in fresh.last:
             if isinstance(event, AppliedEvent):
                 frames.append(Applied(run=self.run, seq=cursor, rev=event.rev, position=event.position))
-            elif isinstance(event, FinishedEvent):
+            else:
                 frames.append(
                     Finished(
                         run=self.run, seq=cursor, reason=event.reason, stop=event.stop, error=event.error,
@@ -194,39 +192,36 @@ class RunLog:
     def _started(self, event: StartedEvent, seq: int) -> Started:
         return Started(run=self.run, seq=seq, id=self.client_id, prompt=event.prompt, metrics=self.metrics)
 
-    def _tokens(self, events: list[TokensEvent], seq: int) -> list[Tokens]:
-        if not events:
-            return []
-        return [
-            Tokens(
-                run=self.run,
-                seq=seq,
-                start=events[0].start,
-                ids=[token for event in events for token in event.ids],
-                texts=[text for event in events for text in event.texts],
-                logprobs=[logprob for event in events for logprob in event.logprobs],
-                ranks=[rank for event in events for rank in event.ranks],
-            )
-        ]
+    def _tokens(self, events: list[TokensEvent], seq: int) -> Tokens:
+        # Not validated: what is put in here has been made here, and this is done for every run and step.
+        return Tokens.model_construct(
+            run=self.run,
+            seq=seq,
+            start=events[0].start,
+            ids=[token for event in events for token in event.ids],
+            texts=[text for event in events for text in event.texts],
+            logprobs=[logprob for event in events for logprob in event.logprobs],
+            ranks=[rank for event in events for rank in event.ranks],
+        )
 
     def _row_frames(self, events: list[RowsEvent], seq: int) -> list[Rows]:
         frames: list[Rows] = []
         group: list[RowsEvent] = []
+        end = whole = 0
         for event in events:
-            whole = sum(len(member.revs) for member in group)
-            if group and (
-                event.start != group[0].start + whole or whole + len(event.revs) > MAX_ROWS_PER_FRAME
-            ):
+            count = len(event.revs)
+            if group and (event.start != end or whole + count > MAX_ROWS_PER_FRAME):
                 frames.append(self._row_frame(group, seq))
-                group = []
+                group, whole = [], 0
             group.append(event)
+            end, whole = event.start + count, whole + count
         if group:
             frames.append(self._row_frame(group, seq))
         return frames
 
     def _row_frame(self, group: list[RowsEvent], seq: int) -> Rows:
         revs = [rev for event in group for rev in event.revs]
-        return Rows(
+        return Rows.model_construct(
             run=self.run,
             seq=seq,
             start=group[0].start,
@@ -262,6 +257,36 @@ class RunLog:
             )
             for group in groups
         ]
+
+
+class _Sorted:
+    """Events by what becomes of them, each kind in its order."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self.started: list[StartedEvent] = []
+        self.queued: list[QueuedEvent] = []
+        self.tokens: list[TokensEvent] = []
+        self.rows: list[RowsEvent] = []
+        self.lens: list[LensEvent] = []
+        self.lost: list[tuple[int, int]] = []
+        """Ranges [start, end) of positions whose rows nobody can have."""
+        self.last: list[AppliedEvent | FinishedEvent] = []
+        for event in events:
+            match event:
+                case TokensEvent():
+                    self.tokens.append(event)
+                case RowsEvent():
+                    self.rows.append(event)
+                case LensEvent():
+                    self.lens.append(event)
+                case AppliedEvent() | FinishedEvent():
+                    self.last.append(event)
+                case GapEvent():
+                    self.lost.append((event.start, event.start + event.count))
+                case StartedEvent():
+                    self.started.append(event)
+                case QueuedEvent():
+                    self.queued.append(event)
 
 
 def _newest(

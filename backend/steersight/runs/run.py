@@ -1,7 +1,7 @@
 """One run: its life, and what it does with what the engine sends. Rows are written by `rows.py`.
 
-Rows and tokens come by different ways and are joined by position. The engine tells of the end when the last
-rows are here, or will not come.
+Rows and tokens come together, one entry for each step that computed something of it. The engine tells of
+the end when the last of them is here, or will not come.
 
 A run's life is a `RunPhase`, and only the steps in `NEXT_PHASES` are possible. Its end is noted by a callback
 of its task, not by the task's own code: a task that is cancelled before its first step never runs any of it,
@@ -15,7 +15,6 @@ with a sentence: a reply that looks steered and is not would be the worst of all
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -25,14 +24,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
 from .. import logs
-from ..engine.service import (
-    EngineLostError,
-    EngineNotReadyError,
-    EngineService,
-    GenerateRequest,
-    RunFailedError,
-    TokenStep,
-)
+from ..engine.request import RunOptions, RunRequest, Wants
+from ..engine.service import EngineLostError, EngineNotReadyError, EngineService, RunFailedError
+from ..engine.step import NO_TOKEN
 from ..protocol.codec import FrameError
 from ..protocol.messages import ErrorCode, Prompt, RunError, Start, Steer, Timing, Usage, VectorSetting
 from .events import AppliedEvent, FinishedEvent, QueuedEvent, StartedEvent, TokensEvent
@@ -40,8 +34,7 @@ from .log import RunLog
 from .rows import RowWriter
 
 if TYPE_CHECKING:
-    from ..engine.channel import RowBlock
-    from ..metrics import Registry
+    from ..engine.reply import Entry
     from ..telemetry import Telemetry
     from ..text.pieces import TokenTexts
     from ..vectors.action import Action
@@ -99,7 +92,6 @@ class Run:
         texts: TokenTexts,
         actions: list[Action],
         metrics: list[str],
-        registry: Registry,
         layers: int,
         engine: EngineService,
         max_reply_tokens: int,
@@ -128,8 +120,7 @@ class Run:
         self._ended = ended
         self._tokens = 0
         self._rows = RowWriter(
-            self.log, start, len(prompt.ids), registry=registry, texts=texts, telemetry=telemetry,
-            applied=self._apply,
+            self.log, start, len(prompt.ids), texts=texts, telemetry=telemetry, applied=self._apply,
         )  # fmt: skip
         self._began = time.perf_counter()
         self._first: float | None = None
@@ -250,16 +241,10 @@ class Run:
     async def _generate(self) -> Ending:
         logs.event(logger, logging.INFO, "A run has started.", prompt_tokens=self.prompt_tokens)
         logs.event(logs.prompts, logging.INFO, "What was asked.", prompt="".join(self._prompt.texts))
-        ending = failure(ErrorCode.INTERNAL, "The engine ended this reply without saying why.")
         try:
-            stream = self._engine.generate(self._request(), self._take_rows)
-            async with contextlib.aclosing(stream) as steps:  # type: ignore[type-var]
-                async for step in steps:
-                    self._take_tokens(step)
-                    if step.finished is not None:
-                        self._rows.close()
-                        ending = Ending("stop" if step.finished == "stop" else "length", step.stop)
-            return ending
+            ended = await self._engine.generate(self._request(), self._take)
+            self._rows.close(self.prompt_tokens + self._tokens - 1)
+            return Ending(ended.reason, ended.stop)
         except (EngineLostError, EngineNotReadyError) as lost:
             return failure(ErrorCode.ENGINE_FAILED, str(lost))
         except RunFailedError as failed:
@@ -281,51 +266,51 @@ class Run:
         room = self._engine.model.max_model_len - len(self._prompt.ids) if self._engine.model else 1
         return min(self._start.sampling.max_tokens, room, self._max_reply_tokens or room)
 
-    def _request(self) -> GenerateRequest:
-        sampling = self._start.sampling.model_dump()
+    def _request(self) -> RunRequest:
+        start = self._start
+        sampling = start.sampling.model_dump()
         sampling["max_tokens"] = self._reply_limit()
-        return GenerateRequest(
-            run=self.id,
-            prompt_ids=self._prompt.ids,
-            sampling=sampling,
-            actions=self.actions,
-            rev=self.rev,
-            prompt_rows=self._start.prompt_rows,
-            metrics=self.log.metrics,
-            entropy=self._start.entropy,
-            lens_stride=self._start.lens.stride if self._start.lens else 0,
-            lens_top=self._start.lens.top if self._start.lens else 0,
+        wants = Wants(
+            metrics=tuple(self.log.metrics),
+            entropy=start.entropy,
+            lens_stride=start.lens.stride if start.lens else 0,
+            lens_top=start.lens.top if start.lens else 0,
         )
+        options = RunOptions(
+            run=self.id,
+            first_row=0 if start.prompt_rows else self.prompt_tokens,
+            wants=wants,
+            actions=tuple(self.actions),
+            rev=self.rev,
+        )
+        return RunRequest(self._prompt.ids, sampling, options)
 
     # ------------------------------------------------------------ what the engine sends
 
-    def _take_tokens(self, step: TokenStep) -> None:
-        if not step.ids:
+    def _take(self, entry: Entry) -> None:
+        if self.done:
             return
+        if entry.token != NO_TOKEN:
+            self._take_token(entry)
+        self._rows.take(entry)
+        self._wake()
+
+    def _take_token(self, entry: Entry) -> None:
         now = time.perf_counter()
         if self._first is None:
             self._first = now
-        self._telemetry.tokens_written(
-            len(step.ids), None if self._newest is None else (now - self._newest) * 1e3
-        )
+        self._telemetry.tokens_written(1, None if self._newest is None else (now - self._newest) * 1e3)
         self._newest = now
         self.log.append(
             TokensEvent(
-                start=len(self._prompt.ids) + self._tokens,
-                ids=step.ids,
-                texts=[self._texts.next(token) for token in step.ids],
-                logprobs=step.logprobs,
-                ranks=step.ranks,
+                start=entry.end,
+                ids=[entry.token],
+                texts=[self._texts.next(entry.token)],
+                logprobs=[entry.logprob],
+                ranks=[entry.rank],
             )
         )
-        self._tokens += len(step.ids)
-        self._rows.know(self.prompt_tokens + self._tokens)
-        self._wake()
-
-    def _take_rows(self, block: RowBlock) -> None:
-        if not self.done:
-            self._rows.take(block)
-            self._wake()
+        self._tokens += 1
 
     def _apply(self, rev: int, position: int) -> None:
         self.log.append(AppliedEvent(rev, position))

@@ -140,7 +140,7 @@ class RunTable:
     ) -> Run:  # fmt: skip
         return Run(
             run_id=secrets.token_hex(8), start=start, prompt=prompt, texts=texts, metrics=metrics,
-            actions=actions, registry=self.engine.registry, layers=layers, engine=self.engine,
+            actions=actions, layers=layers, engine=self.engine,
             max_reply_tokens=self.limits.max_reply_tokens, telemetry=self.telemetry, ended=self._ended,
         )  # fmt: skip
 

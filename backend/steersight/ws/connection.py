@@ -51,13 +51,13 @@ from ..telemetry import Telemetry
 from . import handshake
 from .admissions import Admissions
 from .feed import Feed
+from .pace import Pace
 from .transport import WRITABLE
 from .visits import Visit
 
 logger = logging.getLogger(__name__)
 
 HELLO_SECONDS = 10.0
-FRAME_INTERVAL_SECONDS = 1 / 60
 MAX_BAD_FRAMES = 20
 MAX_OUTBOX = 1000
 """Control frames that may wait for a client: answers to what it asked, and it does not read them."""
@@ -99,6 +99,7 @@ class Connection:
         epoch: str,
         visit: Visit,
         telemetry: Telemetry,
+        pace: Pace,
     ) -> None:
         self._socket = socket
         self._engine = engine
@@ -107,6 +108,7 @@ class Connection:
         self._epoch = epoch
         self._visit = visit
         self._telemetry = telemetry
+        self._pace = pace
         self._writable: asyncio.Event = socket.scope["extensions"][WRITABLE]
         self._outbox: deque[Frame] = deque()
         self._wake = asyncio.Event()
@@ -411,8 +413,7 @@ class Connection:
                     self._nothing_left.set()
             else:
                 self._wake.set()
-            # Whatever comes within one display frame goes out together.
-            await asyncio.sleep(max(0.0, FRAME_INTERVAL_SECONDS - (loop.time() - began)))
+            await asyncio.sleep(max(0.0, self._pace.interval() - (loop.time() - began)))
 
 
 def _unknown(run_id: str, sentence: str) -> FrameError:

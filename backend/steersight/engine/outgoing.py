@@ -1,0 +1,148 @@
+"""A step on its way from the worker's device to the server.
+
+The copies to the host are started as soon as the step is complete and may still be under way when it is
+queued: the sender thread waits for them, the forward pass does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .step import BARE, Guesses, Step
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from .lens import Block
+
+_Wait = Callable[[], "NDArray[Any]"]
+
+
+@dataclass(frozen=True)
+class NamedTokens:
+    """The logit lens's likeliest tokens behind the last rows of some blocks, on the device."""
+
+    entries: list[int]
+    """[runs] indices of blocks"""
+    layers: list[int]
+    ids: torch.Tensor
+    """[runs, layers, k] int32, likeliest first"""
+    probabilities: torch.Tensor
+    """[runs, layers, k] fp32"""
+
+
+@dataclass
+class DeviceStep:
+    """What one step produced; tensors of the worker's device."""
+
+    blocks: list[Block]
+    """Those with numbers first."""
+    observed: int
+    """Number of blocks with numbers."""
+    drawn: torch.Tensor
+    """[blocks] the sampled tokens"""
+    logprobs: torch.Tensor
+    """[blocks] fp32"""
+    ranks: torch.Tensor
+    """[blocks] int32"""
+    metrics: list[str]
+    layers: int
+    values: torch.Tensor | None
+    """[rows, metrics, layers] fp16 in the form that clients get; None when no block has numbers"""
+    entropy: torch.Tensor | None
+    """[rows] fp32, NaN where not known; None when nobody asked"""
+    named: NamedTokens | None
+    failed: dict[str, str] = field(default_factory=dict)
+    """Metrics that are switched off, and why."""
+    _lost: bool = False
+
+    def __post_init__(self) -> None:
+        import torch
+
+        # One copy for what every entry has: three rows of 32 bits.
+        columns = torch.stack([self.drawn.int(), self.ranks.int(), self.logprobs.float().view(torch.int32)])
+        self._columns = _to_host(columns)
+        self._values = _optional(self.values)
+        self._entropy = _optional(None if self.entropy is None else self.entropy.half())
+        named = self.named
+        self._ids = _optional(None if named is None else named.ids)
+        self._probabilities = _optional(None if named is None else named.probabilities.half())
+
+    @property
+    def runs(self) -> list[str]:
+        """Names of those that have a part in it."""
+        return [block.run for block in self.blocks]
+
+    @property
+    def numbers(self) -> int:
+        """Bytes of what may be left out."""
+        if self._lost:
+            return 0
+        size = 0 if self.values is None else 2 * self.values.numel()
+        size += 0 if self.entropy is None else 2 * self.entropy.numel()
+        return size + (0 if self.named is None else 6 * self.named.ids.numel())
+
+    def leave_numbers_out(self) -> None:
+        """Only positions, revisions and tokens are to travel; its tensors are let go."""
+        self._lost = self.numbers > 0
+        self.values = self.entropy = self.named = None
+        self._values = self._entropy = self._ids = self._probabilities = None
+
+    def arrive(self) -> Step:
+        """Wait for the copies, and put the step into columns."""
+        blocks = self.blocks
+        counts = np.array([len(block.revisions) for block in blocks], dtype=np.int32)
+        first = np.full(len(blocks), BARE, dtype=np.int32)
+        if self._values is not None:
+            first[: self.observed] = np.cumsum(counts[: self.observed]) - counts[: self.observed]
+        tokens, ranks, logprobs = self._columns()
+        return Step(
+            runs=[block.run for block in blocks],
+            starts=np.array([block.start for block in blocks], dtype=np.int32),
+            counts=counts,
+            first=first,
+            revisions=np.array([rev for block in blocks for rev in block.revisions], dtype=np.int32),
+            tokens=tokens,
+            logprobs=logprobs.view(np.float32),
+            ranks=ranks,
+            metrics=[] if self._values is None else self.metrics,
+            layers=self.layers,
+            values=np.empty((0, 0, self.layers), dtype="<f2") if self._values is None else self._values(),
+            entropy=None if self._entropy is None else self._entropy(),
+            guesses=self._guesses(),
+            failed=self.failed,
+            lost=self._lost,
+        )
+
+    def _guesses(self) -> Guesses | None:
+        if self.named is None or self._ids is None or self._probabilities is None:
+            return None
+        entries = np.array(self.named.entries, dtype=np.int32)
+        return Guesses(entries, self.named.layers, self._ids(), self._probabilities())
+
+
+def _optional(tensor: torch.Tensor | None) -> _Wait | None:
+    return None if tensor is None else _to_host(tensor)
+
+
+def _to_host(tensor: torch.Tensor) -> _Wait:
+    """Start the copy; what is returned waits for it and gives the array."""
+    import torch
+
+    if tensor.device.type == "cpu":
+        return tensor.contiguous().numpy
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def wait() -> NDArray[Any]:
+        copied.synchronize()
+        return host.numpy()
+
+    return wait

@@ -1,0 +1,83 @@
+"""A generation as it is asked for: the one spelling of a request on both sides of the process border."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..vectors.action import Action
+
+
+@dataclass(frozen=True)
+class Wants:
+    """What a run has asked to see."""
+
+    metrics: tuple[str, ...] = ()
+    entropy: bool = False
+    """Entropy of the final distribution, per token."""
+    lens_stride: int = 0
+    """Logit lens at every so many layers, counted down from the last; 0 is off."""
+    lens_top: int = 0
+    """How many likeliest tokens the logit lens names per layer."""
+    sums: bool = False
+    """Sums of the stream over its tokens, kept in the worker until they are fetched."""
+
+    @property
+    def nothing(self) -> bool:
+        """Whether this run is to be steered only."""
+        return not (self.metrics or self.entropy or self.lens_stride or self.sums)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the worker has to know of a run beside its prompt and its sampling."""
+
+    run: str
+    first_row: int = 0
+    """Rows of positions below this are not wanted."""
+    wants: Wants = field(default_factory=Wants)
+    actions: tuple[Action, ...] = ()
+    """What steers it from the first pass on."""
+    rev: int = 0
+    """Number of the state that `actions` are."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """As plain values, for the way to the worker."""
+        return {
+            "run": self.run, "rev": self.rev, "actions": [action.to_map() for action in self.actions],
+            "first_row": self.first_row, "metrics": list(self.wants.metrics), "entropy": self.wants.entropy,
+            "lens_stride": self.wants.lens_stride, "lens_top": self.wants.lens_top, "sums": self.wants.sums,
+        }  # fmt: skip
+
+    @classmethod
+    def from_wire(cls, told: Mapping[str, Any]) -> RunOptions:
+        """The inverse of `to_wire`; only `run` is needed."""
+        return cls(
+            run=told["run"],
+            rev=told.get("rev", 0),
+            actions=tuple(map(Action.from_map, told.get("actions", ()))),
+            first_row=told.get("first_row", 0),
+            wants=Wants(
+                metrics=tuple(told.get("metrics", ())),
+                entropy=told.get("entropy", False),
+                lens_stride=told.get("lens_stride", 0),
+                lens_top=told.get("lens_top", 0),
+                sums=told.get("sums", False),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One generation, in the engine's terms."""
+
+    prompt_ids: list[int]
+    sampling: dict[str, Any]
+    """Keyword arguments of vLLM's SamplingParams."""
+    options: RunOptions
+
+    @property
+    def run(self) -> str:
+        """Its name."""
+        return self.options.run

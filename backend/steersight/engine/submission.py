@@ -1,0 +1,72 @@
+"""From a run's request to vLLM's: what is asked of its front end, and when a reply is over.
+
+A run is an ordinary request of vLLM's: NNsight has no part in it, and sees it only as one more tenant of
+the batch. Its tokens come with its rows, from the worker, so vLLM's front end is asked for as little as
+possible: no log probabilities, no text, and no output before the last. Only where stop strings may end the
+reply, its outputs are followed, because they alone tell how far it is certain.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+from .reply import Ends
+from .request import RunRequest
+
+OPTIONS_KEY = "steersight"
+"""Under this key of `extra_args` a request carries what the observer has to know of it."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A request, ready to be handed in."""
+
+    request_id: str
+    prompt: Any
+    """vLLM's `TokensPrompt`"""
+    sampling: Any
+    """vLLM's `SamplingParams`"""
+    ends: Ends | None
+    """When the reply is over; None where stop strings may end it, and only vLLM can tell."""
+
+    def outputs(self, engine: Any) -> AsyncGenerator[Any, None]:
+        """Hand it in to an `AsyncLLM`, once this is iterated. Closing the generator aborts it."""
+        outputs: AsyncGenerator[Any, None] = engine.generate(self.prompt, self.sampling, self.request_id)
+        return outputs
+
+
+def submission(engine: Any, request: RunRequest, max_model_len: int) -> Submission:
+    """Put a request into vLLM's terms.
+
+    Args:
+        engine: vLLM's `AsyncLLM` that is to answer it.
+        request: what is asked for.
+        max_model_len: tokens of prompt and reply together, at most.
+    """
+    from vllm.inputs import TokensPrompt
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    stops = bool(request.sampling.get("stop"))
+    sampling = SamplingParams(
+        **request.sampling,
+        detokenize=stops,
+        output_kind=RequestOutputKind.DELTA if stops else RequestOutputKind.FINAL_ONLY,
+        extra_args={OPTIONS_KEY: request.options.to_wire()},
+    )
+    ends = None
+    if not stops:
+        judge = sampling.clone()
+        processor = engine.input_processor
+        # What vLLM's own front end does with a request, after which its scheduler knows when to end it.
+        judge.update_from_generation_config(
+            processor.generation_config_fields, processor.renderer.get_eos_token_id()
+        )
+        tokens = {judge.eos_token_id, *(judge.stop_token_ids or ())} - {None}
+        room = max_model_len - len(request.prompt_ids)
+        ends = Ends(frozenset(tokens), min(judge.max_tokens or room, room))
+    return Submission(
+        uuid.uuid4().hex, TokensPrompt(prompt_token_ids=list(request.prompt_ids)), sampling, ends
+    )

@@ -1,0 +1,51 @@
+"""The pace of messages follows the load of the event loop, by a clock that the test turns."""
+
+from __future__ import annotations
+
+from steersight.ws.pace import FIRST_SECONDS, FREE, FULL, MOST_SECONDS, WINDOW_SECONDS, Pace
+
+
+class Loop:
+    """A loop that works a given share of its time."""
+
+    def __init__(self) -> None:
+        self.now = self.worked = 0.0
+        self.pace = Pace(lambda: self.now, lambda: self.worked)
+
+    def live(self, share: float, windows: int) -> list[float]:
+        """The intervals over so many windows."""
+        found = []
+        for _ in range(windows):
+            self.now += WINDOW_SECONDS
+            self.worked += share * WINDOW_SECONDS
+            found.append(self.pace.interval())
+        return found
+
+
+def test_a_loop_with_time_left_sends_at_once() -> None:
+    assert set(Loop().live(0.5, 40)) == {0.0}
+
+
+def test_a_full_loop_slows_down_in_steps_and_no_further_than_two_display_frames() -> None:
+    found = Loop().live(1.0, 40)
+    assert found[0] == FIRST_SECONDS
+    assert found == sorted(found)
+    assert found[-1] == MOST_SECONDS
+
+
+def test_between_the_two_marks_it_stays_and_below_them_it_comes_back() -> None:
+    loop = Loop()
+    loop.live(1.0, 4)
+    (held,) = set(loop.live((FULL + FREE) / 2, 20))
+    assert held > 0
+    assert loop.live(0.1, 40)[-1] == 0.0
+
+
+def test_the_load_is_looked_at_once_a_window() -> None:
+    loop = Loop()
+    loop.now += WINDOW_SECONDS / 2
+    loop.worked += WINDOW_SECONDS / 2
+    assert loop.pace.interval() == 0.0
+    loop.now += WINDOW_SECONDS / 2
+    loop.worked += WINDOW_SECONDS / 2
+    assert loop.pace.interval() == FIRST_SECONDS
