@@ -24,6 +24,7 @@ from .api import vectors
 from .api.building import BuildApi
 from .config import Settings
 from .engine.service import EngineOptions, EngineService
+from .garbage import Sweeper
 from .runs.table import RunLimits, RunTable
 from .telemetry import Telemetry
 from .ws import handshake
@@ -130,9 +131,11 @@ def create_app(settings: Settings) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         logs.follow(engine)
         loading = asyncio.create_task(engine.load(), name="load-engine")
+        sweeping = asyncio.create_task(Sweeper(lambda: not table.live).run(), name="sweep-garbage")
         try:
             yield
         finally:
+            sweeping.cancel()
             await building.close()
             await table.end_all()
             loading.cancel()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import Gap, Lens, Prompt, Rows, RunEvent, Tokens
-from steersight.runs.events import GapEvent, LensEvent, QueuedEvent, RowsEvent, StartedEvent, TokensEvent
+from steersight.runs.events import GapEvent, LensEvent, QueuedEvent, RowsEvent, StartedEvent, TokenEvent
 from steersight.runs.log import RunLog
 from steersight.ws.feed import MAX_ASKED, Feed
 
@@ -33,7 +33,7 @@ def log_of(rows: int, *, lens: bool = False, lost: frozenset[int] = frozenset())
             ids = np.array([[position]], dtype="<i4")
             names = [(position, f"<{position}>")]
             log.append(LensEvent(position, [2], ids, np.ones((1, 1), dtype="<f2"), names))
-        log.append(TokensEvent(1 + position, [position], [f"<{position}>"], [None], [None]))
+        log.append(TokenEvent(1 + position, position, f"<{position}>", None, None))
     return log
 
 
@@ -105,7 +105,7 @@ def test_what_is_new_goes_before_what_was_asked_for_again() -> None:
     feed.ask(0, 2000)
     first = feed.take()
     assert sum(frame.count for frame in first if isinstance(frame, Rows)) == 256
-    log.append(TokensEvent(2001, [7], ["<7>"], [None], [None]))
+    log.append(TokenEvent(2001, 7, "<7>", None, None))
     assert [type(frame) for frame in feed.take()] == [Tokens]
     reader = Reader()
     reader.take(first)

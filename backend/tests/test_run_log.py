@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from steersight.protocol.messages import Applied, Gap, Lens, Rows, RunEvent, Tokens
 from steersight.runs import log as module
 from steersight.runs.budget import RowBudget, common_level
-from steersight.runs.events import AppliedEvent, GapEvent, LensEvent, RowsEvent, TokensEvent
+from steersight.runs.events import AppliedEvent, GapEvent, LensEvent, RowsEvent, TokenEvent
 from steersight.runs.log import RunLog
 
 # One letter per event: a token, rows of two positions, an applied.
@@ -22,10 +22,10 @@ histories = st.lists(st.sampled_from("tra"), max_size=60)
 
 
 def grow(log: RunLog, kind: str) -> None:
-    tokens = sum(len(e.ids) for e in log.events if isinstance(e, TokensEvent))
+    tokens = sum(isinstance(e, TokenEvent) for e in log.events)
     rows = sum(len(e.revs) for e in log.events if isinstance(e, RowsEvent))
     if kind == "t":
-        log.append(TokensEvent(tokens, [tokens], [f"<{tokens}>"], [None], [None]))
+        log.append(TokenEvent(tokens, tokens, f"<{tokens}>", None, None))
     elif kind == "r":
         values = np.full((2, 1, 3), rows, dtype="<f2")
         values[1] += 1
@@ -94,7 +94,7 @@ def watched(rows: int) -> RunLog:
     named there and never again."""
     log = RunLog("run", "id", ["m"], LAYERS)
     for position in range(rows):
-        log.append(TokensEvent(position, [position], [f"<{position}>"], [None], [None]))
+        log.append(TokenEvent(position, position, f"<{position}>", None, None))
         log.append(RowsEvent(position, [0], np.full((1, 1, LAYERS), position, dtype="<f2")))
         ids = np.array([[position], [position // 2]], dtype="<i4")
         names = [(position, f"<{position}>")]
@@ -168,7 +168,7 @@ def test_what_is_let_go_is_a_gap_to_who_has_not_had_it(rows: int, seen: int, wei
 def test_who_catches_up_gets_batches_of_a_bounded_size() -> None:
     log = RunLog("run", "id", ["m"], 2048)
     for position in range(6000):
-        log.append(TokensEvent(position, [position], ["x"], [None], [None]))
+        log.append(TokenEvent(position, position, "x", None, None))
         log.append(RowsEvent(position, [0], np.zeros((1, 1, 2048), dtype="<f2")))
     cursor, tokens, rows, batches = 0, 0, 0, 0
     while cursor < log.end:

@@ -31,7 +31,7 @@ from steersight.metrics import Registry
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import ChatMessage, ErrorCode, Gap, Sampling, Start, Steer
 from steersight.runs import table as table_module
-from steersight.runs.events import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent, RowsEvent, TokensEvent
+from steersight.runs.events import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent, RowsEvent, TokenEvent
 from steersight.runs.run import Run, RunPhase
 from steersight.runs.table import RunLimits, RunTable
 from steersight.telemetry import Telemetry
@@ -548,7 +548,7 @@ async def test_a_step_that_never_came_costs_rows_and_no_token(rows: Rows) -> Non
     rows.step(7, 7)
     await rows.end([5, 6, 7])
     log = rows.run.log
-    assert [t for e in log.events if isinstance(e, TokensEvent) for t in e.ids] == [5, 6, 7]
+    assert [e.token for e in log.events if isinstance(e, TokenEvent)] == [5, 6, 7]
     assert [(e.start, e.count) for e in log.events if isinstance(e, GapEvent)] == [(5, 1)]
     assert positions(rows.run) == [0, 1, 2, 3, 4, 6]
 

@@ -21,6 +21,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import garbage
 from . import trouble
 from .causes import cause, explain
 from .channel import FailedRuns, RowReceiver, Stage
@@ -110,10 +111,7 @@ class Life:
         self._watcher = asyncio.create_task(self._watch(), name="watch-engine")
         ranks = await self.call("steersight_process")
         self._family.settle(built.roots, ranks)
-        # What loading has made stays for good. Left to the collector, some million objects would be looked
-        # through again and again, and everybody's tokens would stand still for as much as a second each time.
-        gc.collect()
-        gc.freeze()
+        garbage.set_aside()
         self.ready_at = loop.time()
         return built
 

@@ -1,7 +1,12 @@
-"""What happens in a run, as its log keeps it: one frozen record per kind of event."""
+"""What happens in a run, as its log keeps it: one record per kind of event, which nobody changes.
+
+Tokens and rows come for every run and step, and stay. So theirs are slim: not frozen, which would take
+three times as long to make, and without lists, which the garbage collector would have to look through.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,19 +17,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
-class TokensEvent:
-    start: int
-    ids: list[int]
-    texts: list[str]
-    logprobs: list[float | None]
-    ranks: list[int | None]
+@dataclass(slots=True)
+class TokenEvent:
+    position: int
+    token: int
+    text: str
+    logprob: float | None
+    rank: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class RowsEvent:
     start: int
-    revs: list[int]
+    revs: Sequence[int]
     values: NDArray[np.float16]
     """[rows, metrics, layers], transformed."""
     entropy: NDArray[np.float16] | None = None
@@ -103,7 +108,7 @@ class StartedEvent:
 Event = (
     StartedEvent
     | QueuedEvent
-    | TokensEvent
+    | TokenEvent
     | RowsEvent
     | LensEvent
     | AppliedEvent

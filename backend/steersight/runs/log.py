@@ -29,7 +29,7 @@ from .events import (
     QueuedEvent,
     RowsEvent,
     StartedEvent,
-    TokensEvent,
+    TokenEvent,
     TrimmedEvent,
 )
 
@@ -192,16 +192,16 @@ class RunLog:
     def _started(self, event: StartedEvent, seq: int) -> Started:
         return Started(run=self.run, seq=seq, id=self.client_id, prompt=event.prompt, metrics=self.metrics)
 
-    def _tokens(self, events: list[TokensEvent], seq: int) -> Tokens:
+    def _tokens(self, events: list[TokenEvent], seq: int) -> Tokens:
         # Not validated: what is put in here has been made here, and this is done for every run and step.
         return Tokens.model_construct(
             run=self.run,
             seq=seq,
-            start=events[0].start,
-            ids=[token for event in events for token in event.ids],
-            texts=[text for event in events for text in event.texts],
-            logprobs=[logprob for event in events for logprob in event.logprobs],
-            ranks=[rank for event in events for rank in event.ranks],
+            start=events[0].position,
+            ids=[event.token for event in events],
+            texts=[event.text for event in events],
+            logprobs=[event.logprob for event in events],
+            ranks=[event.rank for event in events],
         )
 
     def _row_frames(self, events: list[RowsEvent], seq: int) -> list[Rows]:
@@ -265,7 +265,7 @@ class _Sorted:
     def __init__(self, events: list[Event]) -> None:
         self.started: list[StartedEvent] = []
         self.queued: list[QueuedEvent] = []
-        self.tokens: list[TokensEvent] = []
+        self.tokens: list[TokenEvent] = []
         self.rows: list[RowsEvent] = []
         self.lens: list[LensEvent] = []
         self.lost: list[tuple[int, int]] = []
@@ -273,7 +273,7 @@ class _Sorted:
         self.last: list[AppliedEvent | FinishedEvent] = []
         for event in events:
             match event:
-                case TokensEvent():
+                case TokenEvent():
                     self.tokens.append(event)
                 case RowsEvent():
                     self.rows.append(event)

@@ -84,7 +84,7 @@ class RowWriter:
     def _write(self, step: Step, first: int, start: int, revs: list[int]) -> None:
         values, entropy = self._mine(step), step.entropy if self._entropy else None
         for at in range(0, len(revs), MAX_ROWS_PER_FRAME):
-            some = revs[at : at + MAX_ROWS_PER_FRAME]
+            some = tuple(revs[at : at + MAX_ROWS_PER_FRAME])
             rows = slice(first + at, first + at + len(some))
             nats = None
             if self._entropy:

@@ -29,7 +29,7 @@ from ..engine.service import EngineLostError, EngineNotReadyError, EngineService
 from ..engine.step import NO_TOKEN
 from ..protocol.codec import FrameError
 from ..protocol.messages import ErrorCode, Prompt, RunError, Start, Steer, Timing, Usage, VectorSetting
-from .events import AppliedEvent, FinishedEvent, QueuedEvent, StartedEvent, TokensEvent
+from .events import AppliedEvent, FinishedEvent, QueuedEvent, StartedEvent, TokenEvent
 from .log import RunLog
 from .rows import RowWriter
 
@@ -302,13 +302,7 @@ class Run:
         self._telemetry.tokens_written(1, None if self._newest is None else (now - self._newest) * 1e3)
         self._newest = now
         self.log.append(
-            TokensEvent(
-                start=entry.end,
-                ids=[entry.token],
-                texts=[self._texts.next(entry.token)],
-                logprobs=[entry.logprob],
-                ranks=[entry.rank],
-            )
+            TokenEvent(entry.end, entry.token, self._texts.next(entry.token), entry.logprob, entry.rank)
         )
         self._tokens += 1
 
@@ -340,7 +334,7 @@ class Run:
             error=None if ending.error is None else ending.error.code,
         )  # fmt: skip
         if logs.prompts.isEnabledFor(logging.INFO):
-            pieces = [text for e in self.log.events if isinstance(e, TokensEvent) for text in e.texts]
+            pieces = [event.text for event in self.log.events if isinstance(event, TokenEvent)]
             logs.event(logs.prompts, logging.INFO, "What was answered.", reply="".join(pieces))
         first_ms = None if self._first is None else (self._first - self._began) * 1e3
         self.log.append(
