@@ -1,8 +1,9 @@
 """When Python's garbage collector looks through everything: not while somebody's tokens are on their way.
 
-A full collection visits every object there is, and the event loop stands still for it: half a second and
-more, seen as a stutter by everybody. What loading makes stays for good, so it is set aside (`set_aside`). What
-runs leave is freed by reference counts, mostly; full collections find the rest while nobody waits (`Sweeper`).
+A full collection visits every object there is, and the event loop stands still for it: half a second
+and more, seen as a stutter by everybody. What loading makes stays for good, so it is set aside
+(`set_aside`). What runs leave is freed by reference counts, mostly; full collections find the rest while
+nobody waits (`Sweeper`).
 """
 
 from __future__ import annotations
