@@ -1,8 +1,8 @@
 """The engine as the rest of the server sees it: load, generate, steer, count, shut down.
 
 Everything slow happens in threads or in the engine's own process, so the event loop goes on serving while
-the model loads. Rows come in on their own channel and are handed to the run they belong to; tokens come
-from NNsight's stream. Joining the two by position is the business of `runs`.
+the model loads. Rows and tokens come in on their own channel, one message for each step; what belongs to a
+reply is handed to its run.
 
 An engine that is lost (killed, crashed, hung) costs the runs that were live in it, and is started again by
 itself; `life.py` is one engine, and this is what outlives it.
