@@ -20,6 +20,7 @@ from steersight.vectors.store import SteeringVector, VectorError
 
 from .conftest import HIDDEN, Server
 from .reference import Reference
+from .taken import beyond_rounding
 from .test_engine_truth import Collected
 
 
@@ -155,7 +156,8 @@ async def test_every_operator_equals_a_forward_hook(server: Server, reference: R
     for name, run in runs.items():
         best, norms = reread(reference, run.ids, vectors, decided[name])
         wrong = [p for p in range(len(prompt), len(run.ids)) if best[p - 1] != run.ids[p]]
-        error = float(np.abs(run.rows()[:, 0] / norms[: len(run.ids) - 1] - 1).max())
+        expected = norms[: len(run.ids) - 1]
+        error = float((beyond_rounding("residual_norm", run.rows()[:, 0], expected) / expected).max())
         if wrong or error > 1e-3:
             problems.append(f"{name}: tokens {wrong} differ, norms by {error:.1e}")
         if np.array_equal(run.rows()[: len(prompt) + 1], plain.rows()[: len(prompt) + 1]):
