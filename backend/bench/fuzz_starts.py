@@ -167,7 +167,7 @@ async def ended(socket: ClientConnection, name: str, where: str) -> tuple[str, l
                     run = frame.run
                 case messages.Error():
                     promise(frame.code != "internal", f"{where} hit the server: {frame.message}")
-                    promise(frame.message[:1].isupper() or not frame.message[:1].isalpha(), frame.message)
+                    promise(frame.message.endswith((".", "`")), f"This is no sentence: {frame.message}")
                     return f"refused as {frame.code}", []
                 case messages.Tokens() if frame.run == run:
                     ids += frame.ids

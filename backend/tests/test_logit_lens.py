@@ -37,7 +37,13 @@ def test_reductions(layers: int, runs: int, vocabulary: int, spread: float, top:
     best = logits.topk(top, dim=-1)
     assert torch.equal(logits.gather(-1, found.top_ids.long()), best.values)
     assert torch.allclose(found.top_probabilities.double(), p.gather(-1, found.top_ids.long()), **close)
-    assert torch.allclose(logit_lens.entropy_of(logits[0]), found.entropy[0], **close)
+    final = logit_lens.read_final(logits[-1], written, entropy=True)
+    assert final.entropy is not None
+    assert torch.allclose(final.entropy, found.entropy[-1], **close)
+    assert torch.allclose(final.logprobs.double(), logp[-1].gather(-1, written[:, None])[:, 0], **close)
+    drawn = logits[-1].gather(-1, written[:, None])
+    assert torch.equal(final.ranks.long(), (logits[-1] >= drawn).sum(-1))
+    assert logit_lens.read_final(logits[-1], written, entropy=False).entropy is None
 
 
 @given(st.integers(1, 130), st.integers(1, 140))
