@@ -119,7 +119,7 @@ def test_settings_are_there_after_a_reload(app: SteersightPage) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("temperature", "9", "It must be at most 5."),
+        ("temperature", "9", "It must be at most 2."),
         ("max_tokens", "2.5", "A whole number is needed here."),
         ("top_p", "0", "It must be more than 0."),
         ("max_tokens", "", "A number is needed here."),

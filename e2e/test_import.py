@@ -32,8 +32,10 @@ def test_an_imported_vector_steers_as_the_one_it_was(app: SteersightPage, joy: b
 
     app.choose_file("joy.safetensors", joy, label="Joy again")
     assert "Joy again (layer 20)" in app.report()
-    expect(app.page.get_by_text("Joy again", exact=True)).to_have_count(0)
+    slider = app.page.get_by_role("slider", name="Joy again")
+    expect(slider).to_have_count(0)
     app.add_import()
+    expect(slider).to_have_count(1)
     vector = app.wire.vector_named("Joy again").id
     app.steer(vector, 0.2)
 
