@@ -23,7 +23,7 @@ from .ws.doors import is_loopback
 
 GIB = 1 << 30
 TESTED = {"nnsight": {"0.8.1"}, "vllm": {"0.32.0", "0.26.0"}, "torch": {"2.13.0"}, "transformers": {"5.19.0"}}
-"""Versions that this release was tested with; vLLM 0.26.0 only on a GPU, by hand."""
+"""Versions that this release was tested with; vLLM 0.26.0 only on a GPU, as 0.32.0 was, by hand."""
 MEMORY_NEEDED = 4 * GIB
 """The server with the bundled model holds 2.4 GiB once it serves, and more while it loads."""
 WEIGHTS_COUNTED = 1 * GIB
