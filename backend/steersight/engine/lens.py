@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..metrics import LENS_METRICS, Registry, View
 from ..metrics import logit_lens as lens_math
 from ..vectors.action import Action
-from ..vectors.operators import FIELDS, LayerVectors, add_absolute, compose, finite
+from ..vectors.operators import FIELDS, LayerVectors, add_absolute, compose, finite, sums
 from .bank import Arrivals, BankedVector, VectorBank
 from .capture import Captures
 from .captured import NUMBERS, Captured
@@ -644,19 +644,19 @@ class Lens:
             slot.copy_(hidden).add_(residual)
 
     def _push(self, hidden: torch.Tensor, residual: torch.Tensor | None, steering: Steering) -> None:
-        stream = hidden[steering.rows].float()
-        if residual is not None:
-            stream += residual[steering.rows]
+        mine = hidden[steering.rows].float()
+        stream = mine if residual is None else mine + residual[steering.rows]
         delta = compose(stream, steering.at, steering.table, steering.sequential)
-        delta = finite.within(delta, stream, hidden[steering.rows].float(), hidden.dtype)
-        hidden.index_add_(0, steering.rows, delta.to(hidden.dtype))
+        delta = finite.within(delta, stream, mine, hidden.dtype)
+        # Rounded once, after the sum, as in a captured graph: the two must not differ in half precision.
+        hidden.index_copy_(0, steering.rows, (mine + delta).to(hidden.dtype))
 
     def _push_attention(self, added: torch.Tensor, steering: Steering) -> None:
         pushes = add_absolute.amount(steering.table[..., 0], steering.at.lengths)
         mine = added[steering.rows].float()
         most = pushes.clamp(-finite.FURTHEST, finite.FURTHEST)
-        delta = finite.within(most @ steering.at.directions, mine, mine, added.dtype)
-        added.index_add_(0, steering.rows, delta.to(added.dtype))
+        delta = finite.within(sums.weighted(most, steering.at.directions), mine, mine, added.dtype)
+        added.index_copy_(0, steering.rows, (mine + delta).to(added.dtype))
 
     def _reduce(self, plan: Plan, step: _Step) -> None:
         """The metrics of the layers in the buffer; then it is free but for the last stream."""

@@ -13,11 +13,11 @@ Invariants: a token whose strengths are all 0 gets a change of exactly 0, whatev
 what is finite stays finite in every dtype (`finite.py`).
 """
 
-from . import ablate, add, add_absolute, clamp, feature, finite
+from . import ablate, add, add_absolute, clamp, feature, finite, sums
 from .compose import CAP, FIELDS, LayerVectors, compose
 from .unit import unit_rows
 
 __all__ = [
     "CAP", "FIELDS", "LayerVectors", "ablate", "add", "add_absolute", "clamp", "compose", "feature",
-    "finite", "unit_rows",
+    "finite", "sums", "unit_rows",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import ablate, add, add_absolute, clamp, feature, finite
+from . import ablate, add, add_absolute, clamp, feature, finite, sums
 
 if TYPE_CHECKING:
     import torch
@@ -71,13 +71,13 @@ def compose(
             feature.scale_amount(strength, found, at.lengths),
         )
         amounts = torch.where((operator >= FEATURE_SET) & (strength != 0), wanted, amounts)
-    delta: torch.Tensor = finite.bounded(amounts, norm) @ at.directions
+    delta: torch.Tensor = sums.weighted(finite.bounded(amounts, norm), at.directions)
     length = torch.linalg.vector_norm(delta, dim=-1, keepdim=True)
     delta = delta * (cap * norm / length.clamp_min(1e-30)).clamp(max=1.0)
     for index in range(len(at.directions)) if sequential is None else sequential:
         direction = at.directions[index]
         moved = h + delta
-        along = moved @ direction
+        along = sums.along(moved, direction)
         s, kind = strength[:, index], operator[:, index]
         size = torch.linalg.vector_norm(moved, dim=-1)
         more = torch.where(kind == ABLATE, ablate.amount(s, along), 0.0)

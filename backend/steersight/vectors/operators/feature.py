@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import sums
 from .finite import LARGEST
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def read(h: torch.Tensor, norm: torch.Tensor, weights: torch.Tensor, numbers: to
 
     scale_to, gain, bias, gate_bias, threshold = numbers.unbind(dim=-1)
     scale = torch.where(scale_to > 0, scale_to / norm.clamp_min(1e-30), 1.0)
-    raw = ((h @ weights.T) * scale).nan_to_num(nan=0.0)
+    read = torch.stack([sums.along(h, weight) for weight in weights], dim=-1)
+    raw = (read * scale).nan_to_num(nan=0.0)
     found = (raw * gain + bias).clamp(0.0, LARGEST)
     return torch.where(raw + gate_bias > threshold, found, 0.0)
 
