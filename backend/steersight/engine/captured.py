@@ -105,6 +105,11 @@ class Captured:
                 left.append(row)
         return sorted(left)
 
+    def forget(self) -> None:
+        """Clear what the last step has left, so that nothing of it can be taken for another's."""
+        for buffer in (self.streams, self.unsteered, self.numbers):
+            buffer.zero_()
+
     def take_bank(self, bank: VectorBank) -> None:
         """Steer with these vectors from the next step on."""
         self._bank, self._names, self._uploaded = bank, (), []

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import bisect
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -738,6 +738,29 @@ class Lens:
                 streams[layer + 1].index_select(0, head_rows) for layer in plan.lens_layers
             ],
         )  # fmt: skip
+
+    def rehearse(self, spans: list[tuple[str, int, int]], forward: Callable[[], object]) -> torch.Tensor:
+        """Plan a step, run it, and give its numbers instead of sending them.
+
+        Args:
+            spans: as `begin` takes them; all of these runs want the same metrics.
+            forward: runs the model.
+
+        Returns:
+            [rows, metrics, layers] fp32, not yet transformed.
+
+        Raises:
+            RuntimeError: the step could not be planned or observed; the log says why.
+        """
+        if self.captured is not None:
+            self.captured.forget()
+        self.begin(spans)
+        forward()
+        self.forwarded()
+        step, self._plan, self._step = self._step, None, None
+        if step is None:
+            raise RuntimeError("A step that was tried before the first run could not be observed.")
+        return step.values.clone()
 
     def forwarded(self) -> None:
         """The forward pass is over. What a graph has left in the static buffers becomes the step's."""

@@ -1,17 +1,27 @@
 """Proofs made once at load, before the first run: what would draw a plausible, wrong heatmap is refused.
 
-`LayoutProof` holds the layout against an eager forward pass, and `ranks_agree` one rank's streams against the
-others'.
+`LayoutProof` holds the layout against an eager forward pass, `ranks_agree` one rank's streams against the
+others', and `prove_replays` steps that CUDA graphs replay against the same steps run eagerly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..vectors.action import Action
+from .bank import BankedVector, VectorBank
+from .captured import NUMBERS
 from .layout import Layout, UnsupportedModelError, first
+from .request import RunOptions, Wants
+
+if TYPE_CHECKING:
+    from .lens import Lens
+
+PROOF_VECTOR = "proof of graphs"
+"""A random direction that is in the bank while graphs are proved; no id has spaces."""
 
 
 class LayoutProof:
@@ -131,6 +141,68 @@ def ranks_agree(prints: torch.Tensor, dtype: torch.dtype) -> None:
         raise UnsupportedModelError(
             f"After layer {layer} the residual stream of rank {rank} is not that of rank 0, so that rows "
             "would show a part of it. Serve this model on one GPU, or another model."
+        )
+
+
+def prove_replays(lens: Lens, sizes: Sequence[int], run: Callable[[int, bool], object], hidden: int) -> None:
+    """Hold a replayed step of each captured size against the same step run eagerly, steered and unsteered.
+
+    A hook that was not recorded would leave zeros, or an earlier step's numbers, in the rows, and sliders
+    without effect: nothing else would tell.
+
+    Args:
+        lens: the observer, with its graphs recorded. Nothing of this is left in it.
+        sizes: numbers of rows for which graphs were recorded.
+        run: (rows, whether to replay) runs a forward pass of so many tokens, each time with the same inputs.
+        hidden: the model's hidden size.
+
+    Raises:
+        UnsupportedModelError: with the first size and layer that differ.
+    """
+    bank, registry = lens.bank, lens.registry
+    layer = lens.layout.count // 2
+    direction = torch.nn.functional.normalize(
+        torch.randn(1, hidden, generator=torch.Generator().manual_seed(1)), dim=-1
+    )
+    vector = BankedVector.build(
+        {"label": "", "layers": [layer], "site": "residual", "reader": None},
+        {"directions": direction, "lengths": torch.ones(1)},
+        lens.layout.count,
+        lens.device,
+    )
+    lens.take_bank(VectorBank().having(PROOF_VECTOR, vector))
+    try:
+        for size in sorted(sizes):
+            eager, replayed = (_rehearsed(lens, size, run, replay) for replay in (False, True))
+            _compare(eager, replayed, size, lens.dtype)
+    finally:
+        lens.take_bank(bank)
+        lens.registry = registry
+
+
+def _rehearsed(lens: Lens, size: int, run: Callable[[int, bool], object], replay: bool) -> torch.Tensor:
+    """Numbers of one decoding step, every other row of it steered: [rows, `NUMBERS`, layers] fp32."""
+    names = [f"{PROOF_VECTOR}-{row}" for row in range(size)]
+    for row, name in enumerate(names):
+        actions = (Action(PROOF_VECTOR, 0.5),) if row % 2 == 0 else ()
+        lens.add(name, RunOptions(name, wants=Wants(NUMBERS), actions=actions).to_wire())
+    try:
+        return lens.rehearse([(name, 1, 1) for name in names], lambda: run(size, replay))
+    finally:
+        for name in names:
+            lens.remove(name)
+
+
+def _compare(eager: torch.Tensor, replayed: torch.Tensor, size: int, dtype: torch.dtype) -> None:
+    scale = eager.abs().amax(dim=-1, keepdim=True).clamp_min(1e-6)
+    # Not `error > tolerance`: what is NaN on one side is no smaller than anything.
+    wrong = ~((eager - replayed).abs() <= _tolerance(dtype) * scale)
+    if wrong.any():
+        row, number, layer = (int(index) for index in wrong.nonzero()[0])
+        raise UnsupportedModelError(
+            f"A step that a CUDA graph replays for {size} runs is not what the same step is eagerly: "
+            f"{NUMBERS[number]} after layer {layer} of run {row} is {float(replayed[row, number, layer]):g} "
+            f"and not {float(eager[row, number, layer]):g}. Start with --engine-mode eager."
         )
 
 

@@ -33,7 +33,7 @@ from .channel import RowSender, Stage
 from .errors import ERROR
 from .layout import Layout, find_layout
 from .lens import Lens
-from .proof import LayoutProof, ranks_agree
+from .proof import LayoutProof, prove_replays, ranks_agree
 from .submission import OPTIONS_KEY
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,21 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
         self._handoff = Handoff(model)
         if first_rank:
             sender.put(Stage("Reserving the KV cache and warming up", 0.8))
+
+    @torch.inference_mode()
+    def prove_graphs(self) -> None:
+        """Hold what the recorded graphs replay against eager steps; nothing where there are none."""
+        if self.lens.captured is None:
+            return
+
+        def run(rows: int, replay: bool) -> None:
+            mode = CUDAGraphMode.FULL if replay else CUDAGraphMode.NONE
+            self._dummy_run(
+                rows, cudagraph_runtime_mode=mode, force_attention=True, uniform_decode=True, skip_eplb=True
+            )
+
+        sizes = self.vllm_config.compilation_config.cudagraph_capture_sizes
+        prove_replays(self.lens, sizes, run, self.model_config.get_hidden_size())
 
     def _update_states(self, scheduler_output: Any) -> Any:
         result = super()._update_states(scheduler_output)
@@ -274,3 +289,8 @@ class LensGPUWorker(LensMethods, NNsightGPUWorker):  # type: ignore[misc]
     def init_device(self) -> None:
         super().init_device()
         self.model_runner.__class__ = LensRunner
+
+    def compile_or_warm_up_model(self) -> Any:
+        times = super().compile_or_warm_up_model()
+        self.model_runner.prove_graphs()
+        return times
