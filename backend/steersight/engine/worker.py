@@ -31,7 +31,7 @@ from .bank import VectorBank
 from .captured import Captured
 from .channel import RowSender, Stage
 from .errors import ERROR
-from .layout import Layout, find_layout
+from .layout import Layout, UnsupportedModelError, find_layout
 from .lens import Lens
 from .proof import LayoutProof, prove_replays, ranks_agree
 from .submission import OPTIONS_KEY
@@ -97,7 +97,13 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
             )
 
         sizes = self.vllm_config.compilation_config.cudagraph_capture_sizes
-        prove_replays(self.lens, sizes, run, self.model_config.get_hidden_size())
+        try:
+            prove_replays(self.lens, sizes, run, self.model_config.get_hidden_size())
+        except UnsupportedModelError:
+            raise
+        except Exception:
+            # What could not be tried is no difference; the log says that nothing is proved.
+            logger.warning("The recorded graphs could not be held against eager steps.", exc_info=True)
 
     def _update_states(self, scheduler_output: Any) -> Any:
         result = super()._update_states(scheduler_output)
