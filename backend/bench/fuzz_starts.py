@@ -16,6 +16,7 @@ import random
 import sys
 import time
 from collections import Counter
+from itertools import islice
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -25,6 +26,7 @@ from steersight.protocol import codec, messages
 
 from .proving import machine, promise, report, serving, table
 
+FRAMES_PER_CONNECTION = 10
 AT_ONCE = 16
 NEIGHBOUR = "Tell me about Paris."
 NEIGHBOUR_TOKENS = 48
@@ -214,15 +216,17 @@ async def fuzz(address: str, frames: int, seed: int, at_once: int = AT_ONCE) -> 
     seen: Counter[str] = Counter()
 
     async def one() -> None:
-        async with _dial(address) as socket:
-            welcome = await greeted(socket)
-            for number in numbers:
-                dice = random.Random(f"{seed} start {number}")  # noqa: S311
-                name = f"f{number}"
-                frame = start(dice, name, welcome)
-                await socket.send(msgpack.packb(frame, use_bin_type=True))
-                how, _ = await ended(socket, name, f"Frame {number} of seed {seed}, {str(frame)[:600]},")
-                seen[how] += 1
+        # A connection is closed after so many bad frames, as it should be: each has a few only.
+        while mine := list(islice(numbers, FRAMES_PER_CONNECTION)):
+            async with _dial(address) as socket:
+                welcome = await greeted(socket)
+                for number in mine:
+                    dice = random.Random(f"{seed} start {number}")  # noqa: S311
+                    name = f"f{number}"
+                    frame = start(dice, name, welcome)
+                    await socket.send(msgpack.packb(frame, use_bin_type=True))
+                    how, _ = await ended(socket, name, f"Frame {number} of seed {seed}, {str(frame)[:600]},")
+                    seen[how] += 1
 
     replies = 0
     workers = asyncio.gather(*(one() for _ in range(at_once)))
