@@ -16,10 +16,10 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from steersight import files
 from steersight.api import answers
 from steersight.api.vectors import MAX_UPLOADS, NoRoomError, VectorApi
 from steersight.engine.service import EngineOptions, EngineService, ModelFacts, Status
-from steersight.vectors import store
 from steersight.vectors.store import SteeringVector, VectorError
 
 from .served import served
@@ -72,7 +72,7 @@ async def test_a_disk_that_takes_no_more(
     def refuse(*_: object) -> None:
         raise trouble
 
-    monkeypatch.setattr(store.os, "replace", refuse)
+    monkeypatch.setattr(files.os, "replace", refuse)
     room = api(tmp_path / "vectors")
     with pytest.raises(NoRoomError, match=f"could not write it to its disk: {sentence}"):
         await room.keep(vector("west"))
