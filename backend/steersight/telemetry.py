@@ -265,8 +265,8 @@ class Telemetry:
         self._open.dec()
         self._closed.labels(str(code) if code in CLOSE_CODES else OTHER).inc()
 
-    def frame_sent(self, size: int) -> None:
-        """One frame of `size` bytes was handed to the transport."""
+    def frames_sent(self, size: int) -> None:
+        """Frames of `size` bytes together were handed to the transport."""
         self._frequent.bytes_sent += size
 
     def frame_received(self, size: int) -> None:
@@ -274,7 +274,7 @@ class Telemetry:
         self._bytes_received.inc(size)
 
     def rows_sent(self, count: int) -> None:
-        """So many rows were sent to one client; their bytes are told with `frame_sent`."""
+        """So many rows were sent to one client; their bytes are told with `frames_sent`."""
         self._frequent.rows_sent += count
 
     def rows_skipped(self, count: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -39,7 +39,7 @@ from steersight.ws import connection as module
 from steersight.ws.admissions import MAX_PENDING
 from steersight.ws.connection import Connection
 from steersight.ws.pace import Pace
-from steersight.ws.transport import WRITABLE
+from steersight.ws.transport import SEND_ALL, WRITABLE
 from steersight.ws.visits import Visit
 
 from .test_run_table import Table, Texts
@@ -51,7 +51,10 @@ class Socket:
     def __init__(self) -> None:
         self.writable = asyncio.Event()
         self.writable.set()
-        self.scope = {"subprotocols": [SUBPROTOCOL], "extensions": {WRITABLE: self.writable}}
+        self.scope = {
+            "subprotocols": [SUBPROTOCOL],
+            "extensions": {WRITABLE: self.writable, SEND_ALL: self._send_all},
+        }
         self.frames: list[Any] = []
         self.closed: int | None = None
         self._in: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -63,9 +66,8 @@ class Socket:
     async def receive(self) -> dict[str, Any]:
         return await self._in.get()
 
-    async def send_bytes(self, data: bytes) -> None:
-        await self.writable.wait()
-        self.frames.append(codec.decode_server(data))
+    def _send_all(self, messages: Sequence[bytes]) -> None:
+        self.frames += map(codec.decode_server, messages)
         self._changed.set()
 
     async def close(self, code: int, _reason: str) -> None:

@@ -16,6 +16,8 @@ from steersight.runs.events import GapEvent, LensEvent, QueuedEvent, RowsEvent, 
 from steersight.runs.log import RunLog
 from steersight.ws.feed import MAX_ASKED, Feed
 
+from .sent import sent
+
 LAYERS = 3
 ROW_BYTES = LAYERS * 2
 
@@ -82,17 +84,17 @@ def test_a_lagging_reader_misses_rows_and_nothing_else(
     for count, lags in pauses:
         for _, event in zip(range(count * 3), events, strict=False):
             growing.append(event)
-        reader.take(feed.take(4 * ROW_BYTES if lags else None))
+        reader.take(sent(feed.take(4 * ROW_BYTES if lags else None)))
     for event in events:
         growing.append(event)
-    reader.take(feed.take(2 * ROW_BYTES))
+    reader.take(sent(feed.take(2 * ROW_BYTES)))
     assert reader.tokens == list(range(total)), "a token was lost, doubled or reordered"
     assert reader.rows.keys() | reader.missing == set(range(total))
     assert not reader.rows.keys() & reader.missing, "a row that came was called missing"
     assert reader.lost == set()
     for position in sorted(reader.missing):
         feed.ask(position, 1)
-        reader.take(feed.take())
+        reader.take(sent(feed.take()))
     assert reader.rows == {position: float(position) for position in range(total)}
     assert feed.idle
     if lens:
@@ -103,14 +105,14 @@ def test_what_is_new_goes_before_what_was_asked_for_again() -> None:
     log = log_of(2000)
     feed = Feed(log, log.end)
     feed.ask(0, 2000)
-    first = feed.take()
+    first = sent(feed.take())
     assert sum(frame.count for frame in first if isinstance(frame, Rows)) == 256
     log.append(TokenEvent(2001, 7, "<7>", None, None))
-    assert [type(frame) for frame in feed.take()] == [Tokens]
+    assert [type(frame) for frame in sent(feed.take())] == [Tokens]
     reader = Reader()
     reader.take(first)
     while not feed.idle:
-        reader.take(feed.take())
+        reader.take(sent(feed.take()))
     assert len(reader.rows) == 2000
 
 
@@ -120,7 +122,7 @@ def test_rows_that_never_came_are_said_to_be_lost_for_good() -> None:
     for start, count in ((0, 9), (3, 3), (4, 2), (8, 100), (50, 2)):
         feed = Feed(log, log.end)
         feed.ask(start, count)
-        reader.take(feed.take())
+        reader.take(sent(feed.take()))
         assert feed.idle
     assert sorted(reader.rows) == [1, 2, 3, 6, 7]
     # Position 8 is beyond the newest row: it may still come, for all that the log knows.
@@ -134,7 +136,7 @@ def test_rows_far_beyond_the_run_cost_nothing() -> None:
         for start, count in ((50_000_000, 4096), (2**53, 1), (19, 50_000_000), (0, 50_000_000)):
             feed = Feed(log, log.end)
             feed.ask(start, count)
-            frames = feed.take()
+            frames = sent(feed.take())
             assert sum(frame.count for frame in frames if isinstance(frame, Rows)) == max(0, 20 - start)
             assert not any(isinstance(frame, Gap) for frame in frames)
             assert feed.idle
@@ -146,13 +148,13 @@ def test_rows_far_beyond_the_run_cost_nothing() -> None:
 def test_rows_that_were_let_go_are_said_to_be_so_when_they_are_asked_for() -> None:
     log = log_of(20)
     feed, reader = Feed(log), Reader()
-    reader.take(feed.take(2 * ROW_BYTES))
+    reader.take(sent(feed.take(2 * ROW_BYTES)))
     assert reader.missing == set(range(18))
     log.trim(4 * ROW_BYTES)
     for position in sorted(reader.missing):
         feed.ask(position, 1)
     while not feed.idle:
-        reader.take(feed.take())
+        reader.take(sent(feed.take()))
     assert reader.lost == set(range(16))
     assert sorted(reader.rows) == [16, 17, 18, 19]
 
@@ -170,6 +172,6 @@ def test_only_the_newest_place_in_the_queue_is_told() -> None:
     log = log_of(0)
     for position in (3, 2, 1):
         log.append(QueuedEvent(position))
-    frames: list[Any] = Feed(log).take()
+    frames: list[Any] = sent(Feed(log).take())
     assert [frame.position for frame in frames if frame.type == "queued"] == [1]
     assert frames[-1].seq == log.end

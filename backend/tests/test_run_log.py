@@ -6,6 +6,7 @@ Also how much a log weighs, and how much of it anybody gets at once.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 from hypothesis import given
@@ -16,6 +17,15 @@ from steersight.runs import log as module
 from steersight.runs.budget import RowBudget, common_level
 from steersight.runs.events import AppliedEvent, GapEvent, LensEvent, RowsEvent, TokenEvent
 from steersight.runs.log import RunLog
+
+from .sent import sent
+
+
+def since(log: RunLog, cursor: int, most_bytes: int | None = None) -> tuple[list[Any], int]:
+    """The frames of the next events as a client has them, and the new cursor."""
+    frames, end = log.frames_since(cursor, most_bytes)
+    return sent(frames), end
+
 
 # One letter per event: a token, rows of two positions, an applied.
 histories = st.lists(st.sampled_from("tra"), max_size=60)
@@ -60,9 +70,9 @@ def test_a_reader_that_lags_gets_everything_once(history: list[str], data: st.Da
     for kind in history:
         grow(log, kind)
         if data.draw(st.booleans()):
-            fresh, cursor = log.frames_since(cursor)
+            fresh, cursor = since(log, cursor)
             frames += fresh
-    fresh, cursor = log.frames_since(cursor)
+    fresh, cursor = since(log, cursor)
     frames += fresh
     tokens, rows, applied = read(frames)
     assert tokens == list(range(history.count("t")))
@@ -79,9 +89,9 @@ def test_after_any_frame_its_seq_tells_what_is_still_missing(history: list[str],
     log = RunLog("run", "id", ["m"], 3)
     for kind in history:
         grow(log, kind)
-    frames, _ = log.frames_since(0)
+    frames, _ = since(log, 0)
     seen = frames[:cut]
-    again, _ = log.frames_since(seen[-1].seq if seen else 0)
+    again, _ = since(log, seen[-1].seq if seen else 0)
     for position, frame in enumerate(frames[cut:]):
         assert frame.model_dump(exclude={"seq"}) in [f.model_dump(exclude={"seq"}) for f in again], position
 
@@ -133,7 +143,7 @@ class Client:
 def read_all(log: RunLog, client: Client) -> None:
     cursor = client.seq
     while cursor < log.end:
-        frames, cursor = log.frames_since(cursor)
+        frames, cursor = since(log, cursor)
         client.take(frames)
 
 
@@ -160,7 +170,7 @@ def test_what_is_let_go_is_a_gap_to_who_has_not_had_it(rows: int, seen: int, wei
     assert not client.lost & had, "rows that were had are called lost"
     again = Client()
     again.names = {token: f"<{token}>" for token in range(rows)}
-    again.take(log.rows_at(0, 4096, log.end))
+    again.take(sent(log.rows_at(0, 4096, log.end)))
     assert again.lost == {p for p in range(rows) if p not in again.rows}
     assert again.rows == {e.start for e in log.events if isinstance(e, RowsEvent)}
 
@@ -172,7 +182,7 @@ def test_who_catches_up_gets_batches_of_a_bounded_size() -> None:
         log.append(RowsEvent(position, [0], np.zeros((1, 1, 2048), dtype="<f2")))
     cursor, tokens, rows, batches = 0, 0, 0, 0
     while cursor < log.end:
-        frames, cursor = log.frames_since(cursor)
+        frames, cursor = since(log, cursor)
         batches += 1
         assert sum(len(f.data) for f in frames if isinstance(f, Rows)) <= module.MAX_BYTES_AT_ONCE
         assert frames[-1].seq == cursor
@@ -182,7 +192,7 @@ def test_who_catches_up_gets_batches_of_a_bounded_size() -> None:
     assert batches == -(-log.size // module.MAX_BYTES_AT_ONCE)
     # One event may be larger than a batch, and is one.
     log.append(RowsEvent(6000, [0] * 2000, np.zeros((2000, 1, 2048), dtype="<f2")))
-    frames, cursor = log.frames_since(log.end - 1)
+    frames, cursor = since(log, log.end - 1)
     assert cursor == log.end
     assert isinstance(frames[0], Rows)
 
@@ -196,11 +206,11 @@ def test_a_long_log_with_many_holes_costs_time_that_grows_with_its_length() -> N
         began = time.perf_counter()
         cursor = 0
         while cursor < log.end:
-            frames, cursor = log.frames_since(cursor)
+            frames, cursor = since(log, cursor)
             assert len(frames) <= module.MAX_EVENTS_AT_ONCE
         for start in range(0, events, 4096):
             log.rows_at(start, 256, log.end)
-        log.frames_since(0, most_bytes=100)
+        since(log, 0, most_bytes=100)
         return time.perf_counter() - began
 
     seconds(1000)
@@ -214,7 +224,7 @@ def test_holes_that_touch_are_one_frame() -> None:
         log.append(RowsEvent(position, [0], np.zeros((1, 1, 2), dtype="<f2")))
     assert log.trim(0) == 1000
     assert log.size == 0
-    (gap,), _ = log.frames_since(0)
+    (gap,), _ = since(log, 0)
     assert isinstance(gap, Gap)
     assert (gap.start, gap.count, gap.kept) == (0, 1000, False)
 

@@ -86,7 +86,7 @@ def test_a_connection(told: Telemetry) -> None:
     told.connection_opened()
     told.connection_opened()
     told.connection_closed(int(CloseCode.TOO_SLOW))
-    told.frame_sent(100)
+    told.frames_sent(100)
     told.frame_received(20)
     told.rows_sent(4)
     told.rows_skipped(3)

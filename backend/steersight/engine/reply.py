@@ -102,6 +102,9 @@ class Reply:
         """An entry has come; returns those that are now known to belong to the reply, in order."""
         if self.over:
             return []
+        is_next = not self._held and entry.end == self._prompt + self.tokens and entry.token != NO_TOKEN
+        if is_next and self._belongs(entry):
+            return [entry]  # nearly always
         self._held.append(entry)
         return self._release()
 

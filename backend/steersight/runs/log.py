@@ -18,8 +18,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from ..protocol.messages import Applied, Finished, Gap, Lens, Queued, Rows, RunEvent, Started, Tokens
+from ..protocol.codec import WireMap
+from ..protocol.messages import Finished
 from .events import (
     AppliedEvent,
     Event,
@@ -64,6 +66,8 @@ class RunLog:
     def append(self, event: Event) -> None:
         """Add an event; its sequence number is the log's new length."""
         self.events.append(event)
+        if isinstance(event, TokenEvent):
+            return  # most of them
         if isinstance(event, RowsEvent):
             self._rows.append(event)
             self._rows_at.append(len(self.events) - 1)
@@ -73,8 +77,9 @@ class RunLog:
             self._lens_at.append(len(self.events) - 1)
         else:
             return
-        self.size += event.size
-        self.grew(event.size)
+        size = event.size
+        self.size += size
+        self.grew(size)
 
     def trim(self, most: int) -> int:
         """Let go of the oldest rows, with the guesses that belong to them, until the log weighs at most
@@ -107,7 +112,7 @@ class RunLog:
         """Number of the newest event."""
         return len(self.events)
 
-    def frames_since(self, cursor: int, most_bytes: int | None = None) -> tuple[list[RunEvent], int]:
+    def frames_since(self, cursor: int, most_bytes: int | None = None) -> tuple[list[WireMap], int]:
         """Frames for the next events after `cursor`, and the new cursor. Tokens go first: they must not wait.
 
         A batch ends after MAX_EVENTS_AT_ONCE events, or MAX_BYTES_AT_ONCE of rows and guesses; the rest is
@@ -120,31 +125,22 @@ class RunLog:
         skipped: list[tuple[int, int]] = []
         if most_bytes is not None:
             rows, lens, skipped = _newest(rows, lens, most_bytes)
-        frames: list[RunEvent] = [self._started(event, cursor) for event in fresh.started]
+        frames = [self._started(event, cursor) for event in fresh.started]
         if fresh.queued:
-            frames.append(Queued(run=self.run, seq=cursor, position=fresh.queued[-1].position))
+            frames.append(self._frame("queued", cursor, position=fresh.queued[-1].position))
         if fresh.tokens:
             frames.append(self._tokens(fresh.tokens, cursor))
-        for ranges, kept in ((_joined(fresh.lost), False), (skipped, True)):
-            frames.extend(
-                Gap(run=self.run, seq=cursor, start=start, count=stop - start, kept=kept)
-                for start, stop in ranges
-            )
-        frames.extend(self._row_frames(rows, cursor))
-        frames.extend(self._lens_frames(lens, cursor))
-        for event in fresh.last:
-            if isinstance(event, AppliedEvent):
-                frames.append(Applied(run=self.run, seq=cursor, rev=event.rev, position=event.position))
-            else:
-                frames.append(
-                    Finished(
-                        run=self.run, seq=cursor, reason=event.reason, stop=event.stop, error=event.error,
-                        usage=event.usage, timing=event.timing,
-                    )
-                )  # fmt: skip
+        frames += [self._gap(cursor, start, stop, kept=False) for start, stop in _joined(fresh.lost)]
+        frames += [self._gap(cursor, start, stop, kept=True) for start, stop in skipped]
+        frames += self._row_frames(rows, cursor)
+        frames += self._lens_frames(lens, cursor)
+        frames += [self._last(event, cursor) for event in fresh.last]
         if frames:
-            frames[-1] = frames[-1].model_copy(update={"seq": end})
+            frames[-1]["seq"] = end
         return frames, end
+
+    def _frame(self, kind: str, seq: int, **fields: Any) -> WireMap:
+        return {"type": kind, "run": self.run, "seq": seq, **fields}
 
     def _batch_end(self, cursor: int, most_bytes: int | None) -> int:
         end = min(len(self.events), cursor + MAX_EVENTS_AT_ONCE)
@@ -159,7 +155,7 @@ class RunLog:
                     return index
         return end
 
-    def rows_at(self, start: int, count: int, seq: int) -> list[RunEvent]:
+    def rows_at(self, start: int, count: int, seq: int) -> list[WireMap]:
         """Frames of the rows of positions [start, start + count) once more, with the guesses that belong to
         them; `gap` frames for those that nobody can have. Rows still to come are not among them.
         """
@@ -171,71 +167,75 @@ class RunLog:
                 break
             if (part := event.between(start, end)) is not None:
                 found.append(part)
-        frames: list[RunEvent] = []
+        frames: list[WireMap] = []
         at = start
         for event in found:
             if event.start > at:
-                frames.append(self._lost(at, event.start - at, seq))
+                frames.append(self._gap(seq, at, event.start, kept=False))
             at = event.start + len(event.revs)
         if at < end:
-            frames.append(self._lost(at, end - at, seq))
-        frames.extend(self._row_frames(found, seq))
+            frames.append(self._gap(seq, at, end, kept=False))
+        frames += self._row_frames(found, seq)
         first, last = (
             bisect_left(self._lens, position, key=lambda event: event.position) for position in (start, end)
         )
-        frames.extend(self._lens_frames(self._lens[first:last], seq))
+        frames += self._lens_frames(self._lens[first:last], seq)
         return frames
 
-    def _lost(self, start: int, count: int, seq: int) -> Gap:
-        return Gap(run=self.run, seq=seq, start=start, count=count, kept=False)
+    def _gap(self, seq: int, start: int, stop: int, *, kept: bool) -> WireMap:
+        return self._frame("gap", seq, start=start, count=stop - start, kept=kept)
 
-    def _started(self, event: StartedEvent, seq: int) -> Started:
-        return Started(run=self.run, seq=seq, id=self.client_id, prompt=event.prompt, metrics=self.metrics)
+    def _started(self, event: StartedEvent, seq: int) -> WireMap:
+        prompt = event.prompt.model_dump()
+        return self._frame("started", seq, id=self.client_id, prompt=prompt, metrics=self.metrics)
 
-    def _tokens(self, events: list[TokenEvent], seq: int) -> Tokens:
-        # Not validated: what is put in here has been made here, and this is done for every run and step.
-        return Tokens.model_construct(
-            run=self.run,
-            seq=seq,
-            start=events[0].position,
-            ids=[event.token for event in events],
-            texts=[event.text for event in events],
-            logprobs=[event.logprob for event in events],
-            ranks=[event.rank for event in events],
-        )
+    def _tokens(self, events: list[TokenEvent], seq: int) -> WireMap:
+        return {
+            "type": "tokens",
+            "run": self.run,
+            "seq": seq,
+            "start": events[0].position,
+            "ids": [event.token for event in events],
+            "texts": [event.text for event in events],
+            "logprobs": [event.logprob for event in events],
+            "ranks": [event.rank for event in events],
+        }
 
-    def _row_frames(self, events: list[RowsEvent], seq: int) -> list[Rows]:
-        frames: list[Rows] = []
+    def _row_frames(self, events: list[RowsEvent], seq: int) -> list[WireMap]:
+        frames: list[WireMap] = []
         group: list[RowsEvent] = []
         end = whole = 0
         for event in events:
             count = len(event.revs)
             if group and (event.start != end or whole + count > MAX_ROWS_PER_FRAME):
-                frames.append(self._row_frame(group, seq))
+                frames.append(self._rows_frame(group, seq))
                 group, whole = [], 0
             group.append(event)
             end, whole = event.start + count, whole + count
         if group:
-            frames.append(self._row_frame(group, seq))
+            frames.append(self._rows_frame(group, seq))
         return frames
 
-    def _row_frame(self, group: list[RowsEvent], seq: int) -> Rows:
+    def _rows_frame(self, group: list[RowsEvent], seq: int) -> WireMap:
         revs = [rev for event in group for rev in event.revs]
-        return Rows.model_construct(
-            run=self.run,
-            seq=seq,
-            start=group[0].start,
-            count=len(revs),
-            revs=revs,
-            metrics=self.metrics,
-            layers=self.layers,
-            data=b"".join(event.values.tobytes() for event in group),
-            entropy=None
-            if group[0].entropy is None
-            else b"".join(event.entropy.tobytes() for event in group if event.entropy is not None),
-        )
+        entropy = None
+        if group[0].entropy is not None:
+            entropy = b"".join([event.entropy.tobytes() for event in group if event.entropy is not None])
+        return {
+            "type": "rows",
+            "run": self.run,
+            "seq": seq,
+            "start": group[0].start,
+            "count": len(revs),
+            "revs": revs,
+            "metrics": self.metrics,
+            "layers": self.layers,
+            "dtype": "f2",
+            "data": b"".join([event.values.tobytes() for event in group]),
+            "entropy": entropy,
+        }
 
-    def _lens_frames(self, events: list[LensEvent], seq: int) -> list[Lens]:
+    def _lens_frames(self, events: list[LensEvent], seq: int) -> list[WireMap]:
         groups: list[list[LensEvent]] = []
         for event in events:
             if groups and groups[-1][-1].position + 1 == event.position:
@@ -243,20 +243,29 @@ class RunLog:
             else:
                 groups.append([event])
         return [
-            Lens(
-                run=self.run,
-                seq=seq,
+            self._frame(
+                "lens",
+                seq,
                 start=group[0].position,
                 count=len(group),
                 layers=group[0].layers,
                 top=group[0].ids.shape[1],
-                ids=b"".join(event.ids.tobytes() for event in group),
-                probabilities=b"".join(event.probabilities.tobytes() for event in group),
+                ids=b"".join([event.ids.tobytes() for event in group]),
+                probabilities=b"".join([event.probabilities.tobytes() for event in group]),
                 new_ids=[token for event in group for token, _ in event.names],
                 new_texts=[text for event in group for _, text in event.names],
             )
             for group in groups
         ]
+
+    def _last(self, event: AppliedEvent | FinishedEvent, seq: int) -> WireMap:
+        if isinstance(event, AppliedEvent):
+            return self._frame("applied", seq, rev=event.rev, position=event.position)
+        frame = Finished(
+            run=self.run, seq=seq, reason=event.reason, stop=event.stop, error=event.error,
+            usage=event.usage, timing=event.timing,
+        )  # fmt: skip
+        return frame.model_dump()
 
 
 class _Sorted:
@@ -272,21 +281,20 @@ class _Sorted:
         """Ranges [start, end) of positions whose rows nobody can have."""
         self.last: list[AppliedEvent | FinishedEvent] = []
         for event in events:
-            match event:
-                case TokenEvent():
-                    self.tokens.append(event)
-                case RowsEvent():
-                    self.rows.append(event)
-                case LensEvent():
-                    self.lens.append(event)
-                case AppliedEvent() | FinishedEvent():
-                    self.last.append(event)
-                case GapEvent():
-                    self.lost.append((event.start, event.start + event.count))
-                case StartedEvent():
-                    self.started.append(event)
-                case QueuedEvent():
-                    self.queued.append(event)
+            if isinstance(event, TokenEvent):
+                self.tokens.append(event)
+            elif isinstance(event, RowsEvent):
+                self.rows.append(event)
+            elif isinstance(event, LensEvent):
+                self.lens.append(event)
+            elif isinstance(event, AppliedEvent | FinishedEvent):
+                self.last.append(event)
+            elif isinstance(event, GapEvent):
+                self.lost.append((event.start, event.start + event.count))
+            elif isinstance(event, StartedEvent):
+                self.started.append(event)
+            elif isinstance(event, QueuedEvent):
+                self.queued.append(event)
 
 
 def _newest(

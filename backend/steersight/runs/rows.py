@@ -53,8 +53,10 @@ class RowWriter:
 
     def take(self, entry: Entry) -> None:
         """Write the rows of an entry, those that are not there yet."""
-        self.close(entry.start)
         skip = self._end - entry.start
+        if skip < 0:
+            self.close(entry.start)
+            skip = 0
         revs = entry.revisions[skip:] if skip else entry.revisions
         if not revs:
             return
@@ -82,34 +84,32 @@ class RowWriter:
             self._end = until
 
     def _write(self, step: Step, first: int, start: int, revs: list[int]) -> None:
-        values, entropy = self._mine(step), step.entropy if self._entropy else None
         for at in range(0, len(revs), MAX_ROWS_PER_FRAME):
-            some = tuple(revs[at : at + MAX_ROWS_PER_FRAME])
+            some = revs[at : at + MAX_ROWS_PER_FRAME]
             rows = slice(first + at, first + at + len(some))
             nats = None
             if self._entropy:
-                nats = np.full(len(some), np.nan, dtype="<f2") if entropy is None else entropy[rows]
-            self._log.append(RowsEvent(start + at, some, values(rows), nats))
+                nats = self._nothing(len(some)) if step.entropy is None else step.entropy[rows]
+            self._log.append(RowsEvent(start + at, tuple(some), self._mine(step, step.values[rows]), nats))
 
-    def _mine(self, step: Step) -> Callable[[slice], NDArray[np.float16]]:
-        """Takes rows of a step, [rows, metrics, layers] of this run's metrics; NaN where there are none."""
+    @staticmethod
+    def _nothing(*shape: int) -> NDArray[np.float16]:
+        return np.full(shape, np.nan, dtype="<f2")
+
+    def _mine(self, step: Step, found: NDArray[np.float16]) -> NDArray[np.float16]:
+        """Of rows of a step this run's metrics, [rows, metrics, layers]; NaN where there are none."""
         if step.metrics == self._log.metrics and not self._layers:
-            return lambda rows: step.values[rows]
-
-        def chosen(rows: slice) -> NDArray[np.float16]:
-            found = step.values[rows]
-            mine = np.full((len(found), len(self._log.metrics), self._log.layers), np.nan, dtype="<f2")
-            for column, name in enumerate(self._log.metrics):
-                if name not in step.metrics:
-                    continue  # it has failed since this run began
-                theirs = found[:, step.metrics.index(name)]
-                if name in LENS_METRICS:
-                    mine[:, column, self._layers] = theirs[:, self._layers]
-                else:
-                    mine[:, column] = theirs
-            return mine
-
-        return chosen
+            return found
+        mine = self._nothing(len(found), len(self._log.metrics), self._log.layers)
+        for column, name in enumerate(self._log.metrics):
+            if name not in step.metrics:
+                continue  # it has failed since this run began
+            theirs = found[:, step.metrics.index(name)]
+            if name in LENS_METRICS:
+                mine[:, column, self._layers] = theirs[:, self._layers]
+            else:
+                mine[:, column] = theirs
+        return mine
 
     def _write_guesses(self, step: Step, place: int, position: int) -> None:
         guesses = step.guesses

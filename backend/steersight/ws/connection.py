@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -27,20 +27,18 @@ from ..engine.service import EngineService
 from ..patience import Patience
 from ..protocol import codec
 from ..protocol.close import REASONS, CloseCode
-from ..protocol.codec import FrameError
+from ..protocol.codec import FrameError, WireMap
 from ..protocol.messages import (
     SUBPROTOCOL,
     AskRows,
     Error,
     ErrorCode,
     Frame,
-    Gap,
     Hello,
     Ping,
     Pong,
     Resume,
     Resumed,
-    Rows,
     Start,
     Steer,
     Stop,
@@ -52,7 +50,7 @@ from . import handshake
 from .admissions import Admissions
 from .feed import Feed
 from .pace import Pace
-from .transport import WRITABLE
+from .transport import SEND_ALL, WRITABLE
 from .visits import Visit
 
 logger = logging.getLogger(__name__)
@@ -67,6 +65,8 @@ SLOW_SECONDS = 0.5
 """A client whose transport is full for longer than this while it is sent what is new lags."""
 MOST_LAGGING_BYTES = 256 << 10
 """Rows that a lagging client is sent at once; what is older is left out."""
+BYTES_AT_ONCE = 64 << 10
+"""So much is handed to the transport before it is asked again whether it takes more."""
 STALLED_SECONDS = 20.0
 """A client that takes nothing for so long is given up."""
 CLOSE_SECONDS = 2.0
@@ -109,7 +109,9 @@ class Connection:
         self._visit = visit
         self._telemetry = telemetry
         self._pace = pace
-        self._writable: asyncio.Event = socket.scope["extensions"][WRITABLE]
+        extensions = socket.scope["extensions"]
+        self._writable: asyncio.Event = extensions[WRITABLE]
+        self._send_messages: Callable[[Sequence[bytes]], None] = extensions[SEND_ALL]
         self._outbox: deque[Frame] = deque()
         self._wake = asyncio.Event()
         self._overrun = asyncio.Event()
@@ -362,16 +364,36 @@ class Connection:
         self._outbox.clear()
         raise _Close(CloseCode.TOO_SLOW)
 
-    async def _send(self, frame: Frame) -> None:
-        data = codec.encode(frame)
+    async def _send(self, frames: Sequence[Frame | WireMap]) -> None:
+        """Send frames in as few writes as there is room for."""
+        messages: list[bytes] = []
+        size = 0
+        for frame in frames:
+            data = codec.encode(frame)
+            messages.append(data)
+            size += len(data)
+            if isinstance(frame, dict):
+                self._count(frame)
+            if size >= BYTES_AT_ONCE:
+                await self._write(messages, size)
+                messages, size = [], 0
+        if messages:
+            await self._write(messages, size)
+
+    def _count(self, frame: WireMap) -> None:
+        if frame["type"] == "rows":
+            self._telemetry.rows_sent(frame["count"])
+        elif frame["type"] == "gap" and frame["kept"]:
+            self._telemetry.rows_skipped(frame["count"])
+
+    async def _write(self, messages: list[bytes], size: int) -> None:
         if not self._writable.is_set():
             await self._await_room()
-        await self._socket.send_bytes(data)
-        self._telemetry.frame_sent(len(data))
-        if isinstance(frame, Rows):
-            self._telemetry.rows_sent(frame.count)
-        elif isinstance(frame, Gap) and frame.kept:
-            self._telemetry.rows_skipped(frame.count)
+        try:
+            self._send_messages(messages)
+        except OSError:
+            raise WebSocketDisconnect(GONE) from None
+        self._telemetry.frames_sent(size)
 
     async def _await_room(self) -> None:
         """Wait until the transport has given the client enough of what it holds."""
@@ -387,7 +409,7 @@ class Connection:
 
     async def _flush_outbox(self) -> None:
         while self._outbox:
-            await self._send(self._outbox.popleft())
+            await self._send([self._outbox.popleft()])
 
     async def _send_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -399,10 +421,9 @@ class Connection:
             await self._flush_outbox()
             if self._engine_news:
                 self._engine_news = False
-                await self._send(handshake.engine_frame(self._engine))
+                await self._send([handshake.engine_frame(self._engine)])
             for watched in list(self._watched.values()):
-                for frame in watched.feed.take(MOST_LAGGING_BYTES if self._lags else None):
-                    await self._send(frame)
+                await self._send(watched.feed.take(MOST_LAGGING_BYTES if self._lags else None))
             self._lags = self._waited > SLOW_SECONDS
             if (
                 not self._outbox

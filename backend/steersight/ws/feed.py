@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from ..protocol.codec import FrameError
-from ..protocol.messages import ErrorCode, RunEvent
+from ..protocol.codec import FrameError, WireMap
+from ..protocol.messages import ErrorCode
 from ..runs.log import RunLog
 
 MAX_ASKED = 64
@@ -42,7 +42,7 @@ class Feed:
             )
         self._asked.append((start, start + count))
 
-    def take(self, most_bytes: int | None = None) -> list[RunEvent]:
+    def take(self, most_bytes: int | None = None) -> list[WireMap]:
         """Frames of what is new, at most `most_bytes` of rows where that is given; when there is nothing new,
         of some rows that were asked for.
         """

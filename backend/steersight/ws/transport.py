@@ -12,12 +12,15 @@ Nothing here knows Steersight: it is what every server on uvicorn could use.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, cast
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
@@ -39,6 +42,8 @@ STALL_SECONDS = 60.0
 
 WRITABLE = "steersight.writable"
 """Extension in a WebSocket's scope: an `asyncio.Event` that is set while the transport takes more."""
+SEND_ALL = "steersight.send_all"
+"""Extension in a WebSocket's scope: `WebSocketProtocol.send_all`."""
 
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -176,7 +181,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if not self.handshake_complete:  # it has not been refused
             # The application has not begun: its task takes its first step after this.
-            cast("dict[str, Any]", self.scope["extensions"])[WRITABLE] = self.writable
+            extensions = cast("dict[str, Any]", self.scope["extensions"])
+            extensions[WRITABLE], extensions[SEND_ALL] = self.writable, self.send_all
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.handshake_complete and self.conn.close_rcvd is None:
@@ -234,6 +240,22 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._fail("Too many messages at once.")
         else:
             super().send_receive_event_to_app()
+
+    def send_all(self, messages: Sequence[bytes]) -> None:
+        """Send binary messages in one write, which costs little more than one message; the handshake is over.
+
+        What the transport does not take at once it keeps: whoever calls this looks at `WRITABLE` first.
+
+        Raises: OSError where the connection has ended, or is about to.
+        """
+        if self.disconnected or self.close_sent:
+            raise ClientDisconnected
+        try:
+            for message in messages:
+                self.conn.send_binary(message)
+        except InvalidState:
+            raise ClientDisconnected from None
+        self.transport.write(b"".join(self.conn.data_to_send()))
 
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "websocket.close":
