@@ -70,7 +70,7 @@ def serve(job: dict[str, Any]) -> None:
         additional_config={
             "steersight": {
                 "channel": address, "layout": job.get("layout", ""), "metrics": job.get("files", []),
-                "graphs": job.get("graphs", False),
+                "graphs": job.get("graphs", False), "graph_tokens": job.get("graph_tokens", 8),
                 "vectors": [(name, name) for name in job.get("vector_names", [])],
             }
         },

@@ -6,11 +6,15 @@ import pytest
 import torch
 
 from steersight.engine.bank import VectorBank
-from steersight.engine.captured import Captured
+from steersight.engine.captured import NUMBERS, Captured
 from steersight.engine.layout import Layout, UnsupportedModelError
 from steersight.engine.lens import Lens
 from steersight.engine.proof import prove_replays
+from steersight.engine.request import RunOptions, Wants
 from steersight.metrics import Registry
+from steersight.vectors.action import Action
+
+from .banks import make_bank
 
 HIDDEN, LAYERS = 16, 3
 
@@ -73,3 +77,39 @@ def test_steering_that_was_not_recorded_is_found(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(model.captured, "upload", lambda _rows: [])
     with pytest.raises(UnsupportedModelError, match="after layer 1"):
         prove_replays(model.lens, [1], model.run, HIDDEN)
+
+
+def test_a_graph_that_reads_a_prompt_steers_and_shows_each_of_its_tokens() -> None:
+    """A run that writes beside one whose prompt is read from its second token on, steered in a part of it."""
+    model = Model(set())
+    vector = {name: {1: torch.randn(HIDDEN, generator=torch.Generator().manual_seed(7))} for name in "v"}
+    model.lens.take_bank(make_bank(vector, LAYERS))
+
+    def numbers(replay: bool) -> torch.Tensor:
+        for name, action in {
+            "writes": Action("v", 0.5),
+            "reads": Action("v", -1.0, start=2, end=4),
+        }.items():
+            model.lens.add(name, RunOptions(name, wants=Wants(NUMBERS), actions=(action,)).to_wire())
+        found = model.lens.rehearse([("writes", 9, 1), ("reads", 1, 4)], lambda: model.run(5, replay))
+        for name in ("writes", "reads"):
+            model.lens.remove(name)
+        return found
+
+    eager, replayed = numbers(replay=False), numbers(replay=True)
+    assert eager.shape == (5, len(NUMBERS), LAYERS)
+    assert torch.allclose(eager, replayed, rtol=1e-5)
+    model.lens.take_bank(VectorBank())
+    plain = Model(set())
+    for name in ("writes", "reads"):
+        plain.lens.add(name, RunOptions(name, wants=Wants(NUMBERS)).to_wire())
+    unsteered = plain.lens.rehearse([("writes", 9, 1), ("reads", 1, 4)], lambda: plain.run(5, replay=True))
+    moved = (replayed != unsteered).any(dim=-1).any(dim=-1)
+    assert moved.tolist() == [True, False, True, True, False]
+
+
+def test_a_step_that_no_graph_can_hold_leaves_the_table_alone() -> None:
+    model = Model(set())
+    model.lens.add("reads", RunOptions("reads", wants=Wants(NUMBERS)).to_wire())
+    found = model.lens.rehearse([("reads", 0, 9)], lambda: model.run(9, replay=False))
+    assert found.shape == (9, len(NUMBERS), LAYERS)

@@ -38,6 +38,8 @@ class Captured:
 
     def __init__(self, layout: Layout, rows: int, hidden_size: int, device: torch.device) -> None:
         layers = layout.count
+        self.most_tokens = rows
+        """Of a step that a graph may run."""
 
         def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(*shape, dtype=torch.float32, device=device)
@@ -66,7 +68,7 @@ class Captured:
         self._uploaded: list[list[Action]] = []
 
     def upload(self, rows: list[list[Action]]) -> list[int]:
-        """What acts on each request of the next step. One copy, and none where nothing has changed.
+        """What acts on each token of the next step. One copy, and none where nothing has changed.
 
         Returns: indices of the rows that nothing acts on after all, because together with the others they
             have more vectors than there are slots. The server refuses such runs before they begin; this is

@@ -350,16 +350,17 @@ class Lens:
         if self._here:
             with self._everything:
                 self._plan = self._make_plan(spans)
-        if self.captured is not None and all(count == 1 for _, _, count in spans):
+        if self.captured is not None and sum(count for _, _, count in spans) <= self.captured.most_tokens:
             with self._everything:
                 self._upload_acting(self.captured, spans)
 
     def _upload_acting(self, captured: Captured, spans: list[tuple[str, int, int]]) -> None:
         try:
-            excess = captured.upload([self._acting(request, start) for request, start, _ in spans])
+            places = [(request, start + at) for request, start, count in spans for at in range(count)]
+            excess = captured.upload([self._acting(request, position) for request, position in places])
             if excess:
                 self._fail(
-                    [self.runs[spans[row][0]].run for row in excess],
+                    {self.runs[places[row][0]].run for row in excess},
                     "The engine could not steer this reply",
                     ValueError(f"More than {MAX_AT_WORK} vectors are at work at once."),
                 )
@@ -402,7 +403,7 @@ class Lens:
     # ------------------------------------------------------------ the plan
 
     def _acting(self, request_id: str, position: int) -> list[Action]:
-        """What acts on one token of a captured step."""
+        """What acts on one token of a step that a graph may run."""
         state = self.runs.get(request_id)
         if state is None or state.failed:
             return []

@@ -24,6 +24,10 @@ from .tokenizer import read_tokenizer
 if TYPE_CHECKING:
     from ..vectors.store import Selection
 
+GRAPH_TOKENS = 512
+GRAPH_BYTES = 1 << 30
+"""Of the device's memory, for what the observer keeps of each token of a graph in each layer."""
+
 Report = Callable[[str, float], None]
 """Takes a stage and how much is done, 0 to 1; called from the loading thread."""
 
@@ -183,6 +187,7 @@ def build_engine(
                     "metrics": list(options.metrics),
                     "vectors": vectors,
                     "graphs": options.mode != "eager" and not on_cpu,
+                    "graph_tokens": graph_tokens(model, options.max_runs),
                 }
             },
         )
@@ -191,6 +196,17 @@ def build_engine(
     return Built(
         nnsight, dtype, [process.pid for process in processes], _capacity(engine.vllm_config.cache_config)
     )
+
+
+def graph_tokens(model: ModelFacts, max_runs: int) -> int:
+    """The most tokens of one step that a CUDA graph may take: as many as in vLLM's own graphs, where what is
+    kept of each of them has room.
+
+    A short prompt is then read in a graph: launching the operations of an 8B model one by one takes 25 ms,
+    for whoever waits for a first token and for all who are in the same batch.
+    """
+    kept = 3 * 4 * model.layers * model.hidden_size
+    return max(max_runs, min(GRAPH_TOKENS, GRAPH_BYTES // kept))
 
 
 def row_address(folder: Path) -> str:

@@ -74,10 +74,14 @@ def _captured(kwargs: dict[str, Any]) -> dict[str, Any]:
     """The engine's settings with decoding in full CUDA graphs.
 
     NNsight 0.8.1 runs eagerly unless it has taps, and with them breaks each graph at every layer. The lens
-    needs no breaks: what it does is recorded. Prefill runs eagerly, where the hooks are called. Without
-    vLLM's compiler (mode 0), because it would trace through the hooks.
+    needs no breaks: what it does is recorded. Without vLLM's compiler (mode 0), because it would trace
+    through the hooks. The sizes are vLLM's own; `LensRunner` adds the graphs that can read prompts, and
+    longer ones are read eagerly, where the hooks are called.
     """
     runs = kwargs["max_num_seqs"]
-    sizes = sorted({size for size in (1, 2, 4, *range(8, runs, 8)) if size <= runs} | {runs})
+    most = max(runs, kwargs["additional_config"][CONFIG_KEY].get("graph_tokens", runs))
+    sizes = sorted(
+        {size for size in (1, 2, 4, *range(8, 257, 8), *range(272, most, 16)) if size <= most} | {runs, most}
+    )
     compilation = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": sizes}
     return {**kwargs, "enforce_eager": False, "compilation_config": compilation}

@@ -22,6 +22,7 @@ from nnsight.modeling.vllm.workers.GPUWorker import NNsightGPUWorker
 from vllm.config import CUDAGraphMode
 from vllm.distributed.parallel_state import get_tensor_model_parallel_rank, get_tp_group
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
+from vllm.v1.attention.backend import AttentionCGSupport
 
 from ..metrics import Registry
 from ..metrics.own import load_own
@@ -46,6 +47,8 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
     """NNsight's model runner, telling the lens what each step holds."""
 
     lens: Lens
+    _mixed_sizes: list[int]
+    """Numbers of tokens for which there are graphs that take prompts too."""
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         options = self.vllm_config.additional_config[CONFIG_KEY]
@@ -84,26 +87,54 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
         if first_rank:
             sender.put(Stage("Reserving the KV cache and warming up", 0.8))
 
+    def _check_and_update_cudagraph_mode(
+        self, attention_backends: list[set[Any]], kv_cache_groups: list[Any], *args: Any, **kwargs: Any
+    ) -> None:
+        super()._check_and_update_cudagraph_mode(attention_backends, kv_cache_groups, *args, **kwargs)
+        dispatcher = self.cudagraph_dispatcher
+        self._mixed_sizes = []
+        if dispatcher.cudagraph_mode is not CUDAGraphMode.FULL_DECODE_ONLY:
+            return
+        supports = {
+            backend.get_builder_cls().get_cudagraph_support(self.vllm_config, group.kv_cache_spec)
+            for backends, group in zip(attention_backends, kv_cache_groups, strict=True)
+            for backend in backends
+        }
+        if supports != {AttentionCGSupport.ALWAYS}:
+            return  # this attention takes prompts eagerly only
+        # vLLM (0.32) has full graphs for decoding or for everything; with its own for decoding, and these
+        # beside them, each batch gets the better one.
+        self._mixed_sizes = list(self.compilation_config.cudagraph_capture_sizes)
+        for size in self._mixed_sizes:
+            dispatcher.add_cudagraph_key(
+                CUDAGraphMode.FULL, dispatcher._create_padded_batch_descriptor(size, False, False)
+            )
+
     @torch.inference_mode()
     def prove_graphs(self) -> None:
         """Hold what the recorded graphs replay against eager steps; nothing where there are none."""
         if self.lens.captured is None:
             return
-
-        def run(rows: int, replay: bool) -> None:
-            mode = CUDAGraphMode.FULL if replay else CUDAGraphMode.NONE
-            self._dummy_run(
-                rows, cudagraph_runtime_mode=mode, force_attention=True, uniform_decode=True, skip_eplb=True
-            )
-
-        sizes = self.vllm_config.compilation_config.cudagraph_capture_sizes
+        runs = self.scheduler_config.max_num_seqs
+        sizes = [size for size in self.compilation_config.cudagraph_capture_sizes if size <= runs]
         try:
-            prove_replays(self.lens, sizes, run, self.model_config.get_hidden_size())
+            self._prove_graphs(sizes, decoding=True)
+            self._prove_graphs(self._mixed_sizes, decoding=False)
         except UnsupportedModelError:
             raise
         except Exception:
             # What could not be tried is no difference; the log says that nothing is proved.
             logger.warning("The recorded graphs could not be held against eager steps.", exc_info=True)
+
+    def _prove_graphs(self, sizes: list[int], *, decoding: bool) -> None:
+        def run(rows: int, replay: bool) -> None:
+            mode = CUDAGraphMode.FULL if replay else CUDAGraphMode.NONE
+            self._dummy_run(
+                rows, cudagraph_runtime_mode=mode, force_attention=True, uniform_decode=decoding,
+                skip_eplb=True,
+            )  # fmt: skip
+
+        prove_replays(self.lens, sizes, run, self.model_config.get_hidden_size())
 
     def _update_states(self, scheduler_output: Any) -> Any:
         result = super()._update_states(scheduler_output)
