@@ -10,7 +10,7 @@ import {
 	tokensFrame,
 	welcomeFrame,
 } from "./testing";
-import { TestPage } from "./testingPage";
+import { TestPage } from "./testing/page";
 
 const metrics = [metricInfo()];
 const base = welcomeFrame({ model: modelInfo({ id: "gpt2", chat: "none" }), metrics });
@@ -67,7 +67,7 @@ test("a system prompt is neither offered nor sent: it would be a part of the tex
 	);
 	await page.fill("prompt-input", "Once");
 	await page.click("send");
-	expect(page.starts()[0]!.messages).toEqual([{ role: "user", content: "Once" }]);
+	expect(page.starts[0]!.messages).toEqual([{ role: "user", content: "Once" }]);
 });
 
 test("on the map stand the text and its continuation, not roles", async () => {
@@ -77,9 +77,9 @@ test("on the map stand the text and its continuation, not roles", async () => {
 	const started = startedFrame(["Once"]);
 	const spans = [{ role: "user", start: 0, end: 1 }];
 	await page.say({ ...started, prompt: { ...started.prompt, spans } });
-	expect(page.session.shown!.parts()).toEqual([{ name: "text", start: 0, end: 1 }]);
+	expect(page.session.shown!.tokens.parts()).toEqual([{ name: "text", start: 0, end: 1 }]);
 	await page.say(tokensFrame(1, [" upon"]));
-	expect(page.session.shown!.parts()).toEqual([
+	expect(page.session.shown!.tokens.parts()).toEqual([
 		{ name: "text", start: 0, end: 1 },
 		{ name: "continuation", start: 1, end: 2 },
 	]);

@@ -13,7 +13,7 @@ import {
 	vectorInfo,
 	welcomeFrame,
 } from "./testing";
-import { TestPage } from "./testingPage";
+import { TestPage } from "./testing/page";
 
 const SHALOM = "\u05e9\u05dc\u05d5\u05dd";
 const vector = vectorInfo({ label: SHALOM, description: SHALOM, own: true });
@@ -90,9 +90,9 @@ describe("while an input method composes a word", () => {
 
 	test.each(composing)("Enter with %o takes the word and sends nothing", async (how) => {
 		await page.press(page.find("prompt-input")!, "Enter", how);
-		expect(page.starts()).toEqual([]);
+		expect(page.starts).toEqual([]);
 		await page.press(page.find("prompt-input")!, "Enter");
-		expect(page.starts().length).toBe(1);
+		expect(page.starts.length).toBe(1);
 	});
 
 	test.each(composing)("Escape with %o drops the word and stops no reply", async (how) => {
@@ -117,7 +117,7 @@ describe("what a screen reader speaks by itself", () => {
 	test("that the line is lost, once, and not every second that is counted down", async () => {
 		vi.useFakeTimers();
 		await page.open(welcome);
-		await act(async () => page.server.onClose(1006, ""));
+		await page.breakOff();
 		expect(page.text("connection-state")).toMatch(/Reconnecting in \d+ s/);
 		const [seen, spoken] = [new Set<string>(), new Set<string>()];
 		for (let i = 0; i < 8; i++) {
@@ -187,5 +187,5 @@ test("the system prompt goes with New chat, from the page and from what it keeps
 	expect(JSON.stringify([{ ...localStorage }, { ...sessionStorage }])).not.toContain("salary");
 	await page.fill("prompt-input", "one");
 	await page.click("send");
-	expect(page.starts()[0]!.messages).toEqual([{ role: "user", content: "one" }]);
+	expect(page.starts[0]!.messages).toEqual([{ role: "user", content: "one" }]);
 });

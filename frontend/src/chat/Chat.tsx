@@ -67,8 +67,8 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 							session={session}
 							turn={turn}
 							continues={session.continues}
-							status={turn.run.status}
-							name={turn.run.run}
+							phase={turn.run.phase}
+							name={turn.run.name}
 							shown={session.shown === turn.run}
 							problem={turn.run.problem?.message ?? null}
 							waiting={waitingFor(turn.run)}

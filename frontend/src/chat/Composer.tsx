@@ -78,7 +78,7 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 						type="button"
 						className="primary"
 						data-testid="stop"
-						disabled={live.run === null || live.stopAsked}
+						disabled={live.name === null || live.stopAsked}
 						onClick={() => session.stop()}
 					>
 						<StopIcon /> {live.stopAsked ? "Stopping" : "Stop"}

@@ -1,7 +1,9 @@
 // One turn: what the person asked and the reply beneath it. The reply's text belongs to TokenText; React
 // renders this only when the turn's status changes.
 import { memo, type PointerEvent, useEffect, useRef } from "react";
-import type { Session, Turn } from "../session/session";
+import type { Turn } from "../session/conversation";
+import type { Session } from "../session/session";
+import { isLive, type RunPhase } from "../store/phase";
 import type { RunState } from "../store/run";
 import { ErrorBanner } from "../ui/ErrorBanner";
 import { AgainIcon } from "../ui/icons";
@@ -13,7 +15,7 @@ interface MessageProps {
 	turn: Turn;
 	/** The reply continues the person's text: both are shown as one. */
 	continues: boolean;
-	status: RunState["status"];
+	phase: RunPhase;
 	/** The server's name of the run, once it has one. */
 	name: string | null;
 	shown: boolean;
@@ -27,9 +29,8 @@ interface MessageProps {
 }
 
 export const Message = memo(function Message(props: MessageProps) {
-	const { session, turn, continues, status, name, shown, problem, waiting, note, watch, onRegenerate } =
-		props;
-	const live = status === "starting" || status === "streaming";
+	const { session, turn, continues, phase, name, shown, problem, waiting, note, watch, onRegenerate } = props;
+	const live = isLive(phase);
 	return (
 		<div className="turn">
 			{/* What somebody else asked is not known before the prompt is. */}

@@ -6,8 +6,8 @@ export function RunStats({ run }: { run: RunState }) {
 	useSignal(run.changed);
 	const first = run.firstTokenMs();
 	const speed = run.tokensPerSecond();
-	const reply = run.finished?.usage.reply_tokens ?? run.ids.length;
-	const prompt = run.finished?.usage.prompt_tokens ?? run.promptLength;
+	const reply = run.finished?.usage.reply_tokens ?? run.tokens.ids.length;
+	const prompt = run.finished?.usage.prompt_tokens ?? run.tokens.promptLength;
 	return (
 		<>
 			<dl className="run-stats">

@@ -1,11 +1,11 @@
 import { beforeEach, expect, test } from "vitest";
-import { RunState } from "../store/run";
-import { finishedFrame, manualBatch, startedFrame, tokensFrame } from "../testing";
+import type { RunState } from "../store/run";
+import { finishedFrame, resumedFrame, startedFrame, testRun, tokensFrame } from "../testing";
 import { endingOf, noteOf, waitingFor } from "./notes";
 
 let run: RunState;
 beforeEach(() => {
-	run = new RunState("c1", 0, new Set(), undefined, manualBatch());
+	run = testRun();
 });
 
 test("a reply waits for its place, then for its first token", () => {
@@ -32,7 +32,7 @@ test("while the line is down the turn says what becomes of the reply", () => {
 	expect(noteOf(run)).toContain("The reply goes on being written");
 	run.stopAsked = true;
 	expect(noteOf(run)).toContain("will be stopped when it is back");
-	run.away = false;
+	run.take(resumedFrame(), 0);
 	expect(noteOf(run)).toBeNull();
 });
 
@@ -47,10 +47,10 @@ test("how it ended", () => {
 		return endingOf(run);
 	});
 	expect(ends).toEqual(["Ended at the token limit", "Stopped"]);
-	const failed = new RunState("c2", 0, new Set(), undefined, manualBatch());
+	const failed = testRun({ id: "c2" });
 	failed.take(finishedFrame({ reason: "error" }), 0);
 	expect(endingOf(failed)).toBe("Failed");
-	const cut = new RunState("c3", 0, new Set(), undefined, manualBatch());
+	const cut = testRun({ id: "c3" });
 	cut.take(finishedFrame({ stop: "END" }), 0);
 	expect(endingOf(cut)).toBe('Ended at "END"');
 });

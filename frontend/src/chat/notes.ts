@@ -8,7 +8,7 @@ export function waitingFor(run: RunState): string | null {
 		const before = run.queued - 1;
 		return before === 0 ? "Waiting for a place: you are next" : `Waiting for a place: ${before} before you`;
 	}
-	return run.ids.length === 0 && run.remembered === null ? "Waiting for the first token" : null;
+	return run.tokens.ids.length === 0 && run.remembered === null ? "Waiting for the first token" : null;
 }
 
 /** What a person should know of a reply whose line is down; or null. */
@@ -23,7 +23,7 @@ export function endingOf(run: RunState): string {
 	const reason = run.finished?.reason;
 	if (reason === "length") return "Ended at the token limit";
 	if (reason === "cancelled") return "Stopped";
-	if (run.status === "lost") return "Interrupted";
-	if (run.status === "failed") return "Failed";
+	if (run.phase === "lost") return "Interrupted";
+	if (run.phase === "failed") return "Failed";
 	return run.finished?.stop ? `Ended at ${JSON.stringify(run.finished.stop)}` : "";
 }

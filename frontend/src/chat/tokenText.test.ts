@@ -1,14 +1,14 @@
 // @vitest-environment happy-dom
 import { beforeEach, describe, expect, test } from "vitest";
-import { RunState } from "../store/run";
-import { finishedFrame, manualBatch, rowsFrame, startedFrame, tokensFrame } from "../testing";
+import type { RunState } from "../store/run";
+import { finishedFrame, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
 import { TokenText } from "./tokenText";
 
 let run: RunState;
 let root: HTMLElement;
 let text: TokenText;
 beforeEach(() => {
-	run = new RunState("c1", 0, new Set([7]), undefined, manualBatch());
+	run = testRun({ special: [7] });
 	run.take(startedFrame(["a", "b"]), 0);
 	root = document.createElement("div");
 	text = new TokenText(root, run);
@@ -79,7 +79,7 @@ describe("TokenText", () => {
 		text.sync();
 		expect([at(2)!.dataset.rev, at(3)!.dataset.rev]).toEqual(["1", undefined]);
 
-		run = new RunState("c2", 0, new Set(), undefined, manualBatch());
+		run = testRun({ id: "c2" });
 		run.take(startedFrame(["a", "b", "c"]), 0);
 		run.take(tokensFrame(3, ["d"]), 0);
 		run.take(rowsFrame(0, 3, { rev: (p) => p }), 0);

@@ -35,7 +35,7 @@ export class TokenText {
 
 	/** Light the token at a position of prompt and reply; null lights none. */
 	light(position: number | null): void {
-		const span = position === null ? null : (this.#spans[position - this.run.promptLength] ?? null);
+		const span = position === null ? null : (this.#spans[position - this.run.tokens.promptLength] ?? null);
 		if (span === this.#lit) return;
 		this.#lit?.classList.remove("lit");
 		span?.classList.add("lit");
@@ -51,19 +51,19 @@ export class TokenText {
 	}
 
 	#append(): void {
-		const { run } = this;
-		if (this.#spans.length === run.ids.length) return;
+		const { tokens } = this.run;
+		if (this.#spans.length === tokens.ids.length) return;
 		const fresh = this.root.ownerDocument.createDocumentFragment();
-		for (let index = this.#spans.length; index < run.ids.length; index++) {
-			const position = run.promptLength + index;
-			if (run.isSpecial(position)) {
+		for (let index = this.#spans.length; index < tokens.ids.length; index++) {
+			const position = tokens.promptLength + index;
+			if (tokens.isSpecial(position)) {
 				this.#spans.push(null);
 				continue;
 			}
 			const span = this.root.ownerDocument.createElement("span");
 			span.className = "token";
 			span.dataset.position = String(position);
-			span.textContent = run.visibleText(index);
+			span.textContent = tokens.visibleText(index);
 			fresh.append(span);
 			this.#spans.push(span);
 		}
@@ -93,7 +93,11 @@ export class TokenText {
 	 * from its own position's token, so the first token that the row's revision can change is the one after it.
 	 */
 	#firstShown(position: number): HTMLSpanElement | null {
-		for (let index = Math.max(0, position - this.run.promptLength); index < this.#spans.length; index++) {
+		for (
+			let index = Math.max(0, position - this.run.tokens.promptLength);
+			index < this.#spans.length;
+			index++
+		) {
 			const span = this.#spans[index];
 			if (span) return span;
 		}
@@ -106,7 +110,7 @@ export class TokenText {
 		let room = this.run.replyText().length;
 		this.#spans.forEach((span, index) => {
 			if (span === null) return;
-			const text = this.run.visibleText(index);
+			const text = this.run.tokens.visibleText(index);
 			if (text.length > room) {
 				span.textContent = text.slice(0, room);
 				span.classList.toggle("cut", room === 0);

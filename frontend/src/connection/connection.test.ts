@@ -2,7 +2,8 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { CLOSE_CODES, type ClientFrame, type ServerFrame } from "../protocol/types.gen";
 import { TestClock, welcomeFrame } from "../testing";
 import { FIRST_WAIT_MS, LONGEST_WAIT_MS, retryWait } from "./backoff";
-import { Connection, type ConnectionState, MOST_ATTEMPTS, PROBE_MS, SILENCE_MS } from "./connection";
+import { Connection, MOST_ATTEMPTS, PROBE_MS, SILENCE_MS } from "./connection";
+import type { ConnectionState } from "./phase";
 import { socketUrl, type TransportHandlers } from "./transport";
 
 class FakeSocket {

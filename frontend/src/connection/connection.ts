@@ -3,15 +3,9 @@
 // cannot help. At most one transport is open; frames of a closed one never reach the listener.
 import { CLOSE_CODES, type ClientFrame, PROTOCOL_VERSION, type ServerFrame } from "../protocol/types.gen";
 import { retryWait } from "./backoff";
+import { browserClock, type Clock } from "./clock";
+import { type ConnectionState, followedBy, type GiveUpReason } from "./phase";
 import type { OpenTransport, Transport } from "./transport";
-
-export type GiveUpReason = "unauthorized" | "protocol-mismatch" | "text-frames" | "unreachable";
-
-export type ConnectionState =
-	| { kind: "connecting" }
-	| { kind: "live" }
-	| { kind: "reconnecting"; attempt: number; retryAt: number; why: string }
-	| { kind: "given-up"; reason: GiveUpReason; message: string };
 
 export interface ConnectionListener {
 	onState(state: ConnectionState): void;
@@ -20,21 +14,6 @@ export interface ConnectionListener {
 	onLatency(ms: number): void;
 	onBadFrame(message: string): void;
 }
-
-/** Time and chance, so that tests own both. */
-export interface Clock {
-	now(): number;
-	random(): number;
-	setTimeout(callback: () => void, ms: number): unknown;
-	clearTimeout(id: unknown): void;
-}
-
-export const browserClock: Clock = {
-	now: () => performance.now(),
-	random: () => Math.random(),
-	setTimeout: (callback, ms) => setTimeout(callback, ms),
-	clearTimeout: (id) => clearTimeout(id as ReturnType<typeof setTimeout>),
-};
 
 export const PING_EVERY_MS = 4_000;
 /** Longer than any pause of a healthy server: nothing heard for this long means the path is dead. */
@@ -234,7 +213,7 @@ export class Connection {
 	}
 
 	#become(state: ConnectionState): void {
-		this.#state = state;
+		this.#state = followedBy(this.#state, state);
 		this.listener.onState(state);
 	}
 }

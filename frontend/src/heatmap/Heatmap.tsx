@@ -8,7 +8,7 @@ import { EyeIcon, LatestIcon, MinusIcon, PlusIcon } from "../ui/icons";
 import { useSignal } from "../ui/useSignal";
 import { COLUMN_WIDTHS } from "./geometry";
 import { Legend } from "./Legend";
-import type { Range } from "./scale";
+import type { Drawn } from "./painter";
 import { CursorSentence, Tooltip } from "./Tooltip";
 import { HeatmapView } from "./view";
 import { WatchPanel, withFamily } from "./WatchPanel";
@@ -29,7 +29,7 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 	const metric = metrics.find((one) => one.id === session.metric) ?? null;
 	const [zoom, setZoom] = useState(FIRST_WIDTH);
 	const [following, setFollowing] = useState(true);
-	const [drawn, setDrawn] = useState<{ range: Range; table: Uint8ClampedArray } | null>(null);
+	const [drawn, setDrawn] = useState<Drawn | null>(null);
 	const [view, setView] = useState<HeatmapView | null>(null);
 	const [watching, setWatching] = useState(false);
 	const watchButton = useRef<HTMLButtonElement>(null);
@@ -49,10 +49,7 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 				overlay: overlay.current!,
 			},
 			session.cursor,
-			{
-				onRange: (range, table) => setDrawn(range === null ? null : { range, table }),
-				onFollowing: setFollowing,
-			},
+			{ onDrawn: setDrawn, onFollowing: setFollowing },
 		);
 		setView(made);
 		return () => made.dispose();
@@ -85,9 +82,9 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 		if (event.pointerType === "mouse" && session.cursor.cursor?.by === "pointer") session.cursor.set(null);
 	};
 	const onKey = (event: KeyboardEvent<HTMLElement>) => {
-		if (view === null || run === null || run.length === 0) return;
+		if (view === null || run === null || run.tokens.length === 0) return;
 		const layersNow = run.rows.layers || layers;
-		const next = moved(event.key, session.cursor.cursor, run.length, layersNow, view.pageColumns());
+		const next = moved(event.key, session.cursor.cursor, run.tokens.length, layersNow, view.pageColumns());
 		if (next === undefined) return;
 		event.preventDefault();
 		session.cursor.set(next === null ? null : { ...next, run: run.id, by: "keys" });

@@ -3,14 +3,14 @@ import { useMemo } from "react";
 import type { MetricInfo } from "../protocol/types.gen";
 import type { Session } from "../session/session";
 import { useSignal } from "../ui/useSignal";
-import { cssGradient } from "./colour";
-import { fixedEnds, formatValue, legendRange, place, type Range, toDisplay } from "./scale";
-import { tableOf } from "./view";
+import { cssGradient, tableOf } from "./colour";
+import type { Drawn } from "./painter";
+import { fixedEnds, formatValue, legendRange, place, toDisplay } from "./scale";
 
 interface LegendProps {
 	session: Session;
 	metric: MetricInfo;
-	drawn: { range: Range; table: Uint8ClampedArray } | null;
+	drawn: Drawn | null;
 	dark: boolean;
 }
 

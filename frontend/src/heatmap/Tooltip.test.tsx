@@ -4,9 +4,9 @@ import { createRoot, type Root } from "react-dom/client";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { CursorStore } from "../session/cursor";
 import type { Session } from "../session/session";
-import { RunState } from "../store/run";
+import type { RunState } from "../store/run";
 import { FrameBatch, Signal } from "../store/signal";
-import { lensFrame, manualBatch, metricInfo, rowsFrame, startedFrame, tokensFrame } from "../testing";
+import { lensFrame, metricInfo, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
 import { Tooltip } from "./Tooltip";
 import type { HeatmapView } from "./view";
 
@@ -18,7 +18,7 @@ let cursor: CursorStore;
 beforeEach(async () => {
 	vi.stubGlobal("IS_REACT_ACT_ENVIRONMENT", true);
 	const batch = new FrameBatch((callback) => callback());
-	run = new RunState("c1", 0, new Set(), undefined, manualBatch());
+	run = testRun();
 	run.take(startedFrame(["a", " b"]), 0);
 	run.take({ ...tokensFrame(2, ["c", " d"], [60, 71]), logprobs: [-0.5, -2], ranks: [1, 1234] }, 0);
 	run.take(

@@ -46,7 +46,7 @@ export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }
 		element.style.top = `${top}px`;
 	});
 	if (cursor === null || run === null || cursor.run !== run.id) return null;
-	const token = run.tokenText(cursor.position);
+	const token = run.tokens.textAt(cursor.position);
 	if (view.locate(cursor) === null || token === undefined) return null;
 	const rev = run.rows.rev(cursor.position);
 	const drawn = drawnText(run, cursor.position);
@@ -65,7 +65,7 @@ export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }
 				<dt>token</dt>
 				<dd>
 					{cursor.position}
-					<span className="unit"> {cursor.position < run.promptLength ? "prompt" : "reply"}</span>
+					<span className="unit"> {cursor.position < run.tokens.promptLength ? "prompt" : "reply"}</span>
 				</dd>
 				{cursor.layer !== null && (
 					<>
@@ -80,7 +80,7 @@ export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }
 				<dt>revision</dt>
 				<dd>{rev === NO_ROW ? "none yet" : rev}</dd>
 			</dl>
-			{guesses !== null && <Guesses guesses={guesses} written={run.tokenId(cursor.position + 1)} />}
+			{guesses !== null && <Guesses guesses={guesses} written={run.tokens.idAt(cursor.position + 1)} />}
 		</div>
 	);
 }
@@ -111,8 +111,8 @@ function shownToken(text: string): string {
 /** How likely a token of the reply was when it was drawn, as far as that is known; "" in the prompt. */
 export function drawnText(run: RunState, position: number): string {
 	const [surprisal, rank, entropy] = [
-		run.surprisal(position),
-		run.rank(position),
+		run.tokens.surprisal(position),
+		run.tokens.rank(position),
 		run.entropyBefore(position),
 	];
 	const words: string[] = [];
@@ -135,8 +135,8 @@ export function CursorSentence({ session, metric }: Props) {
 }
 
 export function cursorSentence(run: RunState, metric: MetricInfo | null, cursor: Cursor): string {
-	const token = JSON.stringify(run.tokenText(cursor.position) ?? "");
-	const part = cursor.position < run.promptLength ? "prompt" : "reply";
+	const token = JSON.stringify(run.tokens.textAt(cursor.position) ?? "");
+	const part = cursor.position < run.tokens.promptLength ? "prompt" : "reply";
 	const drawn = drawnText(run, cursor.position);
 	const where = `Token ${cursor.position} of the ${part}, ${token}${drawn === "" ? "" : `, ${drawn}`}`;
 	const rev = run.rows.rev(cursor.position);

@@ -1,6 +1,7 @@
 // Colour scales, made by formula and not copied from anywhere. Equal steps of the value are equal steps of
 // lightness in Oklab (Bjorn Ottosson's perceptual space), so that a reader who sees no hue, or only some
 // hues, still sees the order. Tables have 256 opaque RGBA entries.
+import type { MetricInfo } from "../protocol/types.gen";
 
 export type Rgb = readonly [number, number, number];
 export const TABLE_SIZE = 256;
@@ -116,4 +117,10 @@ export function colourAt(entries: Uint8ClampedArray, t: number): Rgb {
 export function cssGradient(entries: Uint8ClampedArray): string {
 	const stops = Array.from({ length: 17 }, (_, i) => `rgb(${colourAt(entries, i / 16).join(" ")})`);
 	return `linear-gradient(to right, ${stops.join(", ")})`;
+}
+
+/** The colours of a metric, from the low end of its scale to the high end. */
+export function tableOf({ scale }: MetricInfo, dark: boolean): Uint8ClampedArray {
+	if (scale.kind === "sequential") return SEQUENTIAL;
+	return dark ? DIVERGING.dark : DIVERGING.light;
 }

@@ -1,7 +1,7 @@
 // The drawing functions against a fake 2D context that writes down what it is told.
 import { beforeEach, describe, expect, test } from "vitest";
-import { RunState } from "../store/run";
-import { manualBatch, metricInfo, rowsFrame, startedFrame, tokensFrame } from "../testing";
+import type { RunState } from "../store/run";
+import { metricInfo, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
 import { Backing, TILE_COLUMNS, type Tile } from "./backing";
 import { colourAt, SEQUENTIAL } from "./colour";
 import { drawMissing, drawStatic, type Ink, readable } from "./draw";
@@ -56,7 +56,7 @@ let run: RunState;
 let tiles: Call[];
 let backing: Backing;
 beforeEach(() => {
-	run = new RunState("c1", 0, new Set(), undefined, manualBatch());
+	run = testRun();
 	run.take(startedFrame(["a", "b"]), 0);
 	tiles = [];
 	backing = new Backing(layers, (): Tile => {
@@ -138,7 +138,7 @@ describe("static canvas", () => {
 
 	test("the price of a frame does not grow with the run", () => {
 		const count = (tokens: number) => {
-			const one = new RunState("c1", 0, new Set(), undefined, manualBatch());
+			const one = testRun();
 			one.take(startedFrame(["a", "b"]), 0);
 			one.take(tokensFrame(2, new Array(tokens).fill("x")), 0);
 			one.take(rowsFrame(0, tokens, { layers }), 0);
@@ -148,7 +148,7 @@ describe("static canvas", () => {
 			}));
 			map.paint(one.rows, paint, 0, tokens);
 			const { context, calls } = recorder();
-			drawStatic(context, g, tailScroll(g, one.length), one, map, ink);
+			drawStatic(context, g, tailScroll(g, one.tokens.length), one, map, ink);
 			return calls.length;
 		};
 		expect(count(3000)).toBeLessThanOrEqual(count(300) + 20);

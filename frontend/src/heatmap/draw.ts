@@ -27,7 +27,7 @@ export function drawStatic(
 ): void {
 	context.clearRect(0, 0, g.width, g.height);
 	context.imageSmoothingEnabled = false;
-	const tokens = run?.length ?? 0;
+	const tokens = run?.tokens.length ?? 0;
 	if (run !== null && tokens > 0) {
 		context.save();
 		context.beginPath();
@@ -47,10 +47,10 @@ export function drawMissing(
 	context: Pick<CanvasRenderingContext2D, "fillRect" | "fillStyle">,
 	g: Geometry,
 	scroll: number,
-	run: Pick<RunState, "length" | "rows">,
+	run: Pick<RunState, "tokens" | "rows">,
 	ink: Pick<Ink, "ground" | "hatch">,
 ): void {
-	const { from, to } = visibleColumns(g, scroll, run.length);
+	const { from, to } = visibleColumns(g, scroll, run.tokens.length);
 	context.fillStyle = ink.ground;
 	context.fillRect(columnX(g, scroll, from), g.top, (to - from) * g.cellWidth, g.plotHeight);
 	context.fillStyle = ink.hatch;
@@ -72,7 +72,7 @@ function drawBand(
 	ink: Ink,
 ): void {
 	const px = g.ratio;
-	const split = run.promptLength;
+	const split = run.tokens.promptLength;
 	const bar = Math.max(2, Math.round(3 * px));
 	const label = (name: string, start: number, end: number, colour: string) => {
 		const x0 = Math.max(g.left, columnX(g, scroll, start));
@@ -87,7 +87,7 @@ function drawBand(
 		context.fillStyle = ink.muted;
 		context.fillText(name, x0 + Math.round(2 * px), g.top - bar - Math.round(4 * px));
 	};
-	for (const { name, start, end } of run.parts())
+	for (const { name, start, end } of run.tokens.parts())
 		label(name, start, end, start < split ? ink.edge : ink.accent);
 	const x = columnX(g, scroll, split);
 	if (split > 0 && x >= g.left && x <= g.width) {
@@ -111,7 +111,7 @@ function drawTokens(
 	run: RunState,
 	ink: Ink,
 ): void {
-	const { from, to } = visibleColumns(g, scroll, run.length);
+	const { from, to } = visibleColumns(g, scroll, run.tokens.length);
 	const bottom = g.top + g.plotHeight;
 	const px = g.ratio;
 	const texts = g.cellWidth >= Math.round(TEXT_WIDTH * px);
@@ -121,11 +121,11 @@ function drawTokens(
 		context.font = `${Math.round(Math.min(11 * px, g.cellWidth - 2 * px))}px ${ink.mono}`;
 		context.textAlign = "right";
 		for (let position = from; position < to; position++) {
-			context.fillStyle = position < run.promptLength ? ink.muted : ink.text;
+			context.fillStyle = position < run.tokens.promptLength ? ink.muted : ink.text;
 			context.save();
 			context.translate(columnX(g, scroll, position) + g.cellWidth / 2, bottom + Math.round(4 * px));
 			context.rotate(-Math.PI / 2);
-			context.fillText(fitting(context, readable(run.tokenText(position) ?? ""), room), 0, 0);
+			context.fillText(fitting(context, readable(run.tokens.textAt(position) ?? ""), room), 0, 0);
 			context.restore();
 		}
 	}

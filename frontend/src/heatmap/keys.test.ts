@@ -1,7 +1,6 @@
 import { expect, test } from "vitest";
 import { connectionWords } from "../session/StatusBar";
-import { RunState } from "../store/run";
-import { lensFrame, manualBatch, metricInfo, rowsFrame, startedFrame, tokensFrame } from "../testing";
+import { lensFrame, metricInfo, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
 import { moved } from "./Heatmap";
 import { cursorSentence } from "./Tooltip";
 
@@ -20,7 +19,7 @@ test("keys move the cursor by a cell and never out of the map", () => {
 });
 
 test("the cursor is told as a sentence", () => {
-	const run = new RunState("c1", 0, new Set(), undefined, manualBatch());
+	const run = testRun();
 	run.take(startedFrame(["a", " b"]), 0);
 	run.take(rowsFrame(0, 1, { value: () => 3 }), 0);
 	const metric = metricInfo({ label: "Residual norm", transform: "log2", unit: "L2" });
@@ -34,7 +33,7 @@ test("the cursor is told as a sentence", () => {
 });
 
 test("of a reply token is told how it was drawn, and what the logit lens guessed after it", () => {
-	const run = new RunState("c1", 0, new Set(), undefined, manualBatch());
+	const run = testRun();
 	run.take(startedFrame(["a", " b"]), 0);
 	run.take({ ...tokensFrame(2, ["c"]), logprobs: [-0.25], ranks: [1] }, 0);
 	run.take(rowsFrame(0, 3, { value: (p) => (p === 2 ? Number.NaN : 3), entropy: () => 1.5 }), 0);

@@ -1,6 +1,6 @@
 // Top of the page: which model, how the engine and the connection are, and the theme.
 import { useEffect, useState } from "react";
-import type { ConnectionState } from "../connection/connection";
+import type { ConnectionState } from "../connection/phase";
 import type { EngineStatus } from "../protocol/types.gen";
 import { Mark, MoonIcon, SunIcon } from "../ui/icons";
 import { useSignal } from "../ui/useSignal";

@@ -1,5 +1,5 @@
 // What a person is told of a server that takes nothing now, or that is not the one it was.
-import type { ConnectionState } from "../connection/connection";
+import type { ConnectionState } from "../connection/phase";
 import type { EngineStatus } from "../protocol/types.gen";
 
 /**
@@ -27,13 +27,9 @@ export function awaySentence(
 }
 
 /** Another life of the server, or another server, answers: its runs are not ours, our conversation is. */
-export function movedSentence(
-	before: string,
-	now: string,
-	{ turns, live }: { turns: readonly unknown[]; live: unknown },
-): string {
+export function movedSentence(before: string, now: string, talked: boolean, live: boolean): string {
 	const what = now === before ? "The server was restarted." : `You are now on another server (${now}).`;
-	const kept = turns.length > 0 ? " Your conversation was kept." : "";
-	const ended = live !== null ? " The reply that was being written ended there." : "";
+	const kept = talked ? " Your conversation was kept." : "";
+	const ended = live ? " The reply that was being written ended there." : "";
 	return `${what}${kept}${ended}`;
 }

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Prompt } from "../protocol/types.gen";
-import { RunState } from "../store/run";
-import { manualBatch, startedFrame, tokensFrame } from "../testing";
+import type { RunPhase } from "../store/phase";
+import { startedFrame, testRun, tokensFrame } from "../testing";
 import { conversation, readPrompt, type Turn } from "./conversation";
 
 /** Spans of [role, pieces]; `<...>` is a special token, and role "" is what belongs to no message. */
@@ -97,11 +97,10 @@ describe("a prompt read back", () => {
 });
 
 test("a question that failed before its first word is not told to the model, half a reply is", () => {
-	const turn = (user: string, reply: string, status: RunState["status"]): Turn => {
-		const run = new RunState(user, 0, new Set(), undefined, manualBatch());
+	const turn = (user: string, reply: string, phase: RunPhase): Turn => {
+		const run = testRun({ id: user, phase });
 		run.take(startedFrame(["p"]), 0);
 		if (reply !== "") run.take(tokensFrame(1, [reply]), 0);
-		run.status = status;
 		return { key: user, user, run, before: [], watched: false };
 	};
 	const turns = [turn("one", "", "failed"), turn("two", "Half", "lost"), turn("three", "", "done")];

@@ -1,26 +1,17 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { ClientFrame } from "../protocol/types.gen";
-import { type RunFrame, RunState } from "../store/run";
+import type { RunFrame, RunState } from "../store/run";
 import {
 	finishedFrame,
-	manualBatch,
 	resumedFrame,
 	rowsFrame,
 	startedFrame,
 	TestClock,
+	testRun,
 	tokensFrame,
 } from "../testing";
-import {
-	AGAIN_MS,
-	ANSWER_MS,
-	CALM_MS,
-	Delivery,
-	MOST_ROWS,
-	NEVER_KNOWN,
-	NO_MAP,
-	OTHER_EPOCH,
-	UNKNOWN,
-} from "./delivery";
+import { Delivery, NEVER_KNOWN, NO_MAP, OTHER_EPOCH, UNKNOWN } from "./delivery";
+import { AGAIN_MS, ANSWER_MS, CALM_MS, MOST_ROWS } from "./skipped";
 
 let clock: TestClock;
 let sent: ClientFrame[];
@@ -32,7 +23,7 @@ beforeEach(() => {
 });
 
 function begun(name = "r1", epoch = "e1"): RunState {
-	const run = new RunState(`c-${name}`, 0, new Set(), undefined, manualBatch());
+	const run = testRun({ id: `c-${name}` });
 	run.take(startedFrame(["p"], run.id, name), 0);
 	run.epoch = epoch;
 	delivery.follow(run);
@@ -40,15 +31,15 @@ function begun(name = "r1", epoch = "e1"): RunState {
 }
 /** A reply of which a reload left the text. */
 function kept(name: string, epoch = "e1"): RunState {
-	const run = new RunState(`c-${name}`, null, new Set(), undefined, manualBatch());
-	Object.assign(run, { run: name, epoch, status: "done", remembered: "text" });
+	const run = testRun({ id: `c-${name}`, sentAt: null, phase: "done" });
+	Object.assign(run, { name, epoch, remembered: "text" });
 	delivery.follow(run);
 	return run;
 }
 const say = (run: RunState, ...frames: RunFrame[]) => {
 	for (const frame of frames) {
-		run.take({ ...frame, run: run.run! }, 0);
-		delivery.took(run, { ...frame, run: run.run! });
+		run.take({ ...frame, run: run.name! }, 0);
+		delivery.took(run, { ...frame, run: run.name! });
 	}
 };
 const gap = (start: number, count: number, kept = true) =>
@@ -84,7 +75,7 @@ describe("after a line that came back", () => {
 		const old = kept("r0");
 		delivery.back("e2");
 		expect(sent).toEqual([]);
-		expect([live.status, live.problem?.message, old.gone]).toEqual(["lost", OTHER_EPOCH, NO_MAP]);
+		expect([live.phase, live.problem?.message, old.gone]).toEqual(["lost", OTHER_EPOCH, NO_MAP]);
 		expect(delivery.find("r1")).toBeUndefined();
 	});
 
@@ -92,9 +83,9 @@ describe("after a line that came back", () => {
 		const run = begun();
 		delivery.back("e1");
 		delivery.unavailable(run, "unknown_run");
-		expect([run.status, run.problem?.message]).toEqual(["lost", UNKNOWN]);
-		const strange = new RunState("c9", null, new Set(), undefined, manualBatch());
-		Object.assign(strange, { run: "r9", status: "streaming" });
+		expect([run.phase, run.problem?.message]).toEqual(["lost", UNKNOWN]);
+		const strange = testRun({ id: "c9", sentAt: null, phase: "away" });
+		strange.name = "r9";
 		delivery.follow(strange);
 		delivery.back("e1");
 		delivery.unavailable(strange, "unknown_run");

@@ -1,6 +1,5 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { RunState } from "../store/run";
-import { finishedFrame, manualBatch, startedFrame, tokensFrame } from "../testing";
+import { finishedFrame, manualBatch, startedFrame, testRun, tokensFrame } from "../testing";
 import type { Turn } from "./conversation";
 import { findKept, Keeper, keep, MOST_CHARACTERS, revive, reviveText } from "./kept";
 import { loadToken, saveToken } from "./token";
@@ -22,7 +21,7 @@ beforeEach(() => {
 });
 
 function turn(user: string, reply: string, name = "r1"): Turn {
-	const run = new RunState(user, 0, new Set(), undefined, manualBatch());
+	const run = testRun({ id: user });
 	run.take(startedFrame(["p"], run.id, name), 0);
 	run.take(tokensFrame(1, [reply], undefined, name), 0);
 	run.epoch = "e1";
@@ -43,11 +42,17 @@ describe("a kept conversation", () => {
 			["two", "Once ", true],
 		]);
 		const done = revive(found.turns[0]!.run, "c1", false, manualBatch());
-		expect([done.replyText(), done.status, done.finished?.reason]).toEqual(["A", "done", "length"]);
-		expect([done.run, done.epoch, done.seq, done.away, done.complete]).toEqual(["r1", "e1", 0, false, false]);
+		expect([done.replyText(), done.phase, done.finished?.reason]).toEqual(["A", "done", "length"]);
+		expect([done.name, done.epoch, done.seq, done.away, done.complete]).toEqual([
+			"r1",
+			"e1",
+			0,
+			false,
+			false,
+		]);
 		const live = revive(found.turns[1]!.run, "c2", true, manualBatch());
 		expect([live.replyText(), live.live, live.away, live.stopAsked]).toEqual(["B", true, true, true]);
-		expect(revive(found.turns[1]!.run, "c2", false, manualBatch()).status).toBe("lost");
+		expect(revive(found.turns[1]!.run, "c2", false, manualBatch()).phase).toBe("lost");
 	});
 
 	test("has room for so much, and the newest come first", () => {

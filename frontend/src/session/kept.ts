@@ -2,7 +2,8 @@
 // by which the server still knows the runs, so that prompts, tokens and maps can be fetched again. What is found
 // there is checked like any other input; what does not read right is left out.
 import type { ErrorCode, Finished } from "../protocol/types.gen";
-import { RunState, type RunStatus } from "../store/run";
+import { isLive, RUN_PHASES, type RunPhase } from "../store/phase";
+import { RunState } from "../store/run";
 import type { FrameBatch } from "../store/signal";
 import { type Turn, textOf } from "./conversation";
 import { NO_MAP } from "./delivery";
@@ -11,11 +12,14 @@ const KEY = "steersight.conversation.v1";
 /** Characters of the newest turns that are kept. Browsers give a page some five million. */
 export const MOST_CHARACTERS = 1_500_000;
 
+/** Whether a line was down when the page went says nothing about the next page. */
+type KeptStatus = Exclude<RunPhase, "away">;
+
 interface KeptRun {
 	text: string;
 	run: string | null;
 	epoch: string | null;
-	status: RunStatus;
+	status: KeptStatus;
 	finished: Finished | null;
 	problem: { code: ErrorCode | "lost"; message: string } | null;
 	stopAsked: boolean;
@@ -73,7 +77,7 @@ export class Keeper {
 	look(): void {
 		const { turns, asked } = this.now();
 		const run = turns.at(-1)?.run;
-		const seen = [turns, asked, run?.run, run?.status, run?.complete, run?.stopAsked];
+		const seen = [turns, asked, run?.name, run?.phase, run?.complete, run?.stopAsked];
 		if (seen.every((one, index) => one === this.#last[index])) return;
 		this.#last = seen;
 		keep(this.storage, turns, asked);
@@ -100,41 +104,40 @@ export function findKept(storage: Pick<Storage, "getItem"> | null): Kept | null 
 
 /** A run as it was, with nothing of it but its text. Only the last of a conversation can still be live. */
 export function revive(kept: KeptRun, id: string, last: boolean, batch: FrameBatch): RunState {
-	const run = new RunState(id, null, new Set(), undefined, batch);
+	const { status } = kept;
+	const resumable = last && kept.run !== null;
+	const phase = isLive(status) ? (resumable ? "away" : "lost") : status;
+	const run = new RunState(id, { sentAt: null, phase, batch });
 	run.remembered = kept.text;
-	run.run = kept.run;
+	run.name = kept.run;
 	run.epoch = kept.epoch;
 	run.finished = kept.finished;
 	run.problem = kept.problem;
 	run.stopAsked = kept.stopAsked;
-	run.status = kept.status;
-	const live = run.live && last && run.run !== null;
-	run.away = live;
-	if (run.run === null) run.gone = NO_MAP;
-	if (run.live && !live) run.status = "lost";
+	if (run.name === null) run.gone = NO_MAP;
 	return run;
 }
 
 /** Text that an earlier run wrote: it has no name any more, so nothing more comes of it. */
 export function reviveText(text: string, id: string, batch: FrameBatch): RunState {
-	const run = new RunState(id, null, new Set(), undefined, batch);
+	const run = new RunState(id, { sentAt: null, phase: "done", batch });
 	run.remembered = text;
-	run.status = "done";
 	run.gone = NO_MAP;
 	return run;
 }
 
 function toKept({ user, before, watched, run }: Turn): KeptTurn {
-	const { epoch, status, finished, problem, stopAsked } = run;
+	const { name, epoch, phase, finished, problem, stopAsked } = run;
+	const status = phase === "away" ? "streaming" : phase;
 	return {
 		user,
 		before: textOf(before),
 		watched,
-		run: { text: run.replyText(), run: run.run, epoch, status, finished, problem, stopAsked },
+		run: { text: run.replyText(), run: name, epoch, status, finished, problem, stopAsked },
 	};
 }
 
-const STATUSES: readonly RunStatus[] = ["starting", "streaming", "done", "failed", "lost"];
+const STATUSES = RUN_PHASES.filter((phase) => phase !== "away");
 const REASONS = ["stop", "length", "cancelled", "error"];
 /** As the server names runs. */
 export const RUN_NAME = /^[A-Za-z0-9_.:-]{1,64}$/;

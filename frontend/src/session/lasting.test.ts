@@ -117,7 +117,7 @@ describe("runs that nothing shows any more", () => {
 		session.ask("one", settings);
 		const run = admitted("r1");
 		say({ ...rowsFrame(64, 1), run: "r1" });
-		expect([run.status, run.rows.columns]).toEqual(["failed", 1]);
+		expect([run.phase, run.rows.columns]).toEqual(["failed", 1]);
 	});
 
 	test("a start that was put away and is then refused says nothing in the new chat", () => {

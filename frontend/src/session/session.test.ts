@@ -134,7 +134,7 @@ describe("Session", () => {
 		say(finishedFrame());
 		expect(session.changed.version).toBeGreaterThan(version);
 		say(tokensFrame(1, ["late"]));
-		expect(session.turns[0]!.run.ids).toEqual([]);
+		expect(session.turns[0]!.run.tokens.ids).toEqual([]);
 	});
 
 	test("a refused start gives the words back and leaves the conversation as it was", () => {
@@ -197,7 +197,7 @@ describe("Session", () => {
 			say(resumedFrame({ seq: 3 }));
 			say(tokensFrame(1, ["A", "B"]));
 			say(finishedFrame());
-			expect([run.away, run.status, run.replyText()]).toEqual([false, "done", "AB"]);
+			expect([run.away, run.phase, run.replyText()]).toEqual([false, "done", "AB"]);
 			expect(session.moved).toBeNull();
 		});
 
@@ -227,7 +227,7 @@ describe("Session", () => {
 				field: null,
 			});
 			const { run } = session.turns[0]!;
-			expect([run.status, run.problem?.message, run.replyText()]).toEqual(["lost", UNKNOWN, "A"]);
+			expect([run.phase, run.problem?.message, run.replyText()]).toEqual(["lost", UNKNOWN, "A"]);
 			expect([session.notice, session.blocked]).toEqual([null, null]);
 			session.ask("two", settings);
 			expect(starts()[1]!.messages.map(({ content }) => content)).toEqual(["one", "A", "two"]);
@@ -297,7 +297,7 @@ describe("Session", () => {
 				field: null,
 			});
 			const first = session.turns[0]!.run;
-			expect([first.gone, first.status, first.problem]).toEqual([NO_MAP, "done", null]);
+			expect([first.gone, first.phase, first.problem]).toEqual([NO_MAP, "done", null]);
 			say(finishedFrame({ run: "r2" }));
 			session.ask("three", settings);
 			expect(
@@ -333,7 +333,7 @@ describe("Session", () => {
 			reload();
 			say({ ...welcome, epoch: "e2" });
 			const { run } = session.turns[0]!;
-			expect([run.replyText(), run.status, run.problem?.message]).toEqual(["A", "lost", OTHER_EPOCH]);
+			expect([run.replyText(), run.phase, run.problem?.message]).toEqual(["A", "lost", OTHER_EPOCH]);
 			expect(session.moved).toBeNull();
 		});
 	});
@@ -746,7 +746,7 @@ describe("Session", () => {
 				"You are now on another server (replica-b). Your conversation was kept. " +
 					"The reply that was being written ended there.",
 			);
-			expect(session.turns[0]!.run.status).toBe("lost");
+			expect(session.turns[0]!.run.phase).toBe("lost");
 			expect(session.blocked).toBeNull();
 		});
 	});

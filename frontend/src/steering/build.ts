@@ -1,8 +1,9 @@
 // The vector that is being built for this page, outside the dialog that shows it: the dialog can be closed while
 // the build goes on, and a reloaded page finds it again by the job's name in the tab's own storage.
+
+import type { Timers } from "../connection/clock";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
 import { ApiError, type BuildRequest, type BuildState, type VectorApi } from "./api";
-import type { SenderClock } from "./sender";
 
 export const POLL_MS = 500;
 /** Polls that may fail in a row before the build counts as lost: the network may be away for a while. */
@@ -28,7 +29,7 @@ export class VectorBuild {
 
 	constructor(
 		private readonly api: VectorApi,
-		private readonly clock: SenderClock,
+		private readonly clock: Timers,
 		private readonly storage: Pick<Storage, "getItem" | "setItem" | "removeItem"> | null,
 		batch: FrameBatch = pageBatch,
 	) {

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { MOST_METRICS } from "../session/watch";
-import { RunState } from "../store/run";
-import { manualBatch, metricInfo, rowsFrame, startedFrame, tokensFrame, vectorInfo } from "../testing";
+import type { RunState } from "../store/run";
+import { metricInfo, rowsFrame, startedFrame, testRun, tokensFrame, vectorInfo } from "../testing";
 import { DamageMeter, projectionNow, SHARE, shareNow, watchSteering } from "./live";
 import { OWN_WAY } from "./setting";
 
@@ -13,7 +13,7 @@ const metrics = ["norm", SHARE, "projection:joy", "projection_before:joy", "proj
 
 let run: RunState;
 beforeEach(() => {
-	run = new RunState("c1", 0, new Set([7]), undefined, manualBatch());
+	run = testRun({ special: [7] });
 	run.take(startedFrame(["a", "b"]), 0);
 });
 
@@ -98,6 +98,6 @@ test("the meter reads the reply's end, without special tokens, and another run s
 		0,
 	);
 	expect(meter.read(run).broken).toBe(false);
-	const other = new RunState("c2", 0, new Set(), undefined, manualBatch());
+	const other = testRun({ id: "c2" });
 	expect(meter.read(other)).toEqual({ repetition: null, entropy: null, broken: false });
 });

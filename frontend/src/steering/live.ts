@@ -90,12 +90,12 @@ export class DamageMeter {
 		const wasBroken = run.id === this.#run && this.#damage.broken;
 		this.#run = run.id;
 		this.#version = run.changed.version;
-		const count = run.ids.length;
+		const count = run.tokens.ids.length;
 		let text = "";
-		for (let i = Math.max(0, count - TAIL_TOKENS); i < count; i++) text += run.visibleText(i);
+		for (let i = Math.max(0, count - TAIL_TOKENS); i < count; i++) text += run.tokens.visibleText(i);
 		const entropies: (number | null)[] = [];
 		for (let i = Math.max(0, count - WINDOW); i < count; i++) {
-			entropies.push(run.entropyBefore(run.promptLength + i));
+			entropies.push(run.entropyBefore(run.tokens.promptLength + i));
 		}
 		this.#damage = damageOf(text, entropies, wasBroken);
 		return this.#damage;

@@ -1,8 +1,10 @@
 import { beforeEach, describe, expect, test } from "vitest";
+import type { Timers } from "../connection/clock";
 import { chance } from "../testing";
-import { type SenderClock, STEER_EVERY_MS, SteerSender, type Strengths } from "./sender";
+import { STEER_EVERY_MS, SteerSender } from "./sender";
+import type { Strengths } from "./setting";
 
-class Clock implements SenderClock {
+class Clock implements Timers {
 	time = 0;
 	due: { at: number; callback: () => void } | null = null;
 	now = () => this.time;

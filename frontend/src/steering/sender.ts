@@ -3,23 +3,9 @@
 // Revisions count up per run, whoever else steers it, and each frame carries the full set. While nothing can
 // be sent the last value waits.
 
-import type { Settings } from "./setting";
+import type { Timers } from "../connection/clock";
 
 export const STEER_EVERY_MS = 50;
-
-export type Strengths = Record<string, number>;
-
-/** All that a start or a steer frame says of steering. */
-export interface Steered {
-	strengths: Strengths;
-	settings: Settings;
-}
-
-export interface SenderClock {
-	now(): number;
-	setTimeout(callback: () => void, ms: number): unknown;
-	clearTimeout(id: unknown): void;
-}
 
 export class SteerSender<T> {
 	#rev = 0;
@@ -31,7 +17,7 @@ export class SteerSender<T> {
 	/** `send` says whether the frame could be handed over; one that could not waits for `release`. */
 	constructor(
 		private readonly send: (rev: number, state: T) => boolean,
-		private readonly clock: SenderClock,
+		private readonly clock: Timers,
 	) {}
 
 	/** The newest revision that is known, sent from here or by somebody else; 0 is the run's first strengths. */

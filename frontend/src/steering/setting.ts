@@ -7,6 +7,7 @@ export type Operator = VectorInfo["operator"];
 export type Scope = NonNullable<VectorSetting["scope"]>;
 export type Setting = Required<VectorSetting>;
 export type Settings = Record<string, VectorSetting>;
+export type Strengths = Record<string, number>;
 
 export const OWN_WAY: Setting = {
 	operator: null,

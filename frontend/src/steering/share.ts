@@ -5,7 +5,7 @@
 // Whatever a link holds is somebody else's input: it is read strictly and within limits, and one wrong character
 // makes it mean nothing at all rather than something else.
 import type { VectorInfo } from "../protocol/types.gen";
-import type { Strengths } from "./sender";
+import type { Strengths } from "./setting";
 import {
 	boundsOf,
 	MOST_FIRST,

@@ -1,10 +1,10 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { RunState } from "../store/run";
-import { manualBatch, rowsFrame, startedFrame } from "../testing";
+import type { RunState } from "../store/run";
+import { manualBatch, rowsFrame, startedFrame, testRun } from "../testing";
 import { layersText, statusText } from "./Slider";
-import type { Strengths } from "./sender";
-import { OWN_WAY, type Settings } from "./setting";
-import { AGAIN_MS, Steering } from "./steering";
+import { OWN_WAY, type Settings, type Strengths } from "./setting";
+import { AGAIN_MS } from "./steered";
+import { Steering } from "./steering";
 
 let time = 0;
 let timers: (() => void)[] = [];
@@ -33,7 +33,7 @@ beforeEach(() => {
 });
 
 function startRun(): RunState {
-	const run = new RunState("c1", 0, new Set(), steering.steered(), manualBatch());
+	const run = testRun({ steered: steering.steered() });
 	steering.attach(run);
 	run.take(startedFrame(["a", "b"]), 0);
 	steering.started(run);
@@ -79,7 +79,7 @@ describe("Steering", () => {
 	});
 
 	test("a move before the run has a name travels as soon as it has", () => {
-		const run = new RunState("c1", 0, new Set(), undefined, manualBatch());
+		const run = testRun();
 		steering.attach(run);
 		steering.set("joy", 0.2);
 		expect(sent).toEqual([]);
@@ -101,7 +101,7 @@ describe("Steering", () => {
 
 	test("a refused run leaves the sliders as they were before it", () => {
 		steering.set("joy", 0.3);
-		const run = new RunState("c1", 0, new Set(), steering.steered(), manualBatch());
+		const run = testRun({ steered: steering.steered() });
 		steering.attach(run);
 		steering.detach(run);
 		expect(steering.status("joy")).toEqual({ kind: "next" });
@@ -232,7 +232,7 @@ describe("Steering", () => {
 	describe("a run that is steered from elsewhere too", () => {
 		test("gives the sliders its values; those moved here keep theirs", () => {
 			steering.set("french", 0.9);
-			const run = new RunState("c1", 0, new Set(), undefined, manualBatch());
+			const run = testRun();
 			run.take(startedFrame(["a", "b"]), 0);
 			run.leave();
 			steering.attach(run);

@@ -1,42 +1,34 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import {
-	chance,
-	finishedFrame,
-	lensFrame,
-	manualBatch,
-	rowsFrame,
-	startedFrame,
-	tokensFrame,
-} from "../testing";
-import { RunState } from "./run";
+import { chance, finishedFrame, lensFrame, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
+import type { RunState } from "./run";
 
 let run: RunState;
 beforeEach(() => {
-	run = new RunState("c1", 1000, new Set([7]), undefined, manualBatch());
+	run = testRun({ sentAt: 1000, special: [7] });
 });
 
 describe("RunState", () => {
 	test("goes from starting to streaming to done", () => {
-		expect(run.status).toBe("starting");
+		expect(run.phase).toBe("starting");
 		run.take(startedFrame(["a", "b"]), 1001);
-		expect([run.status, run.run, run.promptLength]).toEqual(["streaming", "r1", 2]);
+		expect([run.phase, run.name, run.tokens.promptLength]).toEqual(["streaming", "r1", 2]);
 		run.take(tokensFrame(2, ["x", "y"]), 1010);
 		run.take(finishedFrame(), 1020);
-		expect(run.status).toBe("done");
+		expect(run.phase).toBe("done");
 		expect(run.replyText()).toBe("xy");
-		expect([0, 1, 2, 3, 4].map((p) => run.tokenText(p))).toEqual(["a", "b", "x", "y", undefined]);
+		expect([0, 1, 2, 3, 4].map((p) => run.tokens.textAt(p))).toEqual(["a", "b", "x", "y", undefined]);
 	});
 
 	test("tokens that come twice or overlap are kept once", () => {
 		run.take(startedFrame(["a"]), 0);
 		const words = Array.from({ length: 200 }, (_, i) => `w${i} `);
 		const random = chance(3);
-		while (run.ids.length < words.length) {
-			const start = Math.max(0, run.ids.length - Math.floor(random() * 5));
+		while (run.tokens.ids.length < words.length) {
+			const start = Math.max(0, run.tokens.ids.length - Math.floor(random() * 5));
 			const count = 1 + Math.floor(random() * 6);
 			run.take(tokensFrame(1 + start, words.slice(start, start + count)), 0);
 		}
-		expect(run.texts).toEqual(words);
+		expect(run.tokens.texts).toEqual(words);
 		expect(run.replyText()).toBe(words.join(""));
 	});
 
@@ -44,23 +36,23 @@ describe("RunState", () => {
 		run.take(startedFrame(["a"]), 0);
 		run.take(tokensFrame(1, ["x"]), 0);
 		run.take(tokensFrame(4, ["z"]), 0);
-		expect(run.status).toBe("failed");
+		expect(run.phase).toBe("failed");
 		expect(run.problem?.message).toBe("Tokens 2 to 3 never arrived, so the text would be wrong.");
-		expect(run.texts).toEqual(["x"]);
+		expect(run.tokens.texts).toEqual(["x"]);
 	});
 
 	test("special tokens are columns, not text", () => {
 		run.take(startedFrame(["a"]), 0);
 		run.take(tokensFrame(1, ["Hi", "<|im_end|>"], [50, 7]), 0);
 		expect(run.replyText()).toBe("Hi");
-		expect(run.length).toBe(3);
-		expect([1, 2].map((p) => run.isSpecial(p))).toEqual([false, true]);
+		expect(run.tokens.length).toBe(3);
+		expect([1, 2].map((p) => run.tokens.isSpecial(p))).toEqual([false, true]);
 	});
 
 	test("the reply ends before the stop string, wherever tokens are cut", () => {
 		const text = "One. Two END and more";
 		for (const size of [1, 2, 3, 5, 30]) {
-			const one = new RunState("c1", 0, new Set(), undefined, manualBatch());
+			const one = testRun();
 			one.take(startedFrame(["a"]), 0);
 			const pieces = text.match(new RegExp(`.{1,${size}}`, "g"))!;
 			one.take(tokensFrame(1, pieces), 0);
@@ -81,25 +73,25 @@ describe("RunState", () => {
 		run.take(startedFrame(["a"]), 0);
 		run.take(rowsFrame(0, 1, { layers: 2 }), 0);
 		run.take(rowsFrame(1, 1, { layers: 5 }), 0);
-		expect(run.status).toBe("failed");
+		expect(run.phase).toBe("failed");
 		expect(run.problem?.message).toContain("5 layers");
 	});
 
 	test("what was lost stays lost, and a finished run cannot be", () => {
 		run.take(startedFrame(["a"]), 0);
 		run.leave();
-		expect([run.status, run.live, run.away]).toEqual(["streaming", true, true]);
+		expect([run.phase, run.live, run.away]).toEqual(["away", true, true]);
 		run.lose("It is gone.");
-		expect([run.status, run.live, run.away]).toEqual(["lost", false, false]);
+		expect([run.phase, run.live, run.away]).toEqual(["lost", false, false]);
 		expect(run.problem?.message).toBe("It is gone.");
 		run.take(finishedFrame(), 0);
-		expect(run.status).toBe("lost");
-		const done = new RunState("c2", 0, new Set(), undefined, manualBatch());
+		expect(run.phase).toBe("lost");
+		const done = testRun({ id: "c2" });
 		done.take(startedFrame(["a"]), 0);
 		done.take(finishedFrame(), 0);
 		done.leave();
 		done.lose("It is gone.");
-		expect([done.status, done.problem]).toEqual(["done", null]);
+		expect([done.phase, done.problem]).toEqual(["done", null]);
 	});
 
 	test("speed is the page's until the server says it", () => {
@@ -117,7 +109,11 @@ describe("RunState", () => {
 		run.take(startedFrame(["a", "b"]), 0);
 		run.take({ ...tokensFrame(2, ["x", "y"]), logprobs: [-0.75, null], ranks: [3, null] }, 0);
 		run.take(rowsFrame(0, 3, { entropy: (p) => (p === 0 ? Number.NaN : p / 2) }), 0);
-		const facts = [1, 2, 3, 4].map((p) => [run.surprisal(p), run.rank(p), run.entropyBefore(p)]);
+		const facts = [1, 2, 3, 4].map((p) => [
+			run.tokens.surprisal(p),
+			run.tokens.rank(p),
+			run.entropyBefore(p),
+		]);
 		expect(facts).toEqual([
 			[null, null, null],
 			[0.75, 3, 0.5],
@@ -138,14 +134,14 @@ describe("RunState", () => {
 		run.take(startedFrame(["a"]), 0);
 		run.take(lensFrame(0, 1), 0);
 		run.take(lensFrame(1, 1, { top: 3 }), 0);
-		expect(run.status).toBe("failed");
+		expect(run.phase).toBe("failed");
 	});
 
 	test("reason error fails the run, with the server's sentence", () => {
 		run.take(startedFrame(["a"]), 0);
 		const error = { code: "engine_failed" as const, message: "The engine's process ended." };
 		run.take(finishedFrame({ reason: "error", error }), 0);
-		expect([run.status, run.problem]).toEqual(["failed", error]);
+		expect([run.phase, run.problem]).toEqual(["failed", error]);
 	});
 
 	test("what was applied is noted once", () => {
@@ -218,7 +214,7 @@ describe("RunState", () => {
 	});
 
 	test("a reply that this page did not see begin is not measured by it", () => {
-		const resumed = new RunState("c2", null, new Set(), undefined, manualBatch());
+		const resumed = testRun({ id: "c2", sentAt: null });
 		resumed.take(startedFrame(["a"]), 0);
 		resumed.take(tokensFrame(1, ["x", "y"]), 10);
 		resumed.take(tokensFrame(3, ["z"]), 20);
@@ -234,10 +230,10 @@ describe("RunState", () => {
 			["a gap", gap],
 			["a revision", { type: "applied" as const, run: "r1", seq: 2, rev: 1, position: far }],
 		])("%s: the run fails with a sentence, and nothing is allocated", (_, frame) => {
-			run.longest = 64;
+			run.know({ special_ids: [], chat: "template", max_model_len: 64 });
 			run.take(startedFrame(["a"]), 0);
 			run.take(frame, 0);
-			expect(run.status).toBe("failed");
+			expect(run.phase).toBe("failed");
 			expect(run.problem?.message).toMatch(
 				/^The server spoke of position 5\d+, and this model's texts end at 63/,
 			);
@@ -250,11 +246,11 @@ describe("RunState", () => {
 		});
 
 		test("the last position is within", () => {
-			run.longest = 64;
+			run.know({ special_ids: [], chat: "template", max_model_len: 64 });
 			run.take(startedFrame(["a"]), 0);
 			run.take(rowsFrame(63, 1), 0);
 			run.take({ ...gap, start: 0, count: 64 }, 0);
-			expect([run.status, run.rows.columns]).toEqual(["streaming", 64]);
+			expect([run.phase, run.rows.columns]).toEqual(["streaming", 64]);
 		});
 	});
 

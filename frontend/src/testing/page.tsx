@@ -3,48 +3,53 @@
 import { act } from "react";
 import { createRoot, type Root } from "react-dom/client";
 import { vi } from "vitest";
-import { App } from "./App";
-import type { TransportHandlers } from "./connection/transport";
-import type { ClientFrame, ServerFrame, Start } from "./protocol/types.gen";
-import { Session } from "./session/session";
-import { FrameBatch } from "./store/signal";
+import { App } from "../App";
+import type { Clock } from "../connection/clock";
+import type { ClientFrame, ServerFrame, Start } from "../protocol/types.gen";
+import type { Session } from "../session/session";
+import { FrameBatch } from "../store/signal";
+import { STILL, TestServer } from "./server";
+
+/** Changes are told at once: `act` waits for React, not for the screen. */
+const atOnce = (callback: () => void) => callback();
+/** As on a page: changes are told after the event that made them. */
+export const afterwards = (callback: () => void) => void Promise.resolve().then(callback);
+
+const PAGE_CLOCK: Clock = { ...STILL, now: () => performance.now() };
 
 export class TestPage {
-	readonly sent: ClientFrame[] = [];
 	readonly host = document.createElement("div");
-	readonly session: Session;
-	server!: TransportHandlers;
+	readonly server: TestServer;
 	#root: Root;
 
-	constructor() {
+	constructor(tell: (callback: () => void) => void = atOnce, clock: Clock = PAGE_CLOCK) {
 		vi.stubGlobal("IS_REACT_ACT_ENVIRONMENT", true);
 		const observer = class {
 			observe() {}
 			disconnect() {}
 		};
 		vi.stubGlobal("ResizeObserver", observer);
-		this.session = new Session(
-			(handlers) => {
-				this.server = handlers;
-				return { send: (frame) => this.sent.push(frame) > 0, close: () => {} };
-			},
-			null,
-			// Frames come at once: `act` waits for React, not for the screen.
-			new FrameBatch((callback) => callback()),
-			{ now: () => performance.now(), random: () => 0, setTimeout: () => 0, clearTimeout: () => {} },
-		);
+		this.server = new TestServer(new FrameBatch(tell), clock);
 		document.body.append(this.host);
 		this.#root = createRoot(this.host);
+	}
+
+	get session(): Session {
+		return this.server.session;
+	}
+
+	get sent(): ClientFrame[] {
+		return this.server.sent;
+	}
+
+	get starts(): Start[] {
+		return this.server.starts;
 	}
 
 	/** Show it, and let the server say these. */
 	async open(...frames: ServerFrame[]): Promise<void> {
 		await act(async () => this.#root.render(<App session={this.session} />));
-		await act(async () => {
-			this.session.connection.connect();
-			this.server.onOpen();
-		});
-		await this.say(...frames);
+		await act(async () => this.server.open(...frames));
 	}
 
 	async close(): Promise<void> {
@@ -56,9 +61,16 @@ export class TestPage {
 	}
 
 	say(...frames: ServerFrame[]): Promise<void> {
-		return act(async () => {
-			for (const frame of frames) this.server.onFrame(frame);
-		});
+		return act(async () => this.server.say(...frames));
+	}
+
+	/** The line closes; without a code, because it broke. */
+	breakOff(code = 1006, reason = ""): Promise<void> {
+		return act(async () => this.server.line.onClose(code, reason));
+	}
+
+	comeBack(...frames: ServerFrame[]): Promise<void> {
+		return act(async () => this.server.comeBack(...frames));
 	}
 
 	find<T extends HTMLElement = HTMLElement>(id: string): T | null {
@@ -69,17 +81,27 @@ export class TestPage {
 		return this.find(id)?.textContent ?? null;
 	}
 
+	/** What stands in a field. */
+	value(id: string): string {
+		return this.find<HTMLInputElement>(id)!.value;
+	}
+
 	click(id: string): Promise<void> {
 		return act(async () => this.find(id)!.click());
 	}
 
-	/** The whole text at once, as a paste puts it. */
+	/** The whole text at once, as a paste puts it; of a list, the choice. */
 	async fill(id: string, value: string): Promise<void> {
 		const field = this.find<HTMLInputElement>(id)!;
 		await act(async () => {
 			Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), "value")!.set!.call(field, value);
-			field.dispatchEvent(new Event("input", { bubbles: true }));
+			field.dispatchEvent(new Event(field.tagName === "SELECT" ? "change" : "input", { bubbles: true }));
 		});
+	}
+
+	async ask(question = "Hello?"): Promise<void> {
+		await this.fill("prompt-input", question);
+		await this.click("send");
 	}
 
 	press(
@@ -91,10 +113,6 @@ export class TestPage {
 		const event = new KeyboardEvent("keydown", { key, isComposing, bubbles: true, cancelable: true });
 		Object.defineProperty(event, "keyCode", { value: keyCode });
 		return act(async () => void target.dispatchEvent(event));
-	}
-
-	starts(): Start[] {
-		return this.sent.filter((frame): frame is Start => frame.type === "start");
 	}
 
 	/** All that a screen reader speaks by itself when it changes. */

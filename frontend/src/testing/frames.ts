@@ -1,69 +1,18 @@
-// What several tests need: frames with short defaults, half floats, a seeded source of chance, a batch that
-// runs when told. Used by tests only.
-import type { Clock } from "./connection/connection";
+// Frames as a test's server says them: short defaults, each field open to change. Used by tests only.
 import type {
+	Engine,
 	Finished,
 	Lens,
 	MetricInfo,
 	ModelInfo,
 	Resumed,
 	Rows,
+	Error as ServerError,
 	Started,
 	Tokens,
 	VectorInfo,
 	Welcome,
-} from "./protocol/types.gen";
-import { FrameBatch } from "./store/signal";
-
-/** A batch whose frames come when `flush` is called. */
-export function manualBatch(): FrameBatch {
-	return new FrameBatch(() => {});
-}
-
-/** Time that passes when told. */
-export class TestClock implements Clock {
-	time = 0;
-	chance = 0;
-	#timers = new Map<number, { at: number; callback: () => void }>();
-	#next = 1;
-	now = () => this.time;
-	random = () => this.chance;
-	setTimeout(callback: () => void, ms: number) {
-		this.#timers.set(this.#next, { at: this.time + ms, callback });
-		return this.#next++;
-	}
-	clearTimeout(id: unknown) {
-		this.#timers.delete(id as number);
-	}
-	advance(ms: number) {
-		const end = this.time + ms;
-		for (;;) {
-			const due = [...this.#timers]
-				.filter(([, timer]) => timer.at <= end)
-				.sort((a, b) => a[1].at - b[1].at)[0];
-			if (due === undefined) break;
-			this.#timers.delete(due[0]);
-			this.time = due[1].at;
-			due[1].callback();
-		}
-		this.time = end;
-	}
-	/** Time passes and no timer fires; those that came due fire at the end, once. */
-	sleep(ms: number) {
-		this.time += ms;
-		const due = [...this.#timers].filter(([, timer]) => timer.at <= this.time);
-		for (const [id, timer] of due) if (this.#timers.delete(id)) timer.callback();
-	}
-}
-
-/** A small linear congruential generator: the same "chance" in every run of a test. */
-export function chance(seed: number): () => number {
-	let state = seed >>> 0;
-	return () => {
-		state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-		return state / 2 ** 32;
-	};
-}
+} from "../protocol/types.gen";
 
 /** Bits of the half float nearest to a number of ordinary size (tests use nothing else). */
 export function halfBits(value: number): number {
@@ -198,6 +147,24 @@ export function finishedFrame(changes: Partial<Finished> = {}): Finished {
 
 export function resumedFrame(changes: Partial<Resumed> = {}): Resumed {
 	return { type: "resumed", run: "r1", seq: 0, newest: 9, rev: 0, strengths: {}, settings: {}, ...changes };
+}
+
+/** A ready engine without a model of its own: the session keeps the one that it knows. */
+export function engineFrame(changes: Partial<Engine> = {}): Engine {
+	return {
+		type: "engine",
+		state: "ready",
+		stage: "Ready.",
+		progress: 1,
+		model: null,
+		metrics: [],
+		vectors: [],
+		...changes,
+	};
+}
+
+export function errorFrame(changes: Pick<ServerError, "code"> & Partial<ServerError>): ServerError {
+	return { type: "error", message: "No.", run: null, id: null, rev: null, field: null, ...changes };
 }
 
 export function welcomeFrame(changes: Partial<Welcome> = {}): Welcome {

@@ -1,0 +1,97 @@
+// Replies that this page did not ask for itself: those that a reload left, and those of another tab. Their runs have
+// names and no tokens yet, so `Delivery` fetches what the server still has of them.
+import { RunState } from "../store/run";
+import { readPrompt, type Turn } from "./conversation";
+import { type Kept, RUN_NAME, revive, reviveText } from "./kept";
+import type { Parts } from "./parts";
+
+export class Elsewhere {
+	constructor(
+		private readonly parts: Pick<
+			Parts,
+			"connection" | "server" | "turns" | "notes" | "steering" | "delivery" | "cursor" | "batch" | "changed"
+		>,
+	) {}
+
+	/** Take up a conversation that a reload left: its texts now, the rest when the server answers. */
+	restore({ turns: kept, asked, cut }: Kept): void {
+		const { turns, delivery, steering, notes, batch, changed } = this.parts;
+		turns.all = kept.map(({ user, before, watched, run: was }, index) => {
+			const key = turns.newId();
+			const run = revive(was, key, index === kept.length - 1, batch);
+			if (run.name !== null && (run.live || run.finished !== null)) delivery.follow(run);
+			const beginning = before === "" ? [] : [reviveText(before, `${key}.0`, batch)];
+			return { key, user, run, before: beginning, watched };
+		});
+		turns.shown = turns.last?.run ?? null;
+		if (turns.live !== null) steering.attach(turns.live);
+		turns.returned = asked;
+		if (asked !== null) {
+			notes.notify("composer", "The page was reloaded before the server took this.");
+		} else if (cut) {
+			notes.notify(
+				"page",
+				"The conversation is too long to be kept whole over a reload. Its beginning is gone.",
+			);
+		}
+		changed.changed();
+	}
+
+	/** Watch a reply that was asked for elsewhere, by its run's name. */
+	watch(name: string): void {
+		const { connection, server, turns, notes, steering, delivery, cursor, batch, changed } = this.parts;
+		if (!RUN_NAME.test(name)) {
+			notes.notify("page", "The address names no reply that could be watched.");
+			return;
+		}
+		const known = delivery.find(name);
+		if (known !== undefined) {
+			turns.shown = known;
+			cursor.set(null);
+			changed.changed();
+			return;
+		}
+		if (turns.live !== null) {
+			notes.notify("page", "A reply is being written here. Open the link in a tab of its own.");
+			return;
+		}
+		const key = turns.newId();
+		const run = new RunState(key, { sentAt: null, phase: "away", batch });
+		run.name = name;
+		run.epoch = server.epoch;
+		turns.all = [...turns.all, { key, user: "", run, before: [], watched: true }];
+		turns.shown = run;
+		delivery.follow(run);
+		steering.attach(run);
+		if (connection.state.kind === "live") delivery.resume(run);
+		changed.changed();
+	}
+
+	/** Address under which another tab watches a reply, while the server has it; null where it has not. */
+	watchLink(run: RunState): string | null {
+		const { server, connection } = this.parts;
+		const there =
+			run.name !== null && run.epoch === server.epoch && run.gone === null && run.phase !== "lost";
+		return there && connection.state.kind === "live" ? `#watch=${run.name}` : null;
+	}
+
+	/** The prompt of a run has come: it tells what was asked elsewhere. */
+	fillIn(run: RunState): void {
+		const { turns, batch } = this.parts;
+		const turn = turns.all.find((one) => one.run === run);
+		if (turn === undefined || !turn.watched || turn.user !== "") return;
+		const { prompt, specialIds, continues } = run.tokens;
+		const read = readPrompt(prompt, specialIds, continues);
+		const text = (reply: string) => reviveText(reply, turns.newId(), batch);
+		const first = turns.all[0] === turn;
+		const earlier = (first ? read.history : []).map(({ user, reply }): Turn => {
+			const said = text(reply);
+			return { key: said.id, user, run: said, before: [], watched: true };
+		});
+		const before = read.beginning === "" ? [] : [text(read.beginning)];
+		turns.all = [
+			...earlier,
+			...turns.all.map((one) => (one === turn ? { ...turn, user: read.user, before } : one)),
+		];
+	}
+}

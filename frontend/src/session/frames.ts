@@ -1,0 +1,173 @@
+// Where each frame of the server goes. A token's way through the page reads in one direction:
+//
+//     transport (bytes) -> codec (frame) -> connection (welcome, ping) -> here -> RunState.take -> its stores
+//
+// and from the stores, at most once per animation frame, to what is shown: text (chat/tokenText), map
+// (heatmap/view), signs of steering (steering/Signs). Nothing on that way waits for React.
+import type { Error as ServerError, ServerFrame, Welcome } from "../protocol/types.gen";
+import { isRunFrame, type RunFrame, type RunState } from "../store/run";
+import type { Asking } from "./asking";
+import { movedSentence } from "./away";
+import type { Elsewhere } from "./elsewhere";
+import type { Parts } from "./parts";
+
+const STEERING_CODES = new Set(["unknown_vector", "steering_failed"]);
+
+export class FrameRouter {
+	constructor(
+		private readonly parts: Pick<
+			Parts,
+			"connection" | "server" | "turns" | "notes" | "offers" | "steering" | "delivery" | "clock" | "changed"
+		>,
+		private readonly asking: Asking,
+		private readonly elsewhere: Elsewhere,
+	) {}
+
+	onFrame(frame: ServerFrame): void {
+		if (isRunFrame(frame)) {
+			this.#onRunFrame(frame);
+			return;
+		}
+		const { server, offers, changed } = this.parts;
+		const { vectors } = server;
+		switch (frame.type) {
+			case "welcome":
+				this.#onWelcome(frame);
+				break;
+			case "engine":
+				server.engineFrame(frame);
+				offers.known(vectors);
+				break;
+			case "error":
+				this.#onError(frame);
+				break;
+		}
+		changed.changed();
+	}
+
+	#onWelcome(frame: Welcome): void {
+		const { server, offers, turns, notes, steering, delivery } = this.parts;
+		const { name, epoch, vectors } = server;
+		if (epoch !== null && epoch !== frame.epoch) {
+			notes.moved = movedSentence(name, frame.name, turns.all.length > 0, turns.live !== null);
+		}
+		server.welcome(frame);
+		steering.limits = frame.limits;
+		offers.known(vectors);
+		delivery.back(frame.epoch);
+		this.#knowEnds();
+	}
+
+	#onRunFrame(frame: RunFrame): void {
+		const { connection, server, turns, steering, delivery, clock, changed } = this.parts;
+		// By the server's name first: a run that was asked for elsewhere may have any `id`.
+		const starting = frame.type === "started" ? turns.starting(frame.id) : null;
+		const run = delivery.find(frame.run) ?? starting;
+		if (run === null) {
+			// The chat it belonged to is gone; it need not be written to its end.
+			if (frame.type === "started" && turns.wasPutAway(frame.id)) {
+				connection.send({ type: "stop", run: frame.run });
+			}
+			return;
+		}
+		if (frame.type === "started" || frame.type === "resumed") run.know(server.model);
+		const before = { live: run.live, queued: run.queued, tokens: run.tokens.ids.length };
+		run.take(frame, clock.now());
+		// A run that the page can no longer show rightly need not be written to its end.
+		if (before.live && !run.live && frame.type !== "finished") {
+			connection.send({ type: "stop", run: frame.run });
+			steering.ended(run);
+			changed.changed();
+		}
+		if (run === starting) this.#admitted(run);
+		delivery.took(run, frame);
+		switch (frame.type) {
+			case "started":
+				this.elsewhere.fillIn(run);
+				changed.changed();
+				break;
+			case "resumed":
+				steering.resumed(run, frame.rev, frame);
+				changed.changed();
+				break;
+			case "finished":
+				steering.ended(run);
+				this.asking.finished(run);
+				changed.changed();
+				break;
+			case "applied":
+				// Somebody else steers it: how, is said by an answer to `resume`.
+				if (steering.applied(run, frame.rev)) delivery.resume(run);
+				break;
+			case "tokens":
+				// The turn waits no longer.
+				if (before.tokens === 0 && run.tokens.ids.length > 0) changed.changed();
+				break;
+			case "rows":
+				// The first rows put revision 0 in force; later ones change nothing that a slider says.
+				if (run.rows.changes.length === 1) steering.changed.changed();
+				break;
+			case "queued":
+				if (run.queued !== before.queued) changed.changed();
+				break;
+		}
+	}
+
+	#admitted(run: RunState): void {
+		const { server, turns, steering, delivery } = this.parts;
+		run.epoch = server.epoch;
+		delivery.follow(run);
+		turns.admitted();
+		// Of runs that this one replaces nothing is shown any more.
+		delivery.keepOnly(new Set(turns.all.map((turn) => turn.run)));
+		steering.started(run);
+	}
+
+	#onError(frame: ServerError): void {
+		const { turns, steering, delivery, notes } = this.parts;
+		const { id, code, message } = frame;
+		if (id !== null && turns.starting(id) !== null) {
+			this.asking.takeBack(message);
+			return;
+		}
+		// Of a start that was put away nobody need hear.
+		if (id !== null && turns.wasPutAway(id)) return;
+		const run = frame.run === null ? undefined : delivery.find(frame.run);
+		switch (code) {
+			case "unknown_run":
+			case "other_epoch":
+				// Of a run that was put away nobody need hear.
+				if (run === undefined) return;
+				delivery.unavailable(run, code);
+				this.#knowEnds();
+				return;
+			case "rate_limited":
+				if (run === undefined) break;
+				delivery.later(run);
+				steering.refused(run);
+				return;
+			case "stale_revision":
+				if (run === undefined) break;
+				steering.stale(run);
+				delivery.resume(run);
+				return;
+		}
+		if (STEERING_CODES.has(code) || /^(strengths|settings)/.test(frame.field ?? "")) {
+			notes.notify("steering", message);
+		} else if (run === undefined) {
+			notes.notify("page", message);
+		} else if (run.complete) {
+			// Only rows are still asked of it, and the map shows which are missing.
+			delivery.unavailable(run, code);
+		} else {
+			run.fail(code, message);
+			steering.ended(run);
+		}
+	}
+
+	/** Runs may have ended without their last frame: none of them is steered or written on. */
+	#knowEnds(): void {
+		for (const { run } of this.parts.turns.all) if (!run.live) this.parts.steering.ended(run);
+		this.asking.forgetEnded();
+	}
+}

@@ -1,0 +1,52 @@
+// What a person chose among what the server offers, kept while the server has it: the metric on the map, the sliders,
+// and sliders of a link, which wait until the server's vectors are known. Where something chosen goes, it is said.
+import type { VectorInfo } from "../protocol/types.gen";
+import { applyShared } from "../steering/link";
+import { fromFragment, type Shared } from "../steering/share";
+import type { Steering } from "../steering/steering";
+import { goneSentence, missed } from "./gone";
+import type { Notes } from "./notes";
+import type { KnownServer } from "./server";
+
+export class Offers {
+	/** The metric on the map, by its id. */
+	metric: string | null = null;
+	#shared: readonly Shared[] | null = null;
+
+	constructor(
+		private readonly server: KnownServer,
+		private readonly steering: Steering,
+		private readonly notes: Notes,
+	) {}
+
+	/** The server has said what it offers now; `before` are the vectors that it had until then. */
+	known(before: readonly VectorInfo[]): void {
+		const { metrics, vectors, ready } = this.server;
+		const acts = (id: string) => this.steering.get(id) !== 0;
+		const gone = missed(before, vectors, acts, this.metric);
+		if (!metrics.some(({ id }) => id === this.metric)) {
+			this.metric = (metrics.find(({ error }) => error === null) ?? metrics[0])?.id ?? null;
+		}
+		if (!ready) return;
+		this.steering.keepOnly(new Set(vectors.map(({ id }) => id)));
+		const shown = metrics.find(({ id }) => id === this.metric);
+		this.notes.sliders = goneSentence(gone, shown) ?? this.notes.sliders;
+		this.#applyShared();
+	}
+
+	/** Take the sliders of a link: now, or as soon as the server's vectors are known. */
+	openShared(text: string): void {
+		this.#shared = fromFragment(text);
+		this.notes.sliders =
+			this.#shared === null ? "The sliders in this link cannot be read, so nothing was changed." : null;
+		if (this.server.ready) this.#applyShared();
+	}
+
+	#applyShared(): void {
+		const shared = this.#shared;
+		if (shared === null) return;
+		this.#shared = null;
+		const { vectors, model } = this.server;
+		this.notes.sliders = applyShared(shared, this.steering, vectors, model?.layers ?? 0);
+	}
+}

@@ -1,0 +1,66 @@
+// What is known of the server that answers: what it said in `welcome`, and since then in `engine` frames.
+import type { ConnectionState } from "../connection/phase";
+import type {
+	Engine,
+	EngineStatus,
+	Limits,
+	MetricInfo,
+	ModelInfo,
+	VectorInfo,
+	Welcome,
+} from "../protocol/types.gen";
+import { awaySentence } from "./away";
+
+export class KnownServer {
+	name = "";
+	/** The life of the server that answers now; null before the first welcome. */
+	epoch: string | null = null;
+	engine: EngineStatus | null = null;
+	model: ModelInfo | null = null;
+	metrics: MetricInfo[] = [];
+	vectors: VectorInfo[] = [];
+	limits: Limits | null = null;
+	/** The engine was ready before, in this life of the server. */
+	#wasReady = false;
+
+	get ready(): boolean {
+		return this.engine?.state === "ready";
+	}
+
+	/** Whether the served model has no chat template: it continues a text and answers nothing. */
+	get continues(): boolean {
+		return this.model?.chat === "none";
+	}
+
+	/** Why the server takes nothing now, as a sentence, or null when it does. */
+	away(connection: ConnectionState): string | null {
+		return awaySentence(connection, this.engine, this.#wasReady);
+	}
+
+	welcome({ name, epoch, engine, model, metrics, vectors, limits }: Welcome): void {
+		if (epoch !== this.epoch) this.#wasReady = false;
+		Object.assign(this, { name, epoch, model, limits });
+		this.#engineIs(engine);
+		this.#metricsAre(metrics);
+		this.vectors = vectors;
+	}
+
+	/** While an engine is not ready its metrics and vectors may be still to come: those that were known stay. */
+	engineFrame({ state, stage, progress, model, metrics, vectors }: Engine): void {
+		this.model = model ?? this.model;
+		this.#engineIs({ state, stage, progress });
+		if (metrics.length > 0 || this.ready) this.#metricsAre(metrics);
+		if (vectors.length > 0 || this.ready) this.vectors = vectors;
+	}
+
+	#engineIs(engine: EngineStatus): void {
+		this.engine = engine;
+		this.#wasReady ||= this.ready;
+	}
+
+	/** A metric that is as it was stays the same object: a new one would have the map fitted anew. */
+	#metricsAre(metrics: readonly MetricInfo[]): void {
+		const before = new Map(this.metrics.map((metric) => [JSON.stringify(metric), metric]));
+		this.metrics = metrics.map((metric) => before.get(JSON.stringify(metric)) ?? metric);
+	}
+}

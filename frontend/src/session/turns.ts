@@ -1,0 +1,120 @@
+// The turns of the conversation as the page shows them, and which reply is in the heatmap. A turn whose start the
+// server has not admitted yet remembers what it replaced: refused, it leaves everything as it was before.
+import type { RunState } from "../store/run";
+import { replyText, type Turn } from "./conversation";
+
+/** Something said on the page only, after so many turns. */
+export interface Aside {
+	readonly key: string;
+	readonly after: number;
+	readonly said: string;
+	readonly answer: string;
+}
+
+interface Starting {
+	readonly run: RunState;
+	readonly before: { readonly turns: readonly Turn[]; readonly shown: RunState | null };
+}
+
+export class Turns {
+	all: readonly Turn[] = [];
+	asides: readonly Aside[] = [];
+	/** The run in the heatmap. */
+	shown: RunState | null = null;
+	/** Words that a refused start gave back, until the composer takes them. */
+	returned: string | null = null;
+	#starting: Starting | null = null;
+	/** Starts of chats that were put away before the server admitted them, by their ids. */
+	#putAway = new Set<string>();
+	#count = 0;
+
+	get last(): Turn | undefined {
+		return this.all.at(-1);
+	}
+
+	/** The run being written, if any: always the last turn's. */
+	get live(): RunState | null {
+		const run = this.last?.run;
+		return run?.live ? run : null;
+	}
+
+	/** The last reply has a beginning and ended before its own end. */
+	get unfinished(): boolean {
+		const { last } = this;
+		const reason = last?.run.finished?.reason;
+		return (
+			last !== undefined && replyText(last).trim() !== "" && (reason === "cancelled" || reason === "length")
+		);
+	}
+
+	/** What a reload should find: the turns that the server took, and the question of a start that it may have. */
+	get keepable(): { turns: readonly Turn[]; asked: string | null } {
+		if (this.#starting === null) return { turns: this.all, asked: null };
+		const { turns } = this.#starting.before;
+		const asked = turns.length < this.all.length ? (this.last?.user ?? null) : null;
+		return { turns, asked };
+	}
+
+	/** A name of the page's own for a run or a turn. */
+	newId(): string {
+		this.#count += 1;
+		return `c${this.#count}`;
+	}
+
+	/** The start of the last of these turns was sent. */
+	begin(turns: readonly Turn[]): void {
+		const { run } = turns.at(-1)!;
+		this.#starting = { run, before: { turns: this.all, shown: this.shown } };
+		this.all = turns;
+		this.shown = run;
+	}
+
+	/** The run whose start was sent under this id and is not admitted yet. */
+	starting(id: string): RunState | null {
+		return this.#starting?.run.id === id ? this.#starting.run : null;
+	}
+
+	admitted(): void {
+		this.#starting = null;
+		// Of a run that another goes on from, nothing but the text is shown any more.
+		for (const { before } of this.all) for (const run of before) run.dropNumbers();
+	}
+
+	/** The start that waits was not taken: everything is as before it. Returns its run, null where none waits. */
+	takeBack(): RunState | null {
+		const starting = this.#starting;
+		if (starting === null) return null;
+		const { turns, shown } = starting.before;
+		this.#starting = null;
+		// A refused regeneration puts the old reply back, so its question must not also return as text.
+		if (turns.length < this.all.length) this.returned = this.last?.user ?? null;
+		this.all = turns;
+		this.shown = shown;
+		return starting.run;
+	}
+
+	takeReturned(): string | null {
+		const text = this.returned;
+		this.returned = null;
+		return text;
+	}
+
+	/** Put an answer into the page that is no part of the conversation. */
+	aside(said: string, answer: string): void {
+		this.#count += 1;
+		this.asides = [...this.asides, { key: `a${this.#count}`, after: this.all.length, said, answer }];
+	}
+
+	clear(): void {
+		if (this.#starting !== null) this.#putAway.add(this.#starting.run.id);
+		this.#starting = null;
+		this.all = [];
+		this.asides = [];
+		this.shown = null;
+	}
+
+	/** Whether a start was put away before it was answered; asked once, by its answer. */
+	wasPutAway(id: string): boolean {
+		return this.#putAway.delete(id);
+	}
+}

@@ -1,0 +1,104 @@
+// The tokens of one run by position, prompt and reply: ids, texts, and how likely each token of the reply was when
+// it was drawn. A frame that comes twice or overlaps adds only what is new, and one that would leave a hole is
+// refused: the text behind it would be shifted.
+import type { ModelInfo, Prompt, Tokens } from "../protocol/types.gen";
+
+/** The facts about a model that decide how its tokens read. */
+export type TextFacts = Pick<ModelInfo, "special_ids" | "chat">;
+
+export class TokenStore {
+	prompt: Prompt = { ids: [], texts: [], spans: [] };
+	/** Of the reply, as are the three lists that follow: one entry per token, the first at position `promptLength`. */
+	readonly ids: number[] = [];
+	readonly texts: string[] = [];
+	/** Nats, at most 0; null where the server did not say. */
+	readonly logprobs: (number | null)[] = [];
+	/** 1 for the likeliest token; null where the server did not say. */
+	readonly ranks: (number | null)[] = [];
+	/** Ids of tokens that are not text, such as the one that ends a reply. */
+	specialIds: ReadonlySet<number> = new Set();
+	/** The model has no chat template: prompt and reply are one text. */
+	continues = false;
+
+	know(model: TextFacts | null): void {
+		this.specialIds = new Set(model?.special_ids);
+		this.continues = model?.chat === "none";
+	}
+
+	get promptLength(): number {
+		return this.prompt.ids.length;
+	}
+
+	/** Tokens of prompt and reply together. */
+	get length(): number {
+		return this.prompt.ids.length + this.ids.length;
+	}
+
+	/** Take one tokens frame. Returns how many tokens were new; throws a sentence when some before it never came. */
+	append(frame: Tokens): number {
+		const next = this.length;
+		const known = next - frame.start;
+		if (known < 0) {
+			throw new Error(`Tokens ${next} to ${frame.start - 1} never arrived, so the text would be wrong.`);
+		}
+		for (let i = known; i < frame.ids.length; i++) {
+			this.ids.push(frame.ids[i]!);
+			this.texts.push(frame.texts[i] ?? "");
+			this.logprobs.push(frame.logprobs[i] ?? null);
+			this.ranks.push(frame.ranks[i] ?? null);
+		}
+		return Math.max(0, frame.ids.length - known);
+	}
+
+	/** Text of the token at a position, as the tokenizer gives it. */
+	textAt(position: number): string | undefined {
+		return position < this.promptLength
+			? this.prompt.texts[position]
+			: this.texts[position - this.promptLength];
+	}
+
+	idAt(position: number): number | undefined {
+		return position < this.promptLength ? this.prompt.ids[position] : this.ids[position - this.promptLength];
+	}
+
+	isSpecial(position: number): boolean {
+		const id = this.idAt(position);
+		return id !== undefined && this.specialIds.has(id);
+	}
+
+	/** How surprising the token at a position was, in nats; null in the prompt and when not known. */
+	surprisal(position: number): number | null {
+		const logprob = this.logprobs[position - this.promptLength] ?? null;
+		return logprob === null ? null : Math.max(0, -logprob);
+	}
+
+	/** Place of the token at a position among all that could have stood there; null as with `surprisal`. */
+	rank(position: number): number | null {
+		return this.ranks[position - this.promptLength] ?? null;
+	}
+
+	/** What the person reads of reply token `index` (0 is the first of the reply), before any cut at a stop string. */
+	visibleText(index: number): string {
+		return this.specialIds.has(this.ids[index]!) ? "" : (this.texts[index] ?? "");
+	}
+
+	/** The reply as it is read and as it goes into the next prompt: no special tokens, cut at the stop string. */
+	replyText(stop: string | null): string {
+		const text = this.ids.map((_, index) => this.visibleText(index)).join("");
+		const end = stop ? text.indexOf(stop) : -1;
+		return end < 0 ? text : text.slice(0, end);
+	}
+
+	/** Who wrote which positions, by name: the messages of the prompt, and the reply. */
+	parts(): { name: string; start: number; end: number }[] {
+		const [split, end] = [this.promptLength, this.length];
+		const whole = [{ name: this.continues ? "text" : "prompt", start: 0, end: split }];
+		const { spans } = this.prompt;
+		const prompt =
+			this.continues || spans.length === 0
+				? whole
+				: spans.map(({ role, start, end }) => ({ name: role, start, end }));
+		const reply = { name: this.continues ? "continuation" : "reply", start: split, end };
+		return [...prompt, reply].filter((part) => part.start < part.end);
+	}
+}
