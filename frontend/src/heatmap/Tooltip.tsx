@@ -8,8 +8,8 @@ import type { Guess } from "../store/guesses";
 import { NO_ROW } from "../store/rows";
 import type { RunState } from "../store/run";
 import { useSignal } from "../ui/useSignal";
-import { readable } from "./draw";
 import { beside } from "./geometry";
+import { readable } from "./labels";
 import { formatShare, formatValue, toDisplay } from "./scale";
 import type { HeatmapView } from "./view";
 

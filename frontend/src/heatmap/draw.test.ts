@@ -4,8 +4,9 @@ import type { RunState } from "../store/run";
 import { metricInfo, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
 import { Backing, TILE_COLUMNS, type Tile } from "./backing";
 import { colourAt, SEQUENTIAL } from "./colour";
-import { drawMissing, drawStatic, type Ink, readable } from "./draw";
+import { drawMissing, drawStatic, type Ink } from "./draw";
 import { columnX, layout, tailScroll, visibleColumns } from "./geometry";
+import { Labels, readable } from "./labels";
 import { drawOverlay } from "./overlay";
 import { place } from "./scale";
 
@@ -53,12 +54,14 @@ const paint = { metric: metricInfo(), range: { lo: 0, hi: 600 }, table: SEQUENTI
 const g = layout({ width: 630, height: 300, ratio: 1 }, layers, 6);
 
 let run: RunState;
+let labels: Labels;
 let tiles: Call[];
 let backing: Backing;
 beforeEach(() => {
 	run = testRun();
 	run.take(startedFrame(["a", "b"]), 0);
 	tiles = [];
+	labels = new Labels();
 	backing = new Backing(layers, (): Tile => {
 		const { context, calls } = recorder();
 		tiles = calls;
@@ -148,7 +151,7 @@ describe("static canvas", () => {
 			}));
 			map.paint(one.rows, paint, 0, tokens);
 			const { context, calls } = recorder();
-			drawStatic(context, g, tailScroll(g, one.tokens.length), one, map, ink);
+			drawStatic(context, g, tailScroll(g, one.tokens.length), one, map, ink, labels);
 			return calls.length;
 		};
 		expect(count(3000)).toBeLessThanOrEqual(count(300) + 20);
@@ -157,7 +160,7 @@ describe("static canvas", () => {
 	test("prompt and reply are named, and numbers stand for narrow columns", () => {
 		run.take(tokensFrame(2, new Array(60).fill("word")), 0);
 		const { context, calls } = recorder();
-		drawStatic(context, g, 0, run, null, ink);
+		drawStatic(context, g, 0, run, null, ink, labels);
 		const texts = calls.filter((call) => call.name === "fillText").map((call) => call.args[0]);
 		expect(texts).toContain("reply");
 		expect(texts).toContain("10");
@@ -168,16 +171,28 @@ describe("static canvas", () => {
 		run.take(tokensFrame(2, [" hi", "\n"]), 0);
 		const wide = layout({ width: 630, height: 300, ratio: 1 }, layers, 18);
 		const { context, calls } = recorder();
-		drawStatic(context, wide, 0, run, null, ink);
+		drawStatic(context, wide, 0, run, null, ink, labels);
 		const texts = calls.filter((call) => call.name === "fillText").map((call) => call.args[0]);
 		expect(texts).toContain("\u00b7hi");
 		expect(texts).toContain("\u23ce");
 		expect(readable("a\tb")).toBe("a\u21e5b");
 	});
 
+	test("a token's text is measured once, and again when its room changes", () => {
+		run.take(tokensFrame(2, [" city", " light"]), 0);
+		const measured = (height: number) => {
+			const wide = layout({ width: 630, height, ratio: 1 }, layers, 18);
+			const { context, calls } = recorder();
+			drawStatic(context, wide, 0, run, null, ink, labels);
+			return calls.filter((call) => call.name === "measureText" && /city|light/.test(`${call.args[0]}`))
+				.length;
+		};
+		expect([measured(300), measured(300), measured(301)]).toEqual([2, 0, 2]);
+	});
+
 	test("without a run only the layers are named", () => {
 		const { context, calls } = recorder();
-		drawStatic(context, g, 0, null, null, ink);
+		drawStatic(context, g, 0, null, null, ink, labels);
 		expect(calls.filter((call) => call.name === "fillText").map((call) => call.args[0])).toEqual([
 			"0",
 			"1",

@@ -3,6 +3,7 @@
 import type { RunState } from "../store/run";
 import type { Backing } from "./backing";
 import { columnX, type Geometry, layerStep, layerY, TEXT_WIDTH, visibleColumns } from "./geometry";
+import type { Labels } from "./labels";
 
 export interface Ink {
 	ground: string;
@@ -24,6 +25,7 @@ export function drawStatic(
 	run: RunState | null,
 	backing: Backing | null,
 	ink: Ink,
+	labels: Labels,
 ): void {
 	context.clearRect(0, 0, g.width, g.height);
 	context.imageSmoothingEnabled = false;
@@ -36,7 +38,7 @@ export function drawStatic(
 		drawMissing(context, g, scroll, run, ink);
 		backing?.blit(context, g, scroll, run.rows.columns);
 		drawBand(context, g, scroll, run, ink);
-		drawTokens(context, g, scroll, run, ink);
+		drawTokens(context, g, scroll, run, ink, labels);
 		context.restore();
 	}
 	drawLayers(context, g, ink);
@@ -108,10 +110,11 @@ function drawTokens(
 	context: CanvasRenderingContext2D,
 	g: Geometry,
 	scroll: number,
-	run: RunState,
+	{ tokens }: RunState,
 	ink: Ink,
+	labels: Labels,
 ): void {
-	const { from, to } = visibleColumns(g, scroll, run.tokens.length);
+	const { from, to } = visibleColumns(g, scroll, tokens.length);
 	const bottom = g.top + g.plotHeight;
 	const px = g.ratio;
 	const texts = g.cellWidth >= Math.round(TEXT_WIDTH * px);
@@ -120,14 +123,16 @@ function drawTokens(
 		const room = g.height - bottom - Math.round(14 * px);
 		context.font = `${Math.round(Math.min(11 * px, g.cellWidth - 2 * px))}px ${ink.mono}`;
 		context.textAlign = "right";
+		// Turned once for all: a column's x is then the second coordinate, and the first runs up the screen.
+		context.save();
+		context.rotate(-Math.PI / 2);
+		const start = -(bottom + Math.round(4 * px));
 		for (let position = from; position < to; position++) {
-			context.fillStyle = position < run.tokens.promptLength ? ink.muted : ink.text;
-			context.save();
-			context.translate(columnX(g, scroll, position) + g.cellWidth / 2, bottom + Math.round(4 * px));
-			context.rotate(-Math.PI / 2);
-			context.fillText(fitting(context, readable(run.tokens.textAt(position) ?? ""), room), 0, 0);
-			context.restore();
+			context.fillStyle = position < tokens.promptLength ? ink.muted : ink.text;
+			const label = labels.fit(context, tokens.textAt(position) ?? "", room);
+			context.fillText(label, start, columnX(g, scroll, position) + g.cellWidth / 2);
 		}
+		context.restore();
 	}
 	context.font = `${Math.round(10 * px)}px ${ink.font}`;
 	context.textAlign = "center";
@@ -151,16 +156,4 @@ function drawLayers(context: CanvasRenderingContext2D, g: Geometry, ink: Ink): v
 	for (let layer = 0; layer < g.layers; layer += step) {
 		context.fillText(String(layer), g.left - Math.round(6 * px), layerY(g, layer) + g.cellHeight / 2);
 	}
-}
-
-/** A token's text as it can be shown on one line: white space made visible. */
-export function readable(text: string): string {
-	return text.replaceAll("\n", "\u23ce").replaceAll("\t", "\u21e5").replaceAll(" ", "\u00b7");
-}
-
-function fitting(context: CanvasRenderingContext2D, text: string, room: number): string {
-	if (context.measureText(text).width <= room) return text;
-	let end = Math.min(text.length, 12);
-	while (end > 1 && context.measureText(`${text.slice(0, end)}\u2026`).width > room) end--;
-	return `${text.slice(0, end)}\u2026`;
 }

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { RowStore } from "../store/rows";
 import { chance, metricInfo, rowsFrame } from "../testing";
 import {
@@ -88,6 +88,26 @@ describe("fitting", () => {
 		expect(range.hi).toBeGreaterThanOrEqual(fitted.hi);
 		expect(changes).toBeLessThan(25);
 		expect(fit.update(rows)).toBe(range);
+	});
+
+	test("numbers within the range cost no new fit; a share of them outside does", () => {
+		const rows = new RowStore();
+		const fit = new ScaleFit(metricInfo());
+		rows.append(rowsFrame(0, 100, { value: (p) => 10 + (p % 5) }));
+		const range = fit.update(rows);
+		const fits = vi.spyOn(rows, "first");
+		for (let p = 100; p < 1000; p++) {
+			// One number in a thousand is far out, and stays in the tail.
+			rows.append(rowsFrame(p, 1, { value: (_, __, l) => (p % 500 === 3 && l === 0 ? 99 : 10 + (p % 5)) }));
+			expect(fit.update(rows)).toBe(range);
+		}
+		expect(fits.mock.calls.length).toBe(0);
+		for (let p = 1000; p < 1050; p++) {
+			rows.append(rowsFrame(p, 1, { value: () => 99 }));
+			fit.update(rows);
+		}
+		expect(fit.update(rows).hi).toBeGreaterThanOrEqual(99);
+		expect(fits.mock.calls.length).toBeLessThan(15);
 	});
 
 	test("ends are round and a range that holds the fit stays the same object", () => {

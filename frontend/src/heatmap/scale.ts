@@ -17,6 +17,8 @@ export interface Range {
 
 const SAMPLE = 4096;
 const TAIL = 0.01;
+/** The range is fitted anew when so large a share of all numbers has come outside it: small against TAIL. */
+const TAIL_STEP = TAIL / 4;
 
 export function toDisplay(metric: MetricInfo, sent: number): number {
 	return metric.transform === "log2" ? 2 ** sent : sent;
@@ -85,7 +87,11 @@ function roundStep(span: number): number {
 /** The range of one metric over the life of one run. */
 export class ScaleFit {
 	#fitted: Range | null = null;
+	/** Entries of the change log that were looked at. */
 	#seen = 0;
+	/** Numbers that came, and how many came outside the fitted range since it was last fitted. */
+	#numbers = 0;
+	#outside = 0;
 	#range: Range | null = null;
 
 	constructor(readonly metric: MetricInfo) {}
@@ -93,10 +99,10 @@ export class ScaleFit {
 	/** The range to draw with. A new object means that everything drawn before has the wrong colour. */
 	update(rows: RowStore): Range {
 		const { lo, hi } = fixedEnds(this.metric);
-		if ((lo === null || hi === null) && rows.changes.length !== this.#seen) {
-			this.#seen = rows.changes.length;
+		if ((lo === null || hi === null) && this.#outgrown(rows)) {
 			const fit = percentiles(rows, this.metric.id);
 			if (fit !== null) this.#fitted = grown(this.#fitted, fit);
+			this.#outside = 0;
 		}
 		const next = {
 			lo: lo ?? this.#fitted?.lo ?? 0,
@@ -106,6 +112,26 @@ export class ScaleFit {
 		const drawn = legendRange(this.metric, next);
 		if (this.#range?.lo !== drawn.lo || this.#range.hi !== drawn.hi) this.#range = drawn;
 		return this.#range;
+	}
+
+	/**
+	 * Whether what came since the last time may have moved a percentile out of the range. Sorting a sample is by far
+	 * the dearest step of a frame, and numbers within the range cannot do that, however many come.
+	 */
+	#outgrown(rows: RowStore): boolean {
+		const { changes, layers } = rows;
+		const fresh = this.#seen < changes.length;
+		const values = rows.values(this.metric.id);
+		for (; this.#seen < changes.length; this.#seen++) {
+			const { start, end } = changes[this.#seen]!;
+			for (let i = Math.max(1, start) * layers; values !== undefined && i < end * layers; i++) {
+				const value = values[i]!;
+				if (!Number.isFinite(value)) continue;
+				this.#numbers += 1;
+				if (this.#fitted !== null && (value < this.#fitted.lo || value > this.#fitted.hi)) this.#outside += 1;
+			}
+		}
+		return this.#fitted === null ? fresh : this.#outside > TAIL_STEP * this.#numbers;
 	}
 }
 

@@ -79,9 +79,11 @@ export class Stage {
 
 	#onScroll(): void {
 		const { scroller } = this.elements;
-		const left = scroller.scrollWidth - scroller.clientWidth - scroller.scrollLeft;
-		this.#follows(left <= 2);
-		if (this.geometry !== null) this.scroll = Math.round(scroller.scrollLeft * this.geometry.ratio);
+		const scroll = Math.round(scroller.scrollLeft * this.#size.ratio);
+		// Where `arrange` put it: following the tail must not draw every frame twice.
+		if (scroll === this.scroll) return;
+		this.scroll = scroll;
+		this.#follows(scroller.scrollWidth - scroller.clientWidth - scroller.scrollLeft <= 2);
 		this.stale();
 	}
 

@@ -8,6 +8,7 @@ import type { Backing, Tile } from "./backing";
 import { drawStatic, type Ink } from "./draw";
 import { type Anchor, type Cell, cellAt, columnX, type Geometry, layerY, visibleColumns } from "./geometry";
 import { readInk } from "./ink";
+import { Labels } from "./labels";
 import { drawOverlay } from "./overlay";
 import { type Drawn, Painter } from "./painter";
 import { Stage, type StageElements } from "./stage";
@@ -36,6 +37,7 @@ export class HeatmapView {
 	readonly moved = new Signal();
 	#subject: ViewSubject = { run: null, metric: null, layers: 0, columnWidth: 13, dark: false };
 	#ink: Ink | null = null;
+	readonly #labels = new Labels();
 	readonly #stage: Stage;
 	readonly #painter: Painter;
 	#unsubscribeRun: (() => void) | null = null;
@@ -116,7 +118,7 @@ export class HeatmapView {
 		const context = this.elements.cells.getContext("2d");
 		if (context === null) return;
 		const backing = this.#painter.update();
-		drawStatic(context, g, this.#stage.scroll, run, backing, this.#ink);
+		drawStatic(context, g, this.#stage.scroll, run, backing, this.#ink, this.#labels);
 		this.#drawTop();
 		this.#describe(g, backing);
 		this.moved.changed();

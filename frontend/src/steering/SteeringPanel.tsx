@@ -105,7 +105,7 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 							onAct={(setting, value) => steering.act(vector.id, setting, value)}
 							onCard={() => setOpen({ kind: "card", vector: vector.id })}
 						>
-							{run !== null && (
+							{run !== null && steering.concerns(vector.id) && (
 								<SliderSigns session={session} run={run} meter={meter} vector={vector} settings={settings} />
 							)}
 						</Slider>

@@ -68,7 +68,7 @@ export class Steering {
 		this.problem = this.#sliders.roomProblem(id, strength);
 		if (this.problem === null && this.#sliders.put(id, setting, strength)) {
 			// At 0 nothing acts, however it would.
-			if (this.get(id) !== 0 || this.#present?.concerns(id)) this.#present?.move([id]);
+			if (this.get(id) !== 0 || this.concerns(id)) this.#present?.move([id]);
 		}
 		this.changed.changed();
 		return this.problem === null;
@@ -149,9 +149,14 @@ export class Steering {
 		return standing;
 	}
 
+	/** Whether a vector acts or acted in the run that the sliders steer; only then is there anything to say of it there. */
+	concerns(id: string): boolean {
+		return this.#present?.concerns(id) === true;
+	}
+
 	/** Whether a vector acts, or is about to, in the run that the sliders steer: not only in the next one. */
 	acts(id: string): boolean {
-		return this.get(id) !== 0 && this.#present?.concerns(id) === true;
+		return this.get(id) !== 0 && this.concerns(id);
 	}
 
 	/** Whether tokens of this run were computed under a vector that was put back to 0 while it was written. */
