@@ -5,8 +5,9 @@ import type { TransportHandlers } from "../connection/transport";
 import type { ClientFrame, ServerFrame, Start, Stop } from "../protocol/types.gen";
 import { Session } from "../session/session";
 import { defaultSettings } from "../session/settings";
+import type { RunState } from "../store/run";
 import type { FrameBatch } from "../store/signal";
-import { finishedFrame, rowsFrame, startedFrame, tokensFrame } from "./frames";
+import { errorFrame, finishedFrame, rowsFrame, startedFrame, tokensFrame } from "./frames";
 import { manualBatch } from "./tools";
 
 /** Time stands still and no timer fires. */
@@ -69,13 +70,19 @@ export class TestServer {
 	}
 
 	/** The newest start is admitted as `run` after a prompt of one token, and its reply is written up to here. */
-	admit(run: string, reply: readonly string[] = ["A"]): void {
+	admit(run: string, reply: readonly string[] = ["A"]): RunState {
 		this.say(startedFrame(["p"], this.starts.at(-1)!.id, run));
 		this.say({ ...rowsFrame(0, 1), run }, tokensFrame(1, reply, undefined, run));
+		return this.session.turns.at(-1)!.run;
 	}
 
 	finish(run: string, reason: "stop" | "cancelled" | "length" = "stop"): void {
 		this.say(finishedFrame({ run, reason }));
+	}
+
+	/** The start of this id is refused. */
+	refuse(id: string): void {
+		this.say(errorFrame({ code: "busy", message: "All places are taken.", id }));
 	}
 
 	/** A question is asked, and its whole reply is written as `run`. */
