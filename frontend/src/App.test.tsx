@@ -1,210 +1,118 @@
 // @vitest-environment happy-dom
-// The page put together, against a transport that the test holds: what is shown, and the names by which
-// tests of the whole system find it.
+// The page put together, against a server that the test plays: what is shown, and the names by which tests of the
+// whole system find it.
 import { act } from "react";
-import { createRoot, type Root } from "react-dom/client";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { App } from "./App";
-import type { TransportHandlers } from "./connection/transport";
-import type { ClientFrame, ServerFrame } from "./protocol/types.gen";
-import { Session } from "./session/session";
-import { FrameBatch } from "./store/signal";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import {
+	engineFrame,
+	errorFrame,
 	finishedFrame,
 	metricInfo,
+	modelInfo,
 	resumedFrame,
 	rowsFrame,
 	startedFrame,
 	tokensFrame,
+	vectorInfo,
 	welcomeFrame,
 } from "./testing";
+import { TestPage } from "./testing/page";
 
-const welcome = welcomeFrame({
+const metrics = [metricInfo({ label: "Residual norm" })];
+const loading = welcomeFrame({
 	engine: { state: "loading", stage: "Loading weights.", progress: 0.4 },
-	metrics: [metricInfo({ label: "Residual norm" })],
+	metrics,
 });
+const ready = engineFrame({ model: modelInfo(), metrics, vectors: [vectorInfo()] });
+const welcome = welcomeFrame({ model: modelInfo(), metrics, vectors: [vectorInfo()] });
 
-let root: Root;
-let host: HTMLElement;
-let server: TransportHandlers;
-let sent: ClientFrame[];
-let session: Session;
-
-beforeEach(async () => {
-	vi.stubGlobal("IS_REACT_ACT_ENVIRONMENT", true);
-	vi.stubGlobal(
-		"ResizeObserver",
-		class {
-			observe() {}
-			disconnect() {}
-		},
-	);
-	sent = [];
-	// Frames come at once: `act` waits for React, not for the screen.
-	const batch = new FrameBatch((callback) => callback());
-	session = new Session(
-		(handlers) => {
-			server = handlers;
-			return { send: (frame) => sent.push(frame) > 0, close: () => {} };
-		},
-		null,
-		batch,
-		{ now: () => 0, random: () => 0, setTimeout: () => 0, clearTimeout: () => {} },
-	);
-	session.connection.connect();
-	host = document.createElement("div");
-	document.body.append(host);
-	root = createRoot(host);
-	await act(async () => root.render(<App session={session} />));
+let page: TestPage;
+beforeEach(() => {
+	page = new TestPage();
 });
-
-afterEach(async () => {
-	await act(async () => root.unmount());
-	host.remove();
-	localStorage.clear();
-	sessionStorage.clear();
-	vi.unstubAllGlobals();
-});
-
-const find = <T extends HTMLElement = HTMLElement>(id: string) =>
-	host.querySelector<T>(`[data-testid="${id}"]`);
-const say = (...frames: ServerFrame[]) =>
-	act(async () => {
-		for (const frame of frames) server.onFrame(frame);
-	});
-const click = (id: string) => act(async () => find(id)!.click());
-
-async function type(id: string, value: string) {
-	const field = find<HTMLInputElement>(id)!;
-	await act(async () => {
-		const prototype = Object.getPrototypeOf(field);
-		Object.getOwnPropertyDescriptor(prototype, "value")!.set!.call(field, value);
-		field.dispatchEvent(new Event("input", { bubbles: true }));
-	});
-}
-
-async function ready() {
-	await act(async () => server.onOpen());
-	const vector = {
-		id: "joy",
-		label: "Joy",
-		description: "",
-		layers: [3],
-		range: [-1, 1],
-		suggested: 0.5,
-		kind: "direction" as const,
-		operator: "add" as const,
-		operators: ["add" as const],
-		own: false,
-	};
-	const model = {
-		id: "tiny",
-		layers: 2,
-		hidden_size: 4,
-		vocab_size: 9,
-		dtype: "f",
-		max_model_len: 64,
-		special_ids: [],
-		chat: "template" as const,
-	};
-	await say(welcome, {
-		type: "engine",
-		state: "ready",
-		stage: "Ready.",
-		progress: 1,
-		model,
-		metrics: welcome.metrics,
-		vectors: [vector as never],
-	});
-}
+afterEach(() => page.close());
 
 describe("the page", () => {
 	test("shows how the engine loads and turns live by itself", async () => {
-		await act(async () => server.onOpen());
-		await say(welcome);
-		expect(find("engine-state")!.dataset.state).toBe("loading");
-		expect(find("engine-state")!.textContent).toContain("Loading weights.");
-		expect(find("connection-state")!.dataset.state).toBe("live");
-		await ready();
-		expect(find("engine-state")!.dataset.state).toBe("ready");
-		expect(find("slider-joy")).not.toBeNull();
-		expect(find<HTMLSelectElement>("metric-picker")!.value).toBe("norm");
+		await page.open(loading);
+		expect(page.find("engine-state")!.dataset.state).toBe("loading");
+		expect(page.text("engine-state")).toContain("Loading weights.");
+		expect(page.find("connection-state")!.dataset.state).toBe("live");
+		await page.say(ready);
+		expect(page.find("engine-state")!.dataset.state).toBe("ready");
+		expect(page.find("slider-joy")).not.toBeNull();
+		expect(page.value("metric-picker")).toBe("norm");
 	});
 
 	test("asks, shows the reply token by token, and offers to write it again", async () => {
-		await ready();
-		expect(find<HTMLButtonElement>("send")!.disabled).toBe(true);
-		await type("prompt-input", "Hello?");
-		await click("send");
-		expect(find<HTMLTextAreaElement>("prompt-input")!.value).toBe("");
-		expect(find("message-user")!.textContent).toBe("Hello?");
-		await say(startedFrame(["p"]), tokensFrame(1, ["Hi", " you"]));
-		const reply = find("message-assistant")!;
+		await page.open(welcome);
+		expect(page.find<HTMLButtonElement>("send")!.disabled).toBe(true);
+		await page.ask("Hello?");
+		expect(page.value("prompt-input")).toBe("");
+		expect(page.text("message-user")).toBe("Hello?");
+		await page.say(startedFrame(["p"]), tokensFrame(1, ["Hi", " you"]));
+		const reply = page.find("message-assistant")!;
 		expect([reply.dataset.run, reply.dataset.status]).toEqual(["r1", "streaming"]);
 		expect([...reply.querySelectorAll<HTMLElement>(".token")].map((token) => token.dataset.position)).toEqual(
 			["1", "2"],
 		);
-		expect(find("send")).toBeNull();
-		await click("stop");
-		expect(sent.at(-1)).toEqual({ type: "stop", run: "r1" });
+		expect(page.find("send")).toBeNull();
+		await page.click("stop");
+		expect(page.sent.at(-1)).toEqual({ type: "stop", run: "r1" });
 		const timing = { first_token_ms: 81, total_ms: 200, tokens_per_s: 17.25 };
-		await say(finishedFrame({ reason: "cancelled", timing }));
-		expect(find("message-assistant")!.dataset.status).toBe("done");
-		expect(find("ttft")!.textContent).toBe("81 ms");
-		expect(find("tokens-per-second")!.textContent).toBe("17.3 tokens/s");
-		await click("regenerate");
-		expect(sent.filter((frame) => frame.type === "start").length).toBe(2);
+		await page.say(finishedFrame({ reason: "cancelled", timing }));
+		expect(page.find("message-assistant")!.dataset.status).toBe("done");
+		expect(page.text("ttft")).toBe("81 ms");
+		expect(page.text("tokens-per-second")).toBe("17.3 tokens/s");
+		await page.click("regenerate");
+		expect(page.starts.length).toBe(2);
 	});
 
 	test("a refused start puts the words back into the box, with the reason beside it", async () => {
-		await ready();
-		await type("prompt-input", "Hello?");
-		await click("send");
-		const start = sent.find((frame) => frame.type === "start")!;
-		await say({
-			type: "error",
-			code: "busy",
-			message: "All places are taken.",
-			run: null,
-			id: start.id,
-			rev: null,
-			field: null,
-		});
-		expect(find<HTMLTextAreaElement>("prompt-input")!.value).toBe("Hello?");
-		expect(find("error-banner")!.textContent).toContain("All places are taken.");
-		expect(find("message-user")).toBeNull();
+		await page.open(welcome);
+		await page.ask("Hello?");
+		const start = page.starts[0]!;
+		await page.say(errorFrame({ code: "busy", message: "All places are taken.", id: start.id }));
+		expect(page.value("prompt-input")).toBe("Hello?");
+		expect(page.text("error-banner")).toContain("All places are taken.");
+		expect(page.find("message-user")).toBeNull();
 	});
 
 	test("a slider says when its value is in force", async () => {
-		await ready();
-		await type("prompt-input", "Hello?");
-		await click("send");
-		await say(startedFrame(["p"]), tokensFrame(1, ["Hi"]));
-		await type("slider-joy", "0.5");
-		expect(sent.at(-1)).toEqual({ type: "steer", run: "r1", rev: 1, strengths: { joy: 0.5 }, settings: {} });
-		expect(find("slider-status-joy")!.textContent).toBe("sent");
-		await say(rowsFrame(0, 1), { type: "applied", run: "r1", seq: 4, rev: 1, position: 1 });
-		expect(find("slider-status-joy")!.textContent).toBe("in force at token 1");
-		await click("reset-all");
-		expect(find<HTMLInputElement>("slider-joy")!.value).toBe("0");
+		await page.open(welcome);
+		await page.ask("Hello?");
+		await page.say(startedFrame(["p"]), tokensFrame(1, ["Hi"]));
+		await page.fill("slider-joy", "0.5");
+		expect(page.sent.at(-1)).toEqual({
+			type: "steer",
+			run: "r1",
+			rev: 1,
+			strengths: { joy: 0.5 },
+			settings: {},
+		});
+		expect(page.text("slider-status-joy")).toBe("sent");
+		await page.say(rowsFrame(0, 1), { type: "applied", run: "r1", seq: 4, rev: 1, position: 1 });
+		expect(page.text("slider-status-joy")).toBe("in force at token 1");
+		await page.click("reset-all");
+		expect(page.value("slider-joy")).toBe("0");
 	});
 
 	test("the theme is kept", async () => {
+		await page.open(welcome);
 		const before = document.documentElement.dataset.theme;
-		await click("theme-toggle");
+		await page.click("theme-toggle");
 		expect(document.documentElement.dataset.theme).not.toBe(before);
 		expect(localStorage.getItem("steersight.settings.v1")).toContain(document.documentElement.dataset.theme);
 	});
 
 	test("settings are validated where they are typed, and used by the next start", async () => {
-		await ready();
-		await click("settings");
-		await type("setting-temperature", "0");
-		await type("setting-top_p", "3");
-		expect(find("settings-panel")!.textContent).toContain("It must be at most 1.");
-		await type("prompt-input", "Hello?");
-		await click("send");
-		expect(sent.find((frame) => frame.type === "start")!.sampling).toMatchObject({
+		await page.open(welcome);
+		await page.click("settings");
+		await page.fill("setting-temperature", "0");
+		await page.fill("setting-top_p", "3");
+		expect(page.text("settings-panel")).toContain("It must be at most 1.");
+		await page.ask("Hello?");
+		expect(page.starts[0]!.sampling).toMatchObject({
 			temperature: 0,
 			top_p: 0.95,
 		});
@@ -225,49 +133,28 @@ describe("the page", () => {
 		});
 		const broken = metricInfo({ id: "cosine", label: "Cosine", error: "ValueError: odd" });
 		const metrics = [metricInfo({ label: "Residual norm" }), broken, parts, lens];
-		const starts = () => sent.filter((frame) => frame.type === "start");
 
-		async function ask() {
-			await type("prompt-input", "Hello?");
-			await click("send");
-		}
-		async function pick(id: string, value: string) {
-			const field = find<HTMLSelectElement>(id)!;
-			await act(async () => {
-				field.value = value;
-				field.dispatchEvent(new Event("change", { bubbles: true }));
-			});
-		}
 		/** The engine says which metrics it has. */
-		const know = (known = metrics) =>
-			say({
-				type: "engine",
-				state: "ready",
-				stage: "",
-				progress: 1,
-				model: null,
-				metrics: known,
-				vectors: [],
-			});
+		const know = (known = metrics) => page.say(engineFrame({ metrics: known }));
 
 		test("is chosen by family, says what it costs, is kept and sent", async () => {
-			await ready();
+			await page.open(welcome);
 			await know();
-			await click("watch");
-			expect(find("watch")!.getAttribute("aria-expanded")).toBe("true");
-			const panel = find("watch-panel")!;
+			await page.click("watch");
+			expect(page.find("watch")!.getAttribute("aria-expanded")).toBe("true");
+			const panel = page.find("watch-panel")!;
 			const names = [...panel.querySelectorAll("label")].map((label) => label.textContent);
 			expect(names).toEqual(["Residual stream", "Parts: attention and MLP", "Logit lens", "Entropy"]);
 			expect(panel.textContent).toContain("keeps attention's output");
-			expect(find<HTMLInputElement>("watch-residual")!.checked).toBe(true);
-			expect(find<HTMLInputElement>("watch-entropy")!.checked).toBe(true);
-			expect(find<HTMLSelectElement>("watch-stride")!.disabled).toBe(true);
-			await click("watch-parts");
-			await click("watch-logit_lens");
-			await pick("watch-stride", "2");
-			await click("watch-entropy");
-			await ask();
-			expect(starts()[0]).toMatchObject({
+			expect(page.find<HTMLInputElement>("watch-residual")!.checked).toBe(true);
+			expect(page.find<HTMLInputElement>("watch-entropy")!.checked).toBe(true);
+			expect(page.find<HTMLSelectElement>("watch-stride")!.disabled).toBe(true);
+			await page.click("watch-parts");
+			await page.click("watch-logit_lens");
+			await page.fill("watch-stride", "2");
+			await page.click("watch-entropy");
+			await page.ask();
+			expect(page.starts[0]).toMatchObject({
 				metrics: ["norm", "mlp_norm"],
 				lens: { stride: 2, top: 5 },
 				entropy: false,
@@ -280,25 +167,25 @@ describe("the page", () => {
 		});
 
 		test("Escape puts Watch away and does not stop the reply", async () => {
-			await ready();
+			await page.open(welcome);
 			await know();
-			await ask();
-			await say(startedFrame(["p"]));
-			await click("watch");
+			await page.ask();
+			await page.say(startedFrame(["p"]));
+			await page.click("watch");
 			await act(async () => {
 				const press = new KeyboardEvent("keydown", { key: "Escape", bubbles: true, cancelable: true });
-				find("watch-residual")!.dispatchEvent(press);
+				page.find("watch-residual")!.dispatchEvent(press);
 			});
-			expect(find("watch-panel")).toBeNull();
-			expect(document.activeElement).toBe(find("watch"));
-			expect(sent.some((frame) => frame.type === "stop")).toBe(false);
+			expect(page.find("watch-panel")).toBeNull();
+			expect(document.activeElement).toBe(page.find("watch"));
+			expect(page.sent.some((frame) => frame.type === "stop")).toBe(false);
 		});
 
 		test("the picker groups metrics; one that failed is off and says why when it is shown", async () => {
-			await ready();
+			await page.open(welcome);
 			await know(metrics.map((metric) => ({ ...metric, error: null })));
 			const groups = () =>
-				[...find("metric-picker")!.querySelectorAll("optgroup")].map(
+				[...page.find("metric-picker")!.querySelectorAll("optgroup")].map(
 					(group) =>
 						`${group.label}: ${[...group.querySelectorAll("option")].map((one) => one.textContent).join(", ")}`,
 				);
@@ -307,98 +194,90 @@ describe("the page", () => {
 				"Parts: MLP's part",
 				"Logit lens: Logit lens: KL",
 			]);
-			await pick("metric-picker", "cosine");
-			expect(find("metric-error")).toBeNull();
+			await page.fill("metric-picker", "cosine");
+			expect(page.find("metric-error")).toBeNull();
 			await know();
 			expect(groups()[0]).toBe("Residual stream: Residual norm, Cosine (failed)");
-			const option = find("metric-picker")!.querySelector<HTMLOptionElement>("[value=cosine]")!;
+			const option = page.find("metric-picker")!.querySelector<HTMLOptionElement>("[value=cosine]")!;
 			expect(option.disabled).toBe(true);
-			expect(find("metric-error")!.textContent).toBe(
+			expect(page.text("metric-error")).toBe(
 				"Cosine failed on the server and is switched off: ValueError: odd",
 			);
-			await pick("metric-picker", "norm");
-			expect(find("metric-error")).toBeNull();
+			await page.fill("metric-picker", "norm");
+			expect(page.find("metric-error")).toBeNull();
 		});
 
 		test("a metric that the reply lacks can be had with the next one", async () => {
-			await ready();
+			await page.open(welcome);
 			await know();
-			await pick("metric-picker", "mlp_norm");
-			expect(find("heatmap-unwatched")).toBeNull();
-			await ask();
-			expect(find("heatmap-unwatched")).toBeNull();
-			await say(startedFrame(["p"], starts()[0]!.id), rowsFrame(0, 1));
-			expect(find("heatmap-unwatched")!.textContent).toContain(
+			await page.fill("metric-picker", "mlp_norm");
+			expect(page.find("heatmap-unwatched")).toBeNull();
+			await page.ask();
+			expect(page.find("heatmap-unwatched")).toBeNull();
+			await page.say(startedFrame(["p"], page.starts[0]!.id), rowsFrame(0, 1));
+			expect(page.text("heatmap-unwatched")).toContain(
 				"This reply was not watched with MLP's part. It will be with the next one: switch on Parts under Watch.",
 			);
-			await click("watch-next");
-			expect(find("watch-next")).toBeNull();
-			expect(find("heatmap-unwatched")!.textContent).toBe(
+			await page.click("watch-next");
+			expect(page.find("watch-next")).toBeNull();
+			expect(page.text("heatmap-unwatched")).toBe(
 				"This reply was not watched with MLP's part. The next one will be.",
 			);
-			await pick("metric-picker", "norm");
-			expect(find("heatmap-unwatched")).toBeNull();
+			await page.fill("metric-picker", "norm");
+			expect(page.find("heatmap-unwatched")).toBeNull();
 		});
 	});
 
 	test("a lost connection says so", async () => {
-		await ready();
-		await act(async () => server.onClose(1006, ""));
-		expect(find("connection-state")!.dataset.state).toBe("reconnecting");
+		await page.open(welcome);
+		await page.breakOff();
+		expect(page.find("connection-state")!.dataset.state).toBe("reconnecting");
 	});
 
 	describe("a reply whose line breaks", () => {
 		async function begin() {
-			await ready();
-			await type("prompt-input", "Hello?");
-			await click("send");
-			await say(startedFrame(["p"]), tokensFrame(1, ["Hi"]));
+			await page.open(welcome);
+			await page.ask("Hello?");
+			await page.say(startedFrame(["p"]), tokensFrame(1, ["Hi"]));
 		}
 
 		test("says quietly that it goes on, can be stopped, and goes on in its place", async () => {
 			await begin();
-			await act(async () => server.onClose(1006, ""));
-			expect(find("turn-note")!.textContent).toContain("The reply goes on being written");
-			expect([find("ending"), find("error-banner"), find("watch-tab")]).toEqual([null, null, null]);
-			expect(find("message-assistant")!.dataset.status).toBe("streaming");
-			expect(host.querySelector(".composer-hint")!.textContent).toBe(
+			await page.breakOff();
+			expect(page.text("turn-note")).toContain("The reply goes on being written");
+			expect([page.find("ending"), page.find("error-banner"), page.find("watch-tab")]).toEqual([
+				null,
+				null,
+				null,
+			]);
+			expect(page.find("message-assistant")!.dataset.status).toBe("streaming");
+			expect(page.host.querySelector(".composer-hint")!.textContent).toBe(
 				"There is no connection to the server now.",
 			);
-			await type("slider-joy", "0.5");
-			expect(find("slider-status-joy")!.textContent).toBe("waits for the connection");
-			await click("stop");
-			expect(find<HTMLButtonElement>("stop")!.disabled).toBe(true);
-			expect(find("turn-note")!.textContent).toContain("will be stopped");
-			await act(async () => {
-				session.connection.retryNow();
-				server.onOpen();
-			});
-			await say({ ...welcome, engine: { state: "ready", stage: "", progress: 1 } }, resumedFrame());
-			expect(find("turn-note")).toBeNull();
-			await say(tokensFrame(2, [" you"]), finishedFrame({ reason: "cancelled" }));
-			expect(host.querySelectorAll(".token").length).toBe(2);
-			expect(find("ending")!.textContent).toBe("Stopped");
+			await page.fill("slider-joy", "0.5");
+			expect(page.text("slider-status-joy")).toBe("waits for the connection");
+			await page.click("stop");
+			expect(page.find<HTMLButtonElement>("stop")!.disabled).toBe(true);
+			expect(page.text("turn-note")).toContain("will be stopped");
+			await page.comeBack(welcome, resumedFrame());
+			expect(page.find("turn-note")).toBeNull();
+			await page.say(tokensFrame(2, [" you"]), finishedFrame({ reason: "cancelled" }));
+			expect(page.host.querySelectorAll(".token").length).toBe(2);
+			expect(page.text("ending")).toBe("Stopped");
 		});
 
 		test("says so when it cannot be fetched any more", async () => {
 			await begin();
-			await act(async () => server.onClose(1006, ""));
-			await act(async () => {
-				session.connection.retryNow();
-				server.onOpen();
-			});
-			await say(
-				{ ...welcome, engine: { state: "ready", stage: "", progress: 1 } },
-				{ type: "error", code: "unknown_run", message: "No.", run: "r1", id: null, rev: null, field: null },
-			);
-			expect(find("error-banner")!.textContent).toContain("What had arrived is kept.");
-			expect(find("ending")!.textContent).toBe("Interrupted");
-			expect(find("regenerate")).not.toBeNull();
+			await page.breakOff();
+			await page.comeBack(welcome, errorFrame({ code: "unknown_run", run: "r1" }));
+			expect(page.text("error-banner")).toContain("What had arrived is kept.");
+			expect(page.text("ending")).toBe("Interrupted");
+			expect(page.find("regenerate")).not.toBeNull();
 		});
 
 		test("can be watched in another tab", async () => {
 			await begin();
-			const link = find<HTMLAnchorElement>("watch-tab")!;
+			const link = page.find<HTMLAnchorElement>("watch-tab")!;
 			// Only with an opener does the new tab begin with this tab's storage, where the token is.
 			expect([link.getAttribute("href"), link.rel]).toEqual(["#watch=r1", "opener"]);
 		});
@@ -415,74 +294,68 @@ describe("the page", () => {
 			stopAsked: false,
 		} as const;
 		const turns = [{ user: "Hello?", before: "", watched: false, run }];
-		await act(async () => session.restore({ turns, asked: null, cut: false }));
-		expect(find("message-assistant")!.textContent).toContain("Hi");
-		expect(find("heatmap-gone")).toBeNull();
-		await ready();
-		expect(find("heatmap-gone")!.textContent).toContain("no longer has the numbers of this reply");
-		expect([find("turn-note"), find("watch-tab"), find("error-banner")]).toEqual([null, null, null]);
-		expect(host.querySelector(".run-stats")!.textContent).toContain("12 prompt, 1 reply");
+		await page.show();
+		await act(async () => page.session.restore({ turns, asked: null, cut: false }));
+		expect(page.text("message-assistant")).toContain("Hi");
+		expect(page.find("heatmap-gone")).toBeNull();
+		await page.open(welcome);
+		expect(page.text("heatmap-gone")).toContain("no longer has the numbers of this reply");
+		expect([page.find("turn-note"), page.find("watch-tab"), page.find("error-banner")]).toEqual([
+			null,
+			null,
+			null,
+		]);
+		expect(page.host.querySelector(".run-stats")!.textContent).toContain("12 prompt, 1 reply");
 	});
 
 	test("a queued reply says how many are before it, and can be stopped", async () => {
-		await ready();
-		await type("prompt-input", "Hello?");
-		await click("send");
-		expect(find("waiting")!.textContent).toBe("Waiting for the first token");
-		await say(startedFrame(["p"]), { type: "queued", run: "r1", seq: 2, position: 3 });
-		expect(find("waiting")!.textContent).toBe("Waiting for a place: 2 before you");
-		expect(find<HTMLButtonElement>("stop")!.disabled).toBe(false);
-		await say({ type: "queued", run: "r1", seq: 3, position: 0 }, tokensFrame(1, ["Hi"]));
-		expect(find("waiting")).toBeNull();
+		await page.open(welcome);
+		await page.ask("Hello?");
+		expect(page.text("waiting")).toBe("Waiting for the first token");
+		await page.say(startedFrame(["p"]), { type: "queued", run: "r1", seq: 2, position: 3 });
+		expect(page.text("waiting")).toBe("Waiting for a place: 2 before you");
+		expect(page.find<HTMLButtonElement>("stop")!.disabled).toBe(false);
+		await page.say({ type: "queued", run: "r1", seq: 3, position: 0 }, tokensFrame(1, ["Hi"]));
+		expect(page.find("waiting")).toBeNull();
 	});
 
 	test("a reply that failed says why at its turn", async () => {
-		await ready();
-		await type("prompt-input", "Hello?");
-		await click("send");
+		await page.open(welcome);
+		await page.ask("Hello?");
 		const error = { code: "engine_failed" as const, message: "The engine's process ended." };
-		await say(startedFrame(["p"]), finishedFrame({ reason: "error", error }));
-		expect(find("message-assistant")!.textContent).toContain("The engine's process ended.");
-		expect(find("ending")!.textContent).toBe("Failed");
-		expect(find("send")).not.toBeNull();
+		await page.say(startedFrame(["p"]), finishedFrame({ reason: "error", error }));
+		expect(page.text("message-assistant")).toContain("The engine's process ended.");
+		expect(page.text("ending")).toBe("Failed");
+		expect(page.find("send")).not.toBeNull();
 	});
 
 	test("a server that ends says so and takes no question", async () => {
-		await ready();
-		await say({
-			type: "engine",
-			state: "draining",
-			stage: "",
-			progress: 1,
-			model: null,
-			metrics: [],
-			vectors: [],
-		});
-		expect(find("engine-state")!.textContent).toBe("The server is about to end");
-		await type("prompt-input", "Hello?");
-		expect(find<HTMLButtonElement>("send")!.disabled).toBe(true);
-		expect(host.querySelector(".composer-hint")!.textContent).toContain("takes no new questions");
+		await page.open(welcome);
+		await page.say(engineFrame({ state: "draining", stage: "" }));
+		expect(page.text("engine-state")).toBe("The server is about to end");
+		await page.fill("prompt-input", "Hello?");
+		expect(page.find<HTMLButtonElement>("send")!.disabled).toBe(true);
+		expect(page.host.querySelector(".composer-hint")!.textContent).toContain("takes no new questions");
 	});
 
 	test("a server that asks for a token is told it, and a wrong one is said to be wrong", async () => {
-		const refuse = () => act(async () => server.onClose(4401, "The token in hello is missing or wrong."));
+		await page.open();
+		const refuse = () => page.breakOff(4401, "The token in hello is missing or wrong.");
 		await refuse();
-		expect(find("connection-state")!.textContent).toBe("A token is needed");
-		expect([find("token-wrong")!.textContent, find<HTMLInputElement>("token")!.type]).toEqual([
-			"",
-			"password",
-		]);
-		await type("token", "wrong");
-		await click("token-use");
+		expect(page.text("connection-state")).toBe("A token is needed");
+		expect([page.text("token-wrong"), page.find<HTMLInputElement>("token")!.type]).toEqual(["", "password"]);
+		await page.fill("token", "wrong");
+		await page.click("token-use");
 		expect(sessionStorage.getItem("steersight.token.v1")).toBe("wrong");
-		await act(async () => server.onOpen());
-		expect(sent.at(-1)).toEqual({ type: "hello", token: "wrong" });
+		await act(async () => page.server.line.onOpen());
+		expect(page.sent.at(-1)).toEqual({ type: "hello", token: "wrong" });
 		await refuse();
-		expect(find("token-wrong")!.textContent).toBe("The server did not accept this token.");
+		expect(page.text("token-wrong")).toBe("The server did not accept this token.");
 		expect(sessionStorage.getItem("steersight.token.v1")).toBeNull();
-		await type("token", "right");
-		await click("token-use");
-		await ready();
-		expect([find("token-form"), sessionStorage.getItem("steersight.token.v1")]).toEqual([null, "right"]);
+		await page.fill("token", "right");
+		await page.click("token-use");
+		await act(async () => page.server.line.onOpen());
+		await page.say(welcome);
+		expect([page.find("token-form"), sessionStorage.getItem("steersight.token.v1")]).toEqual([null, "right"]);
 	});
 });

@@ -46,9 +46,14 @@ export class TestPage {
 		return this.server.starts;
 	}
 
+	/** Before there is any line. */
+	async show(): Promise<void> {
+		await act(async () => this.#root.render(<App session={this.session} />));
+	}
+
 	/** Show it, and let the server say these. */
 	async open(...frames: ServerFrame[]): Promise<void> {
-		await act(async () => this.#root.render(<App session={this.session} />));
+		await this.show();
 		await act(async () => this.server.open(...frames));
 	}
 
