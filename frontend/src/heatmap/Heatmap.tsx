@@ -1,17 +1,19 @@
 // The heatmap panel: toolbar, legend, the two canvases with their view, tooltip, keys, and the sentence that
 // a screen reader hears when keys move the cursor.
 import { type KeyboardEvent, type PointerEvent, useEffect, useRef, useState } from "react";
-import type { MetricInfo } from "../protocol/types.gen";
 import type { Session } from "../session/session";
-import { byFamily, FAMILY_WORDS, type Watch } from "../session/watch";
+import type { Watch } from "../session/watch";
 import { EyeIcon, LatestIcon, MinusIcon, PlusIcon } from "../ui/icons";
 import { useSignal } from "../ui/useSignal";
 import { COLUMN_WIDTHS } from "./geometry";
+import { moved } from "./keys";
 import { Legend } from "./Legend";
+import { MetricPicker } from "./MetricPicker";
 import type { Drawn } from "./painter";
 import { CursorSentence, Tooltip } from "./Tooltip";
+import { Unwatched } from "./Unwatched";
 import { HeatmapView } from "./view";
-import { WatchPanel, withFamily } from "./WatchPanel";
+import { WatchPanel } from "./WatchPanel";
 
 const FIRST_WIDTH = COLUMN_WIDTHS.indexOf(13);
 
@@ -210,88 +212,4 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 			<CursorSentence session={session} metric={metric} />
 		</section>
 	);
-}
-
-function MetricPicker(props: { metrics: MetricInfo[]; metric: MetricInfo | null; onPick(id: string): void }) {
-	const { metrics, metric, onPick } = props;
-	return (
-		<label className="metric-picker" title={metric?.description ?? ""}>
-			<span className="sr-only">Metric</span>
-			<select
-				data-testid="metric-picker"
-				value={metric?.id ?? ""}
-				disabled={metrics.length === 0}
-				onChange={(event) => onPick(event.target.value)}
-			>
-				{metrics.length === 0 && <option value="">No metrics yet</option>}
-				{byFamily(metrics).map(({ family, metrics: members }) => (
-					<optgroup key={family} label={FAMILY_WORDS[family].short}>
-						{members.map((one) => (
-							<option key={one.id} value={one.id} disabled={one.error !== null}>
-								{one.error === null ? one.label : `${one.label} (failed)`}
-							</option>
-						))}
-					</optgroup>
-				))}
-			</select>
-		</label>
-	);
-}
-
-/** Why the map is empty for this metric, and how the next reply will have it. */
-function Unwatched(props: { metric: MetricInfo; watch: Watch; onWatch(watch: Watch): void }) {
-	const { metric, watch, onWatch } = props;
-	const family = FAMILY_WORDS[metric.family].short;
-	const off = metric.error === null && !watch.families[metric.family];
-	return (
-		<div className="heatmap-empty">
-			<div className="heatmap-note" data-testid="heatmap-unwatched">
-				<p role="status">
-					This reply was not watched with {metric.label}.
-					{off && ` It will be with the next one: switch on ${family} under Watch.`}
-					{!off && metric.error === null && " The next one will be."}
-				</p>
-				{off && (
-					<button
-						type="button"
-						className="primary"
-						data-testid="watch-next"
-						onClick={() => onWatch(withFamily(watch, metric.family, true))}
-					>
-						Switch on {family}
-					</button>
-				)}
-			</div>
-		</div>
-	);
-}
-
-/** Where a key takes the cursor: a cell, null to put it away, undefined when the key means nothing here. */
-export function moved(
-	key: string,
-	from: { position: number; layer: number | null } | null,
-	tokens: number,
-	layers: number,
-	page: number,
-): { position: number; layer: number } | null | undefined {
-	const steps: Record<string, [number, number]> = {
-		ArrowLeft: [-1, 0],
-		ArrowRight: [1, 0],
-		ArrowUp: [0, 1],
-		ArrowDown: [0, -1],
-		PageUp: [-page, 0],
-		PageDown: [page, 0],
-		Home: [-tokens, 0],
-		End: [tokens, 0],
-	};
-	if (key === "Escape") return from === null ? undefined : null;
-	const step = steps[key];
-	if (step === undefined) return undefined;
-	const clamp = (value: number, most: number) => Math.max(0, Math.min(most, value));
-	// The first key shows where the cursor is; it starts at the last token.
-	if (from === null && step[0] !== -tokens) return { position: tokens - 1, layer: 0 };
-	return {
-		position: clamp((from?.position ?? 0) + step[0], tokens - 1),
-		layer: clamp((from?.layer ?? 0) + step[1], layers - 1),
-	};
 }

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { connectionWords } from "../session/StatusBar";
 import { lensFrame, metricInfo, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
-import { moved } from "./Heatmap";
+import { moved } from "./keys";
 import { cursorSentence } from "./Tooltip";
 
 test("keys move the cursor by a cell and never out of the map", () => {

@@ -2,15 +2,13 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { finishedFrame, metricInfo, startedFrame, tokensFrame } from "../testing";
 import { metric, ready, settings, welcome } from "../testing/lab";
-import { TestServer } from "../testing/server";
+import { played, type TestServer } from "../testing/server";
 import type { Session } from "./session";
 
 let server: TestServer;
 let session: Session;
 beforeEach(() => {
-	server = new TestServer();
-	server.open();
-	session = server.session;
+	({ server, session } = played());
 });
 
 test("the whole conversation travels, system prompt first, special tokens left out", () => {

@@ -2,7 +2,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { errorFrame, finishedFrame, resumedFrame, startedFrame, tokensFrame } from "../testing";
 import { settings, welcome } from "../testing/lab";
-import { TestServer } from "../testing/server";
+import { played, TestServer } from "../testing/server";
 import { NEVER_KNOWN, NO_MAP, OTHER_EPOCH } from "./delivery";
 import { findKept, keep } from "./kept";
 import type { Session } from "./session";
@@ -10,9 +10,7 @@ import type { Session } from "./session";
 let server: TestServer;
 let session: Session;
 beforeEach(() => {
-	server = new TestServer();
-	server.open();
-	session = server.session;
+	({ server, session } = played());
 });
 
 describe("a reload", () => {

@@ -10,16 +10,14 @@ import {
 	tokensFrame,
 } from "../testing";
 import { settings, welcome } from "../testing/lab";
-import { TestServer } from "../testing/server";
+import { played, type TestServer } from "../testing/server";
 import { UNKNOWN } from "./delivery";
 import type { Session } from "./session";
 
 let server: TestServer;
 let session: Session;
 beforeEach(() => {
-	server = new TestServer();
-	server.open();
-	session = server.session;
+	({ server, session } = played());
 });
 
 test("a reply whose rows came in one frame is over like any other", () => {

@@ -2,15 +2,13 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { metricInfo, vectorInfo } from "../testing";
 import { joy, metric, ready, settings, welcome } from "../testing/lab";
-import { TestServer } from "../testing/server";
+import { played, type TestServer } from "../testing/server";
 import type { Session } from "./session";
 
 let server: TestServer;
 let session: Session;
 beforeEach(() => {
-	server = new TestServer();
-	server.open();
-	session = server.session;
+	({ server, session } = played());
 });
 
 test("the metric stays picked over reconnections while the server has it", () => {

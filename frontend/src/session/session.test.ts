@@ -2,15 +2,13 @@ import { beforeEach, describe, expect, test } from "vitest";
 import type { Welcome } from "../protocol/types.gen";
 import { startedFrame, tokensFrame } from "../testing";
 import { model, ready, settings, welcome } from "../testing/lab";
-import { TestServer } from "../testing/server";
+import { played, type TestServer } from "../testing/server";
 import type { Session } from "./session";
 
 let server: TestServer;
 let session: Session;
 beforeEach(() => {
-	server = new TestServer();
-	server.open();
-	session = server.session;
+	({ server, session } = played());
 });
 
 test("nothing can be asked before the engine is ready, and each reason is a sentence", () => {

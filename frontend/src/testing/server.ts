@@ -92,3 +92,10 @@ export class TestServer {
 		this.finish(run);
 	}
 }
+
+/** A session whose line is up, before the server has said anything. */
+export function played(): { server: TestServer; session: Session } {
+	const server = new TestServer();
+	server.open();
+	return { server, session: server.session };
+}
