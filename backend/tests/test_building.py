@@ -138,7 +138,7 @@ async def test_a_build_computes_no_more_at_once_than_the_server_may(
 
     def look() -> None:
         nonlocal most
-        most = max(most, len(server.engine._live))
+        most = max(most, len(server.engine.generations))
 
     monkeypatch.setattr(server.engine, "on_step", look)
     texts = {"label": "Few", "positive": ["I love it!", "How lovely."], "negative": ["I hate it.", "Awful."]}

@@ -14,14 +14,12 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..metrics import Registry
-from ..patience import Patience
-from ..text.rendering import UnknownTokenError, outside
 from ..vectors.store import VectorError
 from .bank import described, pieces
 from .causes import explain
@@ -30,15 +28,16 @@ from .errors import EngineLostError as EngineLostError
 from .errors import EngineNotReadyError as EngineNotReadyError
 from .errors import RunFailedError as RunFailedError
 from .errors import StartError
+from .generation import Ended as Ended
+from .generation import Generations
 from .life import CallError, Item, Life
 from .loading import in_daemon_thread, read_model
 from .options import EngineOptions as EngineOptions
 from .options import ModelFacts as ModelFacts
-from .reply import Entry, Reply, entries
+from .reply import Entry
 from .request import RunOptions, RunRequest, Wants
 from .step import NO_TOKEN, Step
-from .submission import submission
-from .use import Need, VectorUse
+from .use import VectorUse
 from .watch import TRIES, Restarts
 
 if TYPE_CHECKING:
@@ -53,8 +52,6 @@ _T = TypeVar("_T")
 
 HELD_SECONDS = 2.0
 """How long `held` waits for an engine that may be busy with a long prompt."""
-LAST_STEPS_SECONDS = 2.0
-"""Steps lead vLLM's own outputs by a millisecond or so; what has not come after this was lost on the way."""
 ATTENTION_REFUSED = (
     "It acts on what attention adds, which this engine cannot change: it decodes in CUDA graphs "
     "(--engine-mode eager would do), or the model's attention is no part that is simply added."
@@ -80,44 +77,6 @@ class Captured:
     tokens: int
     surprisal: float | None
     """nats per token that counted, where asked for"""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a generation ended by itself."""
-
-    reason: Literal["stop", "length"]
-    stop: str | None
-    """The stop string that ended the reply."""
-    prompt_logprobs: list[float | None] | None = None
-    """Of each token of the prompt; None where not asked for."""
-
-
-@dataclass
-class _Live:
-    """A run that is in the engine."""
-
-    reply: Reply
-    take: Callable[[Entry], None]
-    failed: str | None = None
-    """Why it has failed, in a sentence."""
-    deadline: asyncio.Timeout | None = None
-    """What interrupts whoever waits for it."""
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def release(self, released: list[Entry]) -> None:
-        """Hand on what is known to belong to the reply."""
-        if self.failed is None and released:
-            for entry in released:
-                self.take(entry)
-            self.changed.set()
-
-    def fail(self, why: str) -> None:
-        """Let `generate` raise; the first reason counts."""
-        if self.failed is None:
-            self.failed = why
-            if self.deadline is not None:
-                self.deadline.reschedule(asyncio.get_running_loop().time())
 
 
 @dataclass
@@ -147,15 +106,20 @@ class EngineService:
     abandoned: bool = False
     """Told to end while it was loading: a thread of ours, and processes it starts, may still be at it."""
     _listeners: list[Callable[[], None]] = field(default_factory=list)
-    _live: dict[str, _Live] = field(default_factory=dict)
     use: VectorUse = field(default_factory=VectorUse)
     """Which vectors the runs need."""
+    generations: Generations = field(init=False)
+    """The runs that are in the engine."""
     _changing_vectors: asyncio.Lock = field(default_factory=asyncio.Lock)
     _life: Life | None = None
     _tries: Restarts = field(default_factory=Restarts)
     _again: str = ""
     """What the stage begins with while a lost engine is started again."""
     _rebuilding: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        """Give the runs what they need of the engine that serves."""
+        self.generations = Generations(self._serving, self._call, self.use)
 
     @property
     def tokenizer(self) -> Any:
@@ -396,62 +360,12 @@ class EngineService:
     # ------------------------------------------------------------ runs
 
     async def generate(self, request: RunRequest, take: Callable[[Entry], None]) -> Ended:
-        """Submit one run and wait for its end; `take` gets rows and tokens as they are computed, in order.
-
-        Cancelling it aborts the run in the engine. When it has returned, `take` has had the whole reply.
-
-        Raises:
-            EngineNotReadyError: it takes no runs now.
-            UnknownTokenError, ValueError: the prompt has ids that the model has no row for, or none at all.
-            EngineLostError: it was lost while the run was live.
-            RunFailedError: it could not steer or observe this run. The engine says so before that step's
-            rows.
-        """
-        life = self._serving()
-        self._check(request)
-        asked = submission(life.engine, request, life.model.max_model_len)
-        live = self._live[request.run] = _Live(Reply(len(request.prompt_ids), asked.ends), take)
-        need = Need(
-            frozenset(action.vector for action in request.options.actions),
-            frozenset(request.options.wants.metrics),
-        )
-        try:
-            # No deadline: whatever fails the run lets it expire.
-            async with asyncio.timeout(None) as live.deadline:
-                with self.use.running(request.run, need):
-                    return await _follow(live, life.stream(asked.outputs(life.engine)))
-        except TimeoutError:
-            if live.failed is None:
-                raise
-            raise RunFailedError(live.failed) from None
-        finally:
-            self._live.pop(request.run, None)
-
-    def _check(self, request: RunRequest) -> None:
-        """The last look at a prompt, wherever it was made: an id without a row ends vLLM's process."""
-        if not request.prompt_ids:
-            raise ValueError("The prompt has no tokens.")
-        rows = self._serving().model.vocab_size
-        foreign = outside(request.prompt_ids, rows)
-        if foreign:
-            raise UnknownTokenError(
-                f"The prompt has token {foreign[0]}, and the model knows only tokens 0 to {rows - 1}."
-            )
+        """Submit one run and wait for its end; see `Generations.generate`."""
+        return await self.generations.generate(request, take)
 
     async def steer(self, run: str, rev: int, actions: list[Action]) -> None:
-        """Put new actions in force on all ranks between two steps; rows will say from where.
-
-        Raises:
-            EngineLostError: nobody is steered any more.
-            RunFailedError: the engine could not do it. The run fails with it: some ranks may have done it.
-        """
-        try:
-            with self.use.steering(run, (action.vector for action in actions)):
-                await self._call("steersight_steer", run, rev, [action.to_map() for action in actions])
-        except CallError as error:
-            why = f"The engine could not steer this reply, so it was ended. {error}"
-            self._fail({run: why})
-            raise RunFailedError(why) from error
+        """Put new actions in force on all ranks between two steps; see `Generations.steer`."""
+        await self.generations.steer(run, rev, actions)
 
     async def capture(
         self,
@@ -545,7 +459,7 @@ class EngineService:
         if isinstance(item, Stage):
             self._loading(item.stage, item.progress)
         elif isinstance(item, FailedRuns):
-            self._fail(item.runs)
+            self.generations.fail(item.runs)
         else:
             self._take_step(item)
 
@@ -554,23 +468,7 @@ class EngineService:
         if step.failed.keys() - self.failed_metrics.keys():
             self.failed_metrics = step.failed
             self._set()
-        for run, entry in entries(step):
-            live = self._live.get(run)
-            if live is None:
-                continue
-            try:
-                live.release(live.reply.take(entry))
-            except Exception as error:
-                # The other runs get their rows by the same task.
-                logger.exception("Run %s could not take its rows", run)
-                live.fail(f"The rows of this reply could not be taken, so it was ended: {error}")
-
-    def _fail(self, runs: dict[str, str]) -> None:
-        """Let `generate` of these runs raise."""
-        for run, why in runs.items():
-            live = self._live.get(run)
-            if live is not None:
-                live.fail(why)
+        self.generations.take(step)
 
 
 async def uninterrupted(work: Coroutine[Any, Any, _T]) -> _T:
@@ -587,41 +485,3 @@ async def uninterrupted(work: Coroutine[Any, Any, _T]) -> _T:
             task.exception()  # nobody asks for it any more
         raise cancelled
     return task.result()
-
-
-async def _follow(live: _Live, outputs: AsyncGenerator[Any, None]) -> Ended:
-    """Follow a request's outputs to the last, and hand on what they make certain."""
-    ids: list[int] = []
-    async with contextlib.aclosing(outputs):
-        async for output in outputs:
-            (completion,) = output.outputs
-            ids += completion.token_ids
-            live.release(live.reply.confirm(len(ids)))
-            if completion.finish_reason is None:
-                continue
-            await _last_steps(live, len(ids))
-            live.release(live.reply.finish(ids))
-            return Ended(
-                reason="stop" if completion.finish_reason == "stop" else "length",
-                stop=completion.stop_reason if isinstance(completion.stop_reason, str) else None,
-                prompt_logprobs=_prompt_logprobs(output),
-            )
-    raise RunFailedError("The engine ended this reply without saying why.")
-
-
-async def _last_steps(live: _Live, tokens: int) -> None:
-    """Wait until the steps of all tokens are here; what has not come soon was lost on the way."""
-    with contextlib.suppress(TimeoutError):
-        async with Patience(LAST_STEPS_SECONDS):
-            while live.reply.tokens < tokens:
-                live.changed.clear()
-                await live.changed.wait()
-
-
-def _prompt_logprobs(output: Any) -> list[float | None] | None:
-    if not output.prompt_logprobs:
-        return None
-    return [
-        float(table[token].logprob) if table and token in table else None
-        for token, table in zip(output.prompt_token_ids, output.prompt_logprobs, strict=False)
-    ]
