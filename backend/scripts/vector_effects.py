@@ -53,7 +53,7 @@ async def effects(model: str) -> str:
         if engine.status.state != "ready":
             raise SystemExit(engine.status.stage)
         cases: list[tuple[str, str, dict[str, float]]] = [("none", "0", {})]
-        for vector in engine.vectors.values():
+        for vector in engine.offer.vectors.values():
             where = "+".join(map(str, vector.layers))
             cases.extend(
                 (f"{vector.id} @ {where}", f"{strength:+.2f}", {vector.id: strength})

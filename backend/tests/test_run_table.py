@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -57,8 +58,7 @@ class Engine:
         self.status = Status("ready", "Ready", 1.0)
         self.model = ModelFacts("m", 2, 8, 100, "float32", 100, [])
         self.capacity_tokens: int | None = None
-        self.registry = Registry([])
-        self.vectors: dict[str, Any] = {}
+        self.offer = SimpleNamespace(registry=Registry([]), vectors={}, own=set(), failed_metrics={})
         self.renderer = None
         self.use = VectorUse()
         self.requests: dict[str, RunRequest] = {}

@@ -177,7 +177,7 @@ class RunTable:
 
     def _metrics(self, start: Start) -> list[str]:
         """Ids of the metrics the run's rows will have, in the registry's order."""
-        registry = self.engine.registry
+        registry = self.engine.offer.registry
         asked = registry.defaults() if start.metrics is None else start.metrics
         for name in asked:
             if name not in registry:
@@ -197,7 +197,7 @@ class RunTable:
 
     def actions(self, frame: Start | Steer, prompt_tokens: int) -> list[Action]:
         """What a frame's sliders come to. Refuses what cannot be done: it would silently do nothing."""
-        vectors, model = self.engine.vectors, self.engine.model
+        vectors, model = self.engine.offer.vectors, self.engine.model
         for field in ("strengths", "settings"):
             for name in getattr(frame, field):
                 if name not in vectors:
