@@ -50,7 +50,7 @@ async def effects(model: str) -> str:
     with tempfile.TemporaryDirectory() as data:
         engine = EngineService(EngineOptions(model=model, data_dir=Path(data)))
         await engine.load()
-        if engine.status.state != "ready":
+        if not engine.status.ready:
             raise SystemExit(engine.status.stage)
         cases: list[tuple[str, str, dict[str, float]]] = [("none", "0", {})]
         for vector in engine.offer.vectors.values():

@@ -30,8 +30,8 @@ from steersight.engine.service import (
     EngineOptions,
     EngineService,
     RunFailedError,
-    Status,
 )
+from steersight.engine.status import Status
 from steersight.vectors.action import Action
 
 from .conftest import write_test_vectors

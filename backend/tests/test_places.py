@@ -20,7 +20,8 @@ from steersight.api.answers import answered
 from steersight.api.building import BuildApi
 from steersight.api.vectors import VectorApi
 from steersight.engine.examples import Example
-from steersight.engine.service import EngineService, ModelFacts, Status
+from steersight.engine.service import EngineService, ModelFacts
+from steersight.engine.status import EnginePhase, Status
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import ErrorCode
 from steersight.runs.places import Place, Places
@@ -179,7 +180,7 @@ class Model:
     """An engine that answers when it is let, and counts what it computes at once."""
 
     def __init__(self) -> None:
-        self.status = Status("ready", "Ready", 1.0)
+        self.status = Status(EnginePhase.READY, "Ready", 1.0)
         self.model = ModelFacts("m", 3, 8, 100, "float32", 100, [])
         self.tokenizer, self.renderer = Tokenizer(), Rendered()
         self.examples = self.offer = self

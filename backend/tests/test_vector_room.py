@@ -20,7 +20,8 @@ from steersight import files
 from steersight.api import answers
 from steersight.api.vectors import MAX_UPLOADS, NoRoomError, VectorApi
 from steersight.engine.offer import Offer
-from steersight.engine.service import EngineOptions, EngineService, ModelFacts, Status
+from steersight.engine.service import EngineOptions, EngineService, ModelFacts
+from steersight.engine.status import EnginePhase, Status
 from steersight.vectors.store import SteeringVector, VectorError
 
 from .served import served
@@ -129,7 +130,7 @@ async def test_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         httpx.AsyncClient(base_url=f"http://{address}") as http,
     ):
         engine: EngineService = app.state.engine
-        engine.status = Status("ready")
+        engine.status = Status(EnginePhase.READY)
         engine.model = ModelFacts("m", 12, HIDDEN, 10, "float32", 100, [])
         file = save({"layer_3": torch.ones(HIDDEN)})
 

@@ -97,7 +97,7 @@ class VectorApi:
         from ..vectors.importers import read_import
 
         model = self.engine.model
-        if self.engine.status.state != "ready" or model is None:
+        if not self.engine.status.ready or model is None:
             raise Refusal(
                 503, "The engine is not ready yet, so it is not known what would fit. Try again then."
             )

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from .causes import explain
 from .channel import FailedRuns, Stage
@@ -32,6 +32,7 @@ from .options import EngineOptions as EngineOptions
 from .options import ModelFacts as ModelFacts
 from .reply import Entry
 from .request import RunRequest
+from .status import NEXT_PHASES, EnginePhase, Status
 from .step import Step
 from .use import VectorUse
 from .watch import TRIES, Restarts
@@ -44,15 +45,6 @@ logger = logging.getLogger(__name__)
 
 HELD_SECONDS = 2.0
 """How long `held` waits for an engine that may be busy with a long prompt."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """Where the engine is between a cold start and serving."""
-
-    state: Literal["loading", "ready", "failed", "draining", "stopped"] = "loading"
-    stage: str = "Starting"
-    progress: float = 0.0
 
 
 class EngineService:
@@ -100,8 +92,15 @@ class EngineService:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def _set(self, **changes: Any) -> None:
-        self.status = replace(self.status, **changes)
+    def _is(self, phase: EnginePhase) -> bool:
+        return self.status.state is phase
+
+    def _become(self, phase: EnginePhase, stage: str) -> None:
+        self.status = self.status.become(phase, stage)
+        self._tell()
+
+    def _say(self, stage: str, progress: float | None = None) -> None:
+        self.status = self.status.say(stage, progress)
         self._tell()
 
     def _tell(self) -> None:
@@ -124,9 +123,11 @@ class EngineService:
             self.abandoned = self._life is None
             raise
         except Exception as error:
+            if self._is(EnginePhase.STOPPED):
+                return  # it was told to end, and that is what it says
             logger.exception("The engine did not start")
-            why = str(error) if isinstance(error, StartError) else explain(error)
-            self._set(state="failed", stage=f"The engine did not start. {why}", progress=0.0)
+            if self._is(EnginePhase.LOADING):
+                self._become(EnginePhase.FAILED, f"The engine did not start. {_why(error)}")
 
     def _reporter(self) -> Callable[[str, float], None]:
         loop = asyncio.get_running_loop()
@@ -137,8 +138,8 @@ class EngineService:
         return report
 
     def _loading(self, stage: str, progress: float) -> None:
-        if self.status.state == "loading":
-            self._set(stage=f"{self._again} {stage}".lstrip(), progress=progress)
+        if self._is(EnginePhase.LOADING):
+            self._say(f"{self._again} {stage}".lstrip(), progress)
 
     async def _start(self, model: ModelFacts) -> None:
         """Take one engine into service. Raises what went wrong, and leaves nothing of it then.
@@ -155,13 +156,14 @@ class EngineService:
         self.model = replace(model, dtype=built.dtype)
         self.capacity_tokens = built.capacity_tokens
         self._again = ""
-        self._set(state="ready", stage="Ready", progress=1.0)
+        if self._is(EnginePhase.LOADING):  # a server that drains meanwhile takes no runs
+            self._become(EnginePhase.READY, "Ready")
 
     def _lose(self, life: Life, why: str) -> None:
         """An engine is dead or hung: first nobody is sent to it any more, then all who wait for it hear."""
         if life is not self._life or life.lost is not None:
             return
-        if self.status.state != "ready":
+        if not self.status.ready:
             life.lose(why)  # whoever starts it, or ends it, sees that
             return
         logger.error("%s", why)
@@ -180,29 +182,35 @@ class EngineService:
         pause = self._tries.next_pause()
         if pause is None:
             stage = f"{why} It was started again {TRIES} times, and that did not last. {last}".rstrip()
-            self._set(state="failed", stage=f"{stage} The log says more.", progress=0.0)
+            self._become(EnginePhase.FAILED, f"{stage} The log says more.")
             return None
         self._again = f"{why} It is being started again (try {self._tries.tries} of {TRIES})."
-        self._set(state="loading", stage=self._again, progress=0.0)
+        if self._is(EnginePhase.LOADING):
+            self._say(self._again, 0.0)
+        else:
+            self._become(EnginePhase.LOADING, self._again)
         return pause
 
     async def _rebuild(self, dead: Life, why: str, pause: float | None) -> None:
         await dead.end(kindly=False)
         while pause is not None:
             await asyncio.sleep(pause)
+            if not self._is(EnginePhase.LOADING):
+                return  # the server is about to end
             try:
                 await self._start(dead.model)
             except Exception as error:
                 logger.exception("The engine did not start again")
-                last = str(error) if isinstance(error, StartError) else explain(error)
-                pause = self._next_try(why, f"The last time: {last}")
+                if not self._is(EnginePhase.LOADING):
+                    return
+                pause = self._next_try(why, f"The last time: {_why(error)}")
             else:
                 self.restarts += 1
                 return
 
     def _silent(self, life: Life, seconds: float) -> None:
         """An engine owes an answer; or it has given one after all."""
-        if life is not self._life or self.status.state != "ready":
+        if life is not self._life or not self.status.ready:
             return
         stage = "Ready"
         if seconds:
@@ -211,16 +219,20 @@ class EngineService:
                 f"The engine has not answered for {seconds:.0f} s. "
                 f"After {limit:g} s it counts as hung and is started again."
             )
-        self._set(stage=stage)
+        self._say(stage)
 
     def drain(self) -> None:
         """Take no more runs, because the server is about to end; those under way go on."""
-        if self.status.state == "ready":
-            self._set(state="draining", stage="The server is about to end")
+        if EnginePhase.DRAINING in NEXT_PHASES[self.status.state]:
+            self._become(EnginePhase.DRAINING, "The server is about to end")
 
     async def shutdown(self) -> None:
-        """Stop the engine process and the row channel, wherever they are between start and end."""
-        self._set(state="stopped", stage="Stopped", progress=0.0)
+        """Stop the engine process and the row channel, wherever they are between start and end.
+
+        Again is harmless.
+        """
+        if not self._is(EnginePhase.STOPPED):
+            self._become(EnginePhase.STOPPED, "Stopped")
         if self._rebuilding is not None:
             self._rebuilding.cancel()
             await asyncio.wait([self._rebuilding])
@@ -234,7 +246,7 @@ class EngineService:
             self._life.kill()
 
     def _serving(self) -> Life:
-        if self._life is None or self.status.state != "ready":
+        if self._life is None or not self.status.ready:
             raise EngineNotReadyError(f"The engine is {self.status.state}: {self.status.stage}")
         return self._life
 
@@ -284,3 +296,8 @@ class EngineService:
         self.on_step()
         self.offer.note_failed(step.failed)
         self.generations.take(step)
+
+
+def _why(error: Exception) -> str:
+    """Why an engine did not start, in a sentence."""
+    return str(error) if isinstance(error, StartError) else explain(error)
