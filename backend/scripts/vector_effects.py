@@ -50,10 +50,10 @@ async def effects(model: str) -> str:
     with tempfile.TemporaryDirectory() as data:
         engine = EngineService(EngineOptions(model=model, data_dir=Path(data)))
         await engine.load()
-        if engine.status.state != "ready":
+        if not engine.status.ready:
             raise SystemExit(engine.status.stage)
         cases: list[tuple[str, str, dict[str, float]]] = [("none", "0", {})]
-        for vector in engine.vectors.values():
+        for vector in engine.offer.vectors.values():
             where = "+".join(map(str, vector.layers))
             cases.extend(
                 (f"{vector.id} @ {where}", f"{strength:+.2f}", {vector.id: strength})

@@ -93,12 +93,13 @@ def create_app(settings: Settings) -> Starlette:
         return JSONResponse({"status": "ok", "name": settings.name, "epoch": epoch})
 
     async def readyz(request: Request) -> Response:
-        told = dict(vars(engine.status))
+        status = engine.status
+        told = dict(vars(status))
         # A stage may say what an exception said: paths, names. Whoever has shown a token here has shown the
         # right one, or the entrance would have refused.
         if doors.token and "authorization" not in request.headers:
             del told["stage"]
-        return JSONResponse(told, status_code=200 if told["state"] == "ready" else 503)
+        return JSONResponse(told, status_code=200 if status.ready else 503)
 
     asked: asyncio.Task[dict[str, int]] | None = None
 
@@ -112,7 +113,7 @@ def create_app(settings: Settings) -> Starlette:
             runs_live=len(table.live),
             runs_queued=table.queued,
             engine_requests=max(held["vllm"], held["nnsight"], held["lens"]),
-            engine_ready=engine.status.state == "ready",
+            engine_ready=engine.status.ready,
             engine_restarts=engine.restarts,
             steps_dropped=held["dropped"],
         )

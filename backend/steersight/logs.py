@@ -16,6 +16,8 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO
 
+from .engine.status import EnginePhase
+
 if TYPE_CHECKING:
     from .engine.service import EngineService
 
@@ -42,7 +44,7 @@ def follow(engine: EngineService) -> None:
         nonlocal last
         if engine.status.state != last:
             last = engine.status.state
-            level = logging.ERROR if last == "failed" else logging.INFO
+            level = logging.ERROR if last is EnginePhase.FAILED else logging.INFO
             event(logger, level, "The engine's state has changed.", state=last, stage=engine.status.stage)
 
     engine.listen(changed)

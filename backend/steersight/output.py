@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from .engine.status import EnginePhase
+
 if TYPE_CHECKING:
     from .engine.service import EngineService
 
@@ -110,7 +112,11 @@ class Progress:
             status = engine.status
             if (status.state, status.stage) != self._last:
                 self._last = (status.state, status.stage)
-                share = f"{status.progress:4.0%}  " if status.state in ("loading", "ready") else ""
+                share = (
+                    f"{status.progress:4.0%}  "
+                    if status.state in (EnginePhase.LOADING, EnginePhase.READY)
+                    else ""
+                )
                 self.say(share + status.stage)
 
         engine.listen(changed)

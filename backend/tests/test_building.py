@@ -54,7 +54,8 @@ async def test_captured_means_equal_transformers(server: Server, reference: Refe
     text = "Tell me about Paris."
     prompt = Collected(server, text).prompt
     reply, whole = await asyncio.gather(
-        server.engine.capture(prompt, reply_tokens=24), server.engine.capture(prompt, first=0, surprisal=True)
+        server.engine.examples.take(prompt, reply_tokens=24),
+        server.engine.examples.take(prompt, first=0, surprisal=True),
     )
     ids = prompt + reply.reply
     assert reply.tokens == len(reply.reply) - 1
@@ -105,7 +106,7 @@ async def test_build_use_and_delete_while_somebody_chats(server: Server, referen
         question = [{"role": "user", "content": "Tell me about Paris."}]
         run = await client.start(question, strengths=strengths, sampling=greedy(32), metrics=[])
         await run.wait()
-        vector = server.engine.vectors["test-joy"]
+        vector = server.engine.offer.vectors["test-joy"]
         push = [(vector.layers[0], vector.directions[0], result["suggested"])]
         ids = run.prompt.ids + run.ids
         assert reference.read(ids, lambda _p: push).differing(ids, len(run.prompt.ids)) == []
@@ -138,7 +139,7 @@ async def test_a_build_computes_no_more_at_once_than_the_server_may(
 
     def look() -> None:
         nonlocal most
-        most = max(most, len(server.engine._live))
+        most = max(most, len(server.engine.generations))
 
     monkeypatch.setattr(server.engine, "on_step", look)
     texts = {"label": "Few", "positive": ["I love it!", "How lovely."], "negative": ["I hate it.", "Awful."]}
@@ -157,7 +158,7 @@ async def test_a_build_computes_no_more_at_once_than_the_server_may(
 
 
 async def test_cancel_leaves_nothing_behind(server: Server) -> None:
-    before = set(server.engine.vectors)
+    before = set(server.engine.offer.vectors)
     async with http(server) as api:
         job = (await api.post("/api/vectors/build", json=WISH)).json()["job"]
         async with asyncio.timeout(60):
@@ -166,7 +167,7 @@ async def test_cancel_leaves_nothing_behind(server: Server) -> None:
         assert (await api.delete(f"/api/vectors/build/{job}")).status_code == 204
         assert (await api.get(f"/api/vectors/build/{job}")).json()["state"] == "cancelled"
         assert (await api.get("/api/vectors/build/nobody")).status_code == 404
-    assert set(server.engine.vectors) == before
+    assert set(server.engine.offer.vectors) == before
     held = await server.engine.held()
     assert (held["vllm"], held["nnsight"], held["lens"]) == (0, 0, 0)
 

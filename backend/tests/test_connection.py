@@ -132,8 +132,6 @@ def tokenizing(monkeypatch: pytest.MonkeyPatch) -> Any:
 @asynccontextmanager
 async def connected(table: Table, hello_after: float = 0.0) -> AsyncIterator[tuple[Socket, Connection]]:
     socket = Socket()
-    table.engine.failed_metrics = {}  # type: ignore[attr-defined]
-    table.engine.own_vectors = set()  # type: ignore[attr-defined]
     connection = Connection(
         cast(WebSocket, socket), cast(EngineService, table.engine), table.table, "t", "e",
         cast(Visit, Anyone()), Telemetry(), Pace(),

@@ -17,6 +17,7 @@ from websockets.typing import Origin, Subprotocol
 from steersight.client import SteersightError
 from steersight.client import connect as dial_client
 from steersight.engine.service import EngineService
+from steersight.engine.status import EnginePhase, Status
 from steersight.protocol import codec
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import SUBPROTOCOL, ChatMessage, Error, Hello, Ping, Pong, Start, Welcome
@@ -287,13 +288,14 @@ async def test_why_an_engine_failed_is_told_to_those_with_the_token(
         return answer.status_code, answer.json() if answer.status_code == 503 else answer.text
 
     why = "The engine did not start. There are no weights in /home/ada/secret."
-    state: dict[str, Any] = {"state": "failed", "progress": 0.0}
+    failed = Status(EnginePhase.FAILED, why)
+    state = {"state": "failed", "progress": 0.0}
     monkeypatch.setenv("STEERSIGHT_TOKEN", TOKEN)
     async with (
         served(tmp_path / "a") as (address, app),
         httpx.AsyncClient(base_url=f"http://{address}") as http,
     ):
-        app.state.engine._set(stage=why, **state)
+        app.state.engine.status = failed
         assert await ready({}) == (503, state)
         assert await ready(BEARER) == (503, state | {"stage": why})
         for wrong in ("Bearer wrong", "Bearer", ""):
@@ -305,7 +307,7 @@ async def test_why_an_engine_failed_is_told_to_those_with_the_token(
         served(tmp_path / "b") as (address, app),
         httpx.AsyncClient(base_url=f"http://{address}") as http,
     ):
-        app.state.engine._set(stage=why, **state)
+        app.state.engine.status = failed
         assert await ready({}) == (503, state | {"stage": why}), (
             "a server without a token asks nobody for one"
         )

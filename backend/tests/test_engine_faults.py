@@ -30,8 +30,8 @@ from steersight.engine.service import (
     EngineOptions,
     EngineService,
     RunFailedError,
-    Status,
 )
+from steersight.engine.status import Status
 from steersight.vectors.action import Action
 
 from .conftest import write_test_vectors
@@ -262,15 +262,15 @@ async def test_steering_that_cannot_be_done_fails_its_run(
 async def test_a_killed_engine_is_brought_back(watched: Watched, usual: dict[str, list[int]]) -> None:
     service = watched.service
     await watched.reply("metric", 2, metrics=["breaks"])
-    assert set(service.failed_metrics) == {"breaks"}
-    capacity, vectors = service.capacity_tokens, set(service.vectors)
+    assert set(service.offer.failed_metrics) == {"breaks"}
+    capacity, vectors = service.capacity_tokens, set(service.offer.vectors)
     first, begun = watched.live("one")
     second, begun_too = watched.live("two", actions=[Action("north", 0.3)])
 
     async def build() -> float:
         with pytest.raises(EngineLostError):
-            async with service.lent(service.vectors["north"].renamed("lent")):
-                await service.capture([1, 2, 3], reply_tokens=1000)
+            async with service.offer.lent(service.offer.vectors["north"].renamed("lent")):
+                await service.examples.take([1, 2, 3], reply_tokens=1000)
         return time.monotonic()
 
     building = asyncio.create_task(build())
@@ -294,8 +294,8 @@ async def test_a_killed_engine_is_brought_back(watched: Watched, usual: dict[str
     await watched.ready()
     print(f"heard after {max(heard) - killed:.3f} s, ready after {time.monotonic() - killed:.1f} s")  # noqa: T201
     assert service.restarts == 1
-    assert service.failed_metrics == {}
-    assert (service.capacity_tokens, set(service.vectors)) == (capacity, vectors)
+    assert service.offer.failed_metrics == {}
+    assert (service.capacity_tokens, set(service.offer.vectors)) == (capacity, vectors)
     assert await watched.reply("plain again") == usual["plain"]
     assert await watched.reply("north again", actions=[Action("north", 0.3)]) == usual["north"]
     assert not any((await service.held()).values())

@@ -108,7 +108,7 @@ async def test_greedy_replies_and_rows_equal_transformers(
 
 
 def directions(server: Server, strengths: dict[str, float]) -> list[tuple[int, torch.Tensor, float]]:
-    vectors = server.engine.vectors
+    vectors = server.engine.offer.vectors
     return [
         (layer, vectors[name].directions[index], strength)
         for name, strength in strengths.items()

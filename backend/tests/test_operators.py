@@ -133,7 +133,7 @@ CASES: dict[str, list[tuple[str, float, dict[str, Any]]]] = {
 @pytest.mark.engine
 @pytest.mark.timeout(500)
 async def test_every_operator_equals_a_forward_hook(server: Server, reference: Reference) -> None:
-    vectors = server.engine.vectors
+    vectors = server.engine.offer.vectors
     text = "Tell me about Paris."
     prompt = Collected(server, text).prompt
     decided = {

@@ -19,7 +19,9 @@ from starlette.routing import Route
 from steersight.api.answers import answered
 from steersight.api.building import BuildApi
 from steersight.api.vectors import VectorApi
-from steersight.engine.service import Captured, EngineService, ModelFacts, Status
+from steersight.engine.examples import Example
+from steersight.engine.service import EngineService, ModelFacts
+from steersight.engine.status import EnginePhase, Status
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import ErrorCode
 from steersight.runs.places import Place, Places
@@ -178,14 +180,15 @@ class Model:
     """An engine that answers when it is let, and counts what it computes at once."""
 
     def __init__(self) -> None:
-        self.status = Status("ready", "Ready", 1.0)
+        self.status = Status(EnginePhase.READY, "Ready", 1.0)
         self.model = ModelFacts("m", 3, 8, 100, "float32", 100, [])
         self.tokenizer, self.renderer = Tokenizer(), Rendered()
+        self.examples = self.offer = self
         self.now = self.most = 0
         self.open = asyncio.Event()
         self.open.set()
 
-    async def capture(self, prompt: list[int], *, reply_tokens: int = 1, **_: Any) -> Captured:
+    async def take(self, prompt: list[int], *, reply_tokens: int = 1, **_: Any) -> Example:
         self.now += 1
         self.most = max(self.most, self.now)
         try:
@@ -194,7 +197,7 @@ class Model:
         finally:
             self.now -= 1
         generator = torch.Generator().manual_seed(sum(prompt) + reply_tokens)
-        return Captured([1, 2], torch.randn(3, 8, generator=generator), 2, 1.0)
+        return Example([1, 2], torch.randn(3, 8, generator=generator), 2, 1.0)
 
     @asynccontextmanager
     async def lent(self, _vector: Any) -> AsyncIterator[None]:

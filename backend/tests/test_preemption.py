@@ -133,7 +133,7 @@ async def test_preempted_runs_are_what_they_would_have_been(engine: EngineServic
         back.append(name)
         if len(back) == 2:
             # Nobody is steered by it any more: it goes, although both runs may have to be computed again.
-            await engine.remove_vector("gone")
+            await engine.offer.remove("gone")
             assert preemptions() == before, "the deletion came after the first preemption"
 
     before = preemptions()
@@ -147,12 +147,12 @@ async def test_preempted_runs_are_what_they_would_have_been(engine: EngineServic
     print(f"{happened:g} preemptions")  # noqa: T201
     assert happened >= 2, "the cache was not too small after all"
     assert len(back) == 2
-    assert "gone" not in engine.vectors
+    assert "gone" not in engine.offer.vectors
     held = await engine.held()
     assert (held["vllm"], held["nnsight"], held["lens"]) == (0, 0, 0)
 
     # Its id is free, and the worker has kept nothing of the first.
-    await engine.add_vector(vector("gone", 1), Path("gone.safetensors"))
+    await engine.offer.add(vector("gone", 1), Path("gone.safetensors"))
     for run, disturbed in enumerate(together):
         positions = range(len(prompt(run)) + TOKENS - 1)
         assert sorted(disturbed.revs) == list(positions), f"run {run}: rows are missing"

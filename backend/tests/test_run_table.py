@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -23,8 +24,8 @@ from steersight.engine.service import (
     EngineService,
     ModelFacts,
     RunFailedError,
-    Status,
 )
+from steersight.engine.status import EnginePhase, Status
 from steersight.engine.step import Step
 from steersight.engine.use import VectorUse
 from steersight.metrics import Registry
@@ -54,11 +55,10 @@ class Engine:
     """Writes nothing until a test says so."""
 
     def __init__(self) -> None:
-        self.status = Status("ready", "Ready", 1.0)
+        self.status = Status(EnginePhase.READY, "Ready", 1.0)
         self.model = ModelFacts("m", 2, 8, 100, "float32", 100, [])
         self.capacity_tokens: int | None = None
-        self.registry = Registry([])
-        self.vectors: dict[str, Any] = {}
+        self.offer = SimpleNamespace(registry=Registry([]), vectors={}, own=set(), failed_metrics={})
         self.renderer = None
         self.use = VectorUse()
         self.requests: dict[str, RunRequest] = {}
@@ -72,7 +72,7 @@ class Engine:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def become(self, state: Any) -> None:
+    def become(self, state: EnginePhase) -> None:
         self.status = Status(state, f"It is {state}.", 0.0)
         for listener in list(self._listeners):
             listener()
@@ -310,16 +310,16 @@ async def test_waiting_runs_outlive_an_engine_that_is_built_again_but_not_one_th
     t = table(max_runs=1)
     first, second = await t.start(), await t.start()
     await settle()
-    t.engine.become("loading")
+    t.engine.become(EnginePhase.LOADING)
     t.engine.end(first, EngineLostError("gone"))
     await settle()
     assert not second.begun
     with pytest.raises(FrameError, match="The engine is loading"):
         await t.start()
-    t.engine.become("ready")
+    t.engine.become(EnginePhase.READY)
     assert second.begun
     third = await t.start()
-    t.engine.become("failed")
+    t.engine.become(EnginePhase.FAILED)
     said = ending(third).error
     assert said is not None
     assert (said.code, said.message) == ("engine_failed", "It is failed.")

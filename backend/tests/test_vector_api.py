@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 
 from steersight.client import connect
-from steersight.engine import service as service_module
+from steersight.engine import sending
 from steersight.engine.bank import pieces
 from steersight.vectors.action import Action
 from steersight.vectors.store import SteeringVector, load_vector
@@ -46,7 +46,7 @@ async def test_bring_use_fetch_and_delete(server: Server, reference: Reference, 
         tried = await api.post("/api/vectors?name=west.safetensors&try=1", content=plain_file())
         assert tried.status_code == 200, tried.text
         assert [info["layers"] for info in tried.json()["vectors"]] == [[11]]
-        assert set(server.engine.vectors) == before, "a try has changed something"
+        assert set(server.engine.offer.vectors) == before, "a try has changed something"
 
         # A reply that is being written goes on as it would have.
         neighbour = asyncio.create_task(Collected(server, text).run("neighbour", {}, tokens=48))
@@ -71,7 +71,7 @@ async def test_bring_use_fetch_and_delete(server: Server, reference: Reference, 
 
         fetched = tmp_path / "west.safetensors"
         fetched.write_bytes((await api.get("/api/vectors/west/file")).content)
-        assert torch.allclose(load_vector(fetched).directions, server.engine.vectors["west"].directions)
+        assert torch.allclose(load_vector(fetched).directions, server.engine.offer.vectors["west"].directions)
         card = (await api.get("/api/vectors/west")).json()
         assert card["file_bytes"] == fetched.stat().st_size
 
@@ -89,7 +89,7 @@ async def test_bring_use_fetch_and_delete(server: Server, reference: Reference, 
         refused = await api.delete("/api/vectors/west")
         assert refused.status_code == 409
         assert "The projection on West is watched in a reply" in refused.json()["error"]
-        assert "west" in server.engine.vectors
+        assert "west" in server.engine.offer.vectors
         await watching.stop()
         await watching.wait()
         assert (await api.delete("/api/vectors/west")).status_code == 204
@@ -109,20 +109,20 @@ async def test_a_vector_whose_file_cannot_be_deleted_stays(
 
     async with http(server) as api:
         assert (await api.post("/api/vectors?name=stay.safetensors", content=plain_file(5))).is_success
-        path = server.engine.vector_files["stay"]
+        path = server.engine.offer.files["stay"]
         with monkeypatch.context() as patched:
             patched.setattr(os, "rename", refuse)
             answer = await api.delete("/api/vectors/stay")
         assert answer.status_code == 507
         assert "could not delete the file of stay: Read-only file system. Whoever" in answer.json()["error"]
         assert path.is_file()
-        assert "stay" in server.engine.vectors
+        assert "stay" in server.engine.offer.vectors
         path.unlink()
         answer = await api.get("/api/vectors/stay/file")
         assert (answer.status_code, "is gone" in answer.json()["error"]) == (410, True)
         assert (await api.get("/api/vectors/stay")).status_code == 410
         assert (await api.delete("/api/vectors/stay")).status_code == 204
-        assert "stay" not in server.engine.vectors
+        assert "stay" not in server.engine.offer.vectors
 
 
 async def test_what_is_refused(server: Server) -> None:
@@ -147,7 +147,7 @@ async def test_what_is_refused(server: Server) -> None:
     async with http(server, Origin="http://elsewhere.example") as foreign:
         assert (await foreign.post("/api/vectors?name=x", content=plain_file())).status_code == 403
         assert (await foreign.delete("/api/vectors/north")).status_code == 403
-        assert "north" in server.engine.vectors
+        assert "north" in server.engine.offer.vectors
 
 
 async def test_a_vector_of_64_mib_comes_beside_a_reply(
@@ -170,7 +170,7 @@ async def test_a_vector_of_64_mib_comes_beside_a_reply(
             sent.append(len(piece))
             yield piece
 
-    monkeypatch.setattr(service_module, "pieces", noted)
+    monkeypatch.setattr(sending, "pieces", noted)
     gaps = [0.0]
 
     async def tick() -> None:
@@ -182,15 +182,15 @@ async def test_a_vector_of_64_mib_comes_beside_a_reply(
 
     neighbour = asyncio.create_task(Collected(server, "Tell me about Paris.").run("beside", {}, tokens=48))
     ticking = asyncio.create_task(tick())
-    await engine.add_vector(large, server.engine.options.data_dir / "large.safetensors")
+    await engine.offer.add(large, server.engine.options.data_dir / "large.safetensors")
     ticking.cancel()
     with capsys.disabled():
         print(f"64 MiB in {len(sent)} pieces; the event loop was away {max(gaps) * 1e3:.0f} ms at most")  # noqa: T201
     assert threading.get_ident() not in threads
     assert max(sent) < 5 << 20
     assert 64 << 20 <= sum(sent) < 65 << 20
-    assert "large" in engine.vectors
+    assert "large" in engine.offer.vectors
     beside = await neighbour
-    await engine.remove_vector("large")
+    await engine.offer.remove("large")
     plain = await Collected(server, "Tell me about Paris.").run("alone", {}, tokens=48)
     assert beside.reply == plain.reply

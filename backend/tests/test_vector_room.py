@@ -19,7 +19,9 @@ from safetensors.torch import save
 from steersight import files
 from steersight.api import answers
 from steersight.api.vectors import MAX_UPLOADS, NoRoomError, VectorApi
-from steersight.engine.service import EngineOptions, EngineService, ModelFacts, Status
+from steersight.engine.offer import Offer
+from steersight.engine.service import EngineOptions, EngineService, ModelFacts
+from steersight.engine.status import EnginePhase, Status
 from steersight.vectors.store import SteeringVector, VectorError
 
 from .served import served
@@ -55,7 +57,7 @@ async def test_a_file_that_cannot_be_written_whole_leaves_nothing(tmp_path: Path
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "make room in its data folder" in str(refused.value)
     assert left(tmp_path) == []
-    assert room.engine.vectors == {}
+    assert room.engine.offer.vectors == {}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ async def test_a_disk_that_takes_no_more(
     with pytest.raises(NoRoomError, match=f"could not write it to its disk: {sentence}"):
         await room.keep(vector("west"))
     assert left(tmp_path) == []
-    assert room.engine.vectors == {}
+    assert room.engine.offer.vectors == {}
 
 
 async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -99,12 +101,12 @@ async def test_the_quota_counts_bytes(tmp_path: Path) -> None:
 async def test_two_at_once_do_not_take_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room = api(tmp_path / "vectors")
 
-    async def add(self: EngineService, one: SteeringVector, file: Path) -> None:
+    async def add(self: Offer, one: SteeringVector, file: Path) -> None:
         await asyncio.sleep(0)
         self.vectors[one.id] = one
-        self.vector_files[one.id] = file
+        self.files[one.id] = file
 
-    monkeypatch.setattr(EngineService, "add_vector", add)
+    monkeypatch.setattr(Offer, "add", add)
     kept = await asyncio.gather(*(room.keep(vector("west")) for _ in range(3)))
     assert [one.id for one in kept] == ["west", "west-2", "west-3"]
     assert left(tmp_path) == ["west-2.safetensors", "west-3.safetensors", "west.safetensors"]
@@ -116,7 +118,7 @@ async def test_what_the_engine_cannot_use_does_not_stay(
     async def refuse(*_: object) -> None:
         raise VectorError("It cannot.")
 
-    monkeypatch.setattr(EngineService, "add_vector", refuse)
+    monkeypatch.setattr(Offer, "add", refuse)
     with pytest.raises(VectorError, match=r"It cannot\."):
         await api(tmp_path / "vectors").keep(vector("west"))
     assert left(tmp_path) == []
@@ -128,7 +130,7 @@ async def test_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         httpx.AsyncClient(base_url=f"http://{address}") as http,
     ):
         engine: EngineService = app.state.engine
-        engine.status = Status("ready")
+        engine.status = Status(EnginePhase.READY)
         engine.model = ModelFacts("m", 12, HIDDEN, 10, "float32", 100, [])
         file = save({"layer_3": torch.ones(HIDDEN)})
 

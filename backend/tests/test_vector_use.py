@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from steersight.engine import bank as banks
-from steersight.engine import service as service_module
+from steersight.engine import sending
 from steersight.engine.lens import Lens
 from steersight.engine.life import CallError
-from steersight.engine.service import EngineLostError, EngineOptions, EngineService
+from steersight.engine.offer import Offer
+from steersight.engine.service import EngineLostError
 from steersight.engine.use import MAX_AT_WORK, Need, TooManyVectorsError, VectorInUseError, VectorUse
 from steersight.protocol.messages import MAX_VECTORS
 from steersight.vectors.store import SteeringVector, VectorError
@@ -93,14 +94,14 @@ def test_a_vector_is_in_use_while_it_steers_or_is_watched() -> None:
 class Ranks:
     """Two ranks of an engine, and all that was called on them."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.lenses = [make_lens(), make_lens()]
         self.calls: list[tuple[Any, ...]] = []
         self.fails: dict[str, Callable[[], None]] = {}
         """Method -> what the second rank does instead of answering."""
-        self.service = EngineService(EngineOptions(model="none", data_dir=Path("nowhere")))
-        self.service.vectors["v"] = steering_vector("v", {1: torch.eye(HIDDEN)[0]})
-        monkeypatch.setattr(EngineService, "_call", self._call)
+        self.use = VectorUse()
+        self.offer = Offer(self._call, self.use, lambda: None)
+        self.offer.vectors["v"] = steering_vector("v", {1: torch.eye(HIDDEN)[0]})
 
     async def _call(self, method: str, *args: Any) -> list[Any]:
         self.calls.append((method, *args))
@@ -129,17 +130,16 @@ class Ranks:
 
     def unchanged(self) -> None:
         """Neither the server nor a rank has anything but the first vector, or anything half."""
-        service = self.service
-        assert list(service.vectors) == ["v"]
-        assert (service.vector_files, service.own_vectors) == ({}, set())
+        assert list(self.offer.vectors) == ["v"]
+        assert (self.offer.files, self.offer.own) == ({}, set())
         for lens in self.lenses:
             assert list(lens.bank.vectors) == ["v"]
             assert (lens.arrivals._pieces, lens.arrivals._complete) == ({}, {})
 
 
 @pytest.fixture
-def ranks(monkeypatch: pytest.MonkeyPatch) -> Ranks:
-    return Ranks(monkeypatch)
+def ranks() -> Ranks:
+    return Ranks()
 
 
 def west(layers: int = 2) -> SteeringVector:
@@ -157,9 +157,9 @@ async def test_one_vector_is_sent_made_in_other_threads(
             threads.add(threading.get_ident())
             yield piece
 
-    monkeypatch.setattr(service_module, "pieces", noted)
+    monkeypatch.setattr(sending, "pieces", noted)
     monkeypatch.setattr(banks, "PIECE_BYTES", 4 * HIDDEN)
-    await ranks.service.add_vector(west(), Path("west.safetensors"))
+    await ranks.offer.add(west(), Path("west.safetensors"))
     assert [(method, name) for method, name, *_ in ranks.calls] == [
         *[("steersight_vector_piece", "west")] * 3,
         ("steersight_prepare_vector", "west"),
@@ -170,13 +170,13 @@ async def test_one_vector_is_sent_made_in_other_threads(
         assert list(lens.bank.vectors) == ["v", "west"]
         assert torch.equal(lens.bank.direction("west", 0, 2), west().directions)
         assert "projection:west" in lens.registry
-    assert list(ranks.service.vectors) == ["v", "west"]
-    assert "projection:west" in ranks.service.registry
+    assert list(ranks.offer.vectors) == ["v", "west"]
+    assert "projection:west" in ranks.offer.registry
     ranks.calls.clear()
-    await ranks.service.remove_vector("west")
+    await ranks.offer.remove("west")
     assert ranks.calls == [("steersight_remove_vector", "west")]
     ranks.unchanged()
-    assert "projection:west" not in ranks.service.registry
+    assert "projection:west" not in ranks.offer.registry
 
 
 @pytest.mark.parametrize(
@@ -188,10 +188,10 @@ async def test_where_one_rank_cannot_nothing_has_changed_anywhere(ranks: Ranks, 
 
     ranks.fails[method] = refuse
     with pytest.raises(VectorError, match=r"could not take it.*no room on the second device"):
-        await ranks.service.add_vector(west(), Path("west.safetensors"))
+        await ranks.offer.add(west(), Path("west.safetensors"))
     ranks.unchanged()
     ranks.fails.clear()
-    await ranks.service.add_vector(west(), Path("west.safetensors"))
+    await ranks.offer.add(west(), Path("west.safetensors"))
     assert all(list(lens.bank.vectors) == ["v", "west"] for lens in ranks.lenses)
 
 
@@ -200,60 +200,60 @@ async def test_where_one_rank_cannot_nothing_has_changed_anywhere(ranks: Ranks, 
 )
 async def test_a_cancelled_change_leaves_nothing_half_done(ranks: Ranks, method: str) -> None:
     ranks.fails[method] = lambda: adding.cancel() and None
-    adding = asyncio.create_task(ranks.service.add_vector(west(), Path("west.safetensors")))
+    adding = asyncio.create_task(ranks.offer.add(west(), Path("west.safetensors")))
     with pytest.raises(asyncio.CancelledError):
         await adding
     ranks.unchanged()
 
 
 async def test_what_is_being_deleted_is_not_offered_and_comes_back_in_its_place(ranks: Ranks) -> None:
-    service = ranks.service
-    await service.add_vector(west(), Path("west.safetensors"))
-    files = dict(service.vector_files)
+    offer = ranks.offer
+    await offer.add(west(), Path("west.safetensors"))
+    files = dict(offer.files)
 
     def lose() -> None:
-        assert list(service.vectors) == ["west"]
-        assert "projection:v" not in service.registry
+        assert list(offer.vectors) == ["west"]
+        assert "projection:v" not in offer.registry
         raise EngineLostError("The engine is gone.")
 
     ranks.fails["steersight_remove_vector"] = lose
     with pytest.raises(EngineLostError):
-        await service.remove_vector("v")
-    assert list(service.vectors) == ["v", "west"]
-    assert service.vector_files == files
-    assert "projection:v" in service.registry
+        await offer.remove("v")
+    assert list(offer.vectors) == ["v", "west"]
+    assert offer.files == files
+    assert "projection:v" in offer.registry
 
 
 async def test_what_is_in_use_is_not_deleted_and_no_rank_hears_of_it(ranks: Ranks) -> None:
     with (
-        ranks.service.use.running("a", Need(frozenset(), frozenset(["projection:v"]))),
+        ranks.use.running("a", Need(frozenset(), frozenset(["projection:v"]))),
         pytest.raises(VectorInUseError, match="watched"),
     ):
-        await ranks.service.remove_vector("v")
+        await ranks.offer.remove("v")
     assert ranks.calls == []
     ranks.unchanged()
 
 
 async def test_a_lent_vector_does_not_stand_in_for_one_of_the_same_id(ranks: Ranks) -> None:
     mine = steering_vector("v", {0: -torch.ones(HIDDEN)})
-    async with ranks.service.lent(mine) as name:
-        assert ranks.service.use.at_work() == {name}
+    async with ranks.offer.lent(mine) as name:
+        assert ranks.use.at_work() == {name}
         for lens in ranks.lenses:
             assert list(lens.bank.vectors) == ["v", name]
             assert torch.equal(lens.bank.direction("v", 1, 1)[0], torch.eye(HIDDEN)[0])
             assert torch.equal(lens.bank.direction(name, 0, 1), mine.directions)
-        assert list(ranks.service.vectors) == ["v"]
+        assert list(ranks.offer.vectors) == ["v"]
     ranks.unchanged()
-    assert ranks.service.use.at_work() == set()
+    assert ranks.use.at_work() == set()
 
 
 async def test_after_a_restart_all_vectors_come_one_by_one_in_the_servers_order(ranks: Ranks) -> None:
-    service = ranks.service
-    await service.add_vector(west(), Path("west.safetensors"))
+    offer = ranks.offer
+    await offer.add(west(), Path("west.safetensors"))
     ranks.lenses = [make_lens(), make_lens()]
     for lens in ranks.lenses:
         lens.take_bank(banks.VectorBank())
     ranks.calls.clear()
-    await service._send_all()
+    await offer.give_all()
     assert all(list(lens.bank.vectors) == ["v", "west"] for lens in ranks.lenses)
     assert {name for _, name, *_ in ranks.calls} == {"v", "west"}

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import subprocess
 import sys
 from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersight.engine import family, service, watch
+from steersight.engine import family
 from steersight.engine.family import Family
-from steersight.engine.service import EngineOptions, EngineService, Status
 from steersight.engine.watch import HEALTHY_SECONDS, MOST_SECONDS_PER_TICK, TRIES, Restarts, Silence
 
 
@@ -118,78 +115,3 @@ def test_what_a_killed_or_stopped_family_leaves_is_removed_and_nothing_else(numb
             process.wait()
         kept.close()
         kept.unlink()
-
-
-class NoLife:
-    """An engine that cannot be started, standing where `Life` does."""
-
-    starting = False
-    ready_at = 0.0
-
-    def __init__(self, model: Any = None) -> None:
-        self.model = model
-        self.lost: str | None = None
-        self.ended = 0
-
-    async def start(self, *_: Any) -> None:
-        raise OSError("The weights are gone.")
-
-    def lose(self, why: str) -> None:
-        self.lost = why
-
-    async def end(self, *, kindly: bool) -> None:
-        self.ended += 1
-
-
-def lose_one(monkeypatch: pytest.MonkeyPatch) -> tuple[EngineService, NoLife, list[NoLife], list[Status]]:
-    made: list[NoLife] = []
-
-    def make(_options: Any, model: Any, **_: Any) -> NoLife:
-        made.append(NoLife(model))
-        return made[-1]
-
-    monkeypatch.setattr(service, "Life", make)
-    engine, life = EngineService(EngineOptions("model", Path())), NoLife()
-    engine._life = life  # type: ignore[assignment]
-    engine._set(state="ready", stage="Ready")
-    said: list[Status] = []
-    engine.listen(lambda: said.append(engine.status))
-    engine._lose(life, "The engine ended unexpectedly.")  # type: ignore[arg-type]
-    return engine, life, made, said
-
-
-async def test_an_engine_that_cannot_be_brought_back_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "FIRST_PAUSE_SECONDS", 0.0)
-    engine, life, made, said = lose_one(monkeypatch)
-    assert engine.status.state == "loading"
-    assert life.lost is not None
-    assert life.lost.startswith("The engine ended unexpectedly. It is being started again.")
-    assert engine._rebuilding is not None
-    await engine._rebuilding
-    assert [status.stage for status in said[:-1]] == [
-        f"The engine ended unexpectedly. It is being started again (try {number} of {TRIES})."
-        for number in range(1, TRIES + 1)
-    ]
-    assert engine.status.state == "failed"
-    assert engine.status.stage.startswith("The engine ended unexpectedly. It was started again 5 times")
-    assert "The last time: The weights are gone. The log" in engine.status.stage
-    assert [each.ended for each in (life, *made)] == [1] * (TRIES + 1)
-    assert engine.restarts == 0
-
-
-async def test_a_server_that_ends_does_not_wait_for_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "FIRST_PAUSE_SECONDS", 1000.0)
-    engine, life, made, _ = lose_one(monkeypatch)
-    async with asyncio.timeout(5):
-        await engine.shutdown()
-    assert (engine.status.state, engine.abandoned, made) == ("stopped", False, [])
-    assert life.ended
-
-
-async def test_an_engine_that_ends_with_its_server_is_not_brought_back() -> None:
-    engine, life = EngineService(EngineOptions("model", Path())), NoLife()
-    engine._life = life  # type: ignore[assignment]
-    engine._set(state="stopped")
-    engine._lose(life, "The engine ended unexpectedly.")  # type: ignore[arg-type]
-    assert engine._rebuilding is None
-    assert life.lost == "The engine ended unexpectedly."

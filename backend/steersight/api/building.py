@@ -73,7 +73,7 @@ class BuildApi:
 
     def _check_free(self) -> None:
         engine = self._vectors.engine
-        if engine.status.state != "ready":
+        if not engine.status.ready:
             raise Refusal(503, f"The engine is {engine.status.state}: {engine.status.stage}")
         if self._job is not None and self._job.state == "running":
             raise Refusal(409, "Another vector is being built. Wait for it, or cancel it.")

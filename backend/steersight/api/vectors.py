@@ -71,7 +71,7 @@ class VectorApi:
     async def card(self, request: Request) -> Response:
         """One vector with where it comes from."""
         vector = self._vector(request)
-        info = vector_info(vector, own=vector.id in self.engine.own_vectors)
+        info = vector_info(vector, own=vector.id in self.engine.offer.own)
         size = self._there(vector).stat().st_size
         return JSONResponse({"info": info.model_dump(), "provenance": vector.provenance, "file_bytes": size})
 
@@ -97,7 +97,7 @@ class VectorApi:
         from ..vectors.importers import read_import
 
         model = self.engine.model
-        if self.engine.status.state != "ready" or model is None:
+        if not self.engine.status.ready or model is None:
             raise Refusal(
                 503, "The engine is not ready yet, so it is not known what would fit. Try again then."
             )
@@ -136,7 +136,7 @@ class VectorApi:
         has changed then, on disk or in the engine.
         """
         async with self._keeping:
-            if len(self.engine.own_vectors) >= MAX_OWN_VECTORS:
+            if len(self.engine.offer.own) >= MAX_OWN_VECTORS:
                 raise NoRoomError(f"This server already keeps {MAX_OWN_VECTORS} vectors. Delete some first.")
             vector = vector.renamed(self._free(vector.id))
             path = self._folder / f"{vector.id}{SUFFIX}"
@@ -147,7 +147,7 @@ class VectorApi:
                     f"The server could not write it to its disk: {why(error)}. {WHO_MENDS}"
                 ) from error
             try:
-                await self.engine.add_vector(vector, path)
+                await self.engine.offer.add(vector, path)
             except BaseException:
                 with contextlib.suppress(OSError):  # the first error is the one to tell
                     path.unlink(missing_ok=True)
@@ -165,7 +165,7 @@ class VectorApi:
         write_whole(path, content)
 
     def _free(self, wanted: str) -> str:
-        names, number = self.engine.vectors, 2
+        names, number = self.engine.offer.vectors, 2
         # A leading dot would make a hidden file, which nobody reads.
         wanted = base = wanted.lstrip(".") or "vector"
         while wanted in names or (self._folder / f"{wanted}{SUFFIX}").exists():
@@ -176,11 +176,11 @@ class VectorApi:
     async def delete(self, request: Request) -> Response:
         """Forget an own vector that no unfinished run is steered by or watches."""
         vector = self._vector(request)
-        if vector.id not in self.engine.own_vectors:
+        if vector.id not in self.engine.offer.own:
             raise Refusal(409, f"{vector.label} came with Steersight and cannot be deleted.")
         try:
-            with removed(self.engine.vector_files[vector.id]):
-                await self.engine.remove_vector(vector.id)
+            with removed(self.engine.offer.files[vector.id]):
+                await self.engine.offer.remove(vector.id)
         except VectorError as error:
             raise Refusal(409, str(error)) from None
         except OSError as error:
@@ -191,13 +191,13 @@ class VectorApi:
 
     def _there(self, vector: SteeringVector) -> Path:
         """The vector's file. The engine has the vector in memory, also when somebody took the file away."""
-        path = self.engine.vector_files[vector.id]
+        path = self.engine.offer.files[vector.id]
         if not path.is_file():
             raise Refusal(410, f"The file of {vector.label} is gone from the server's disk: {path.name}.")
         return path
 
     def _vector(self, request: Request) -> SteeringVector:
-        vector = self.engine.vectors.get(request.path_params["id"])
+        vector = self.engine.offer.vectors.get(request.path_params["id"])
         if vector is None:
             raise Refusal(404, f"There is no vector {request.path_params['id']!r}.")
         return vector

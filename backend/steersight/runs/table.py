@@ -24,6 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from ..engine.service import EngineService
+from ..engine.status import EnginePhase
 from ..engine.use import Need, TooManyVectorsError
 from ..metrics import LENS_METRICS
 from ..protocol.codec import FrameError
@@ -85,7 +86,7 @@ class RunTable:
         self.places = Places(
             lambda: self.limits.max_runs,
             lambda: self.engine.capacity_tokens,
-            lambda: self.engine.status.state == "ready" and not self.draining,
+            lambda: self.engine.status.ready and not self.draining,
         )
         self._graces: dict[str, asyncio.TimerHandle] = {}
         self._closed = False
@@ -151,7 +152,7 @@ class RunTable:
                 "The server is about to end and begins no new replies. Try again in a moment.",
             )
         model = self.engine.model
-        if self.engine.status.state != "ready" or model is None:
+        if not self.engine.status.ready or model is None:
             raise FrameError(
                 ErrorCode.ENGINE_NOT_READY,
                 f"The engine is {self.engine.status.state} ({self.engine.status.stage}). "
@@ -170,14 +171,14 @@ class RunTable:
         )
 
     def _engine_changed(self) -> None:
-        state = self.engine.status.state
-        if state == "failed":
-            self.places.refuse_all(FrameError(ErrorCode.ENGINE_FAILED, self.engine.status.stage))
+        status = self.engine.status
+        if status.state is EnginePhase.FAILED:
+            self.places.refuse_all(FrameError(ErrorCode.ENGINE_FAILED, status.stage))
         self.places.fill()
 
     def _metrics(self, start: Start) -> list[str]:
         """Ids of the metrics the run's rows will have, in the registry's order."""
-        registry = self.engine.registry
+        registry = self.engine.offer.registry
         asked = registry.defaults() if start.metrics is None else start.metrics
         for name in asked:
             if name not in registry:
@@ -197,7 +198,7 @@ class RunTable:
 
     def actions(self, frame: Start | Steer, prompt_tokens: int) -> list[Action]:
         """What a frame's sliders come to. Refuses what cannot be done: it would silently do nothing."""
-        vectors, model = self.engine.vectors, self.engine.model
+        vectors, model = self.engine.offer.vectors, self.engine.model
         for field in ("strengths", "settings"):
             for name in getattr(frame, field):
                 if name not in vectors:

@@ -48,9 +48,9 @@ def metric_infos(engine: EngineService) -> list[MetricInfo]:
                 kind=metric.scale.kind, lo=metric.scale.lo, hi=metric.scale.hi, mid=metric.scale.mid
             ),
             family=metric.family, cost=metric.cost, default=metric.default,
-            error=engine.failed_metrics.get(metric.id),
+            error=engine.offer.failed_metrics.get(metric.id),
         )
-        for metric in engine.registry.all()
+        for metric in engine.offer.registry.all()
     ]  # fmt: skip
 
 
@@ -66,7 +66,9 @@ def vector_info(vector: SteeringVector, *, own: bool) -> VectorInfo:
 
 def vector_infos(engine: EngineService) -> list[VectorInfo]:
     """All vectors that fit the served model."""
-    return [vector_info(vector, own=vector.id in engine.own_vectors) for vector in engine.vectors.values()]
+    return [
+        vector_info(vector, own=vector.id in engine.offer.own) for vector in engine.offer.vectors.values()
+    ]
 
 
 def model_info(engine: EngineService) -> ModelInfo | None:

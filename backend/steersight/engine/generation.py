@@ -1,0 +1,208 @@
+"""The runs that are in the engine: each is handed in, steered, given what belongs to its reply, and ended.
+
+Two streams tell of a run. Its rows and tokens come from the worker, one message for each step of all runs;
+that a reply has ended, and why, comes from vLLM. `Generations` joins them by position, never by arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..patience import Patience
+from ..text.rendering import UnknownTokenError, outside
+from .errors import RunFailedError
+from .life import CallError, Life
+from .reply import Entry, Reply, entries
+from .request import RunRequest
+from .step import Step
+from .submission import submission
+from .use import Need, VectorUse
+
+if TYPE_CHECKING:
+    from ..vectors.action import Action
+
+logger = logging.getLogger(__name__)
+
+LAST_STEPS_SECONDS = 2.0
+"""Steps lead vLLM's own outputs by a millisecond or so; what has not come after this was lost on the way."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a generation ended by itself."""
+
+    reason: Literal["stop", "length"]
+    stop: str | None
+    """The stop string that ended the reply."""
+    prompt_logprobs: list[float | None] | None = None
+    """Of each token of the prompt; None where not asked for."""
+
+
+@dataclass
+class _Live:
+    """A run that is in the engine."""
+
+    reply: Reply
+    take: Callable[[Entry], None]
+    failed: str | None = None
+    """Why it has failed, in a sentence."""
+    deadline: asyncio.Timeout | None = None
+    """What interrupts whoever waits for it."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def release(self, released: list[Entry]) -> None:
+        """Hand on what is known to belong to the reply."""
+        if self.failed is None and released:
+            for entry in released:
+                self.take(entry)
+            self.changed.set()
+
+    def fail(self, why: str) -> None:
+        """Let `generate` raise; the first reason counts."""
+        if self.failed is None:
+            self.failed = why
+            if self.deadline is not None:
+                self.deadline.reschedule(asyncio.get_running_loop().time())
+
+
+class Generations:
+    """The runs in the engine. Not thread-safe: all methods belong to one event loop."""
+
+    def __init__(
+        self, serving: Callable[[], Life], call: Callable[..., Awaitable[list[Any]]], use: VectorUse
+    ) -> None:
+        """None yet.
+
+        Args:
+            serving: the engine that takes runs now; raises EngineNotReadyError.
+            call: a method of all workers, by its name and arguments.
+            use: told which vectors the runs need.
+        """
+        self._serving = serving
+        self._call = call
+        self._use = use
+        self._live: dict[str, _Live] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    async def generate(self, request: RunRequest, take: Callable[[Entry], None]) -> Ended:
+        """Submit one run and wait for its end; `take` gets rows and tokens as they are computed, in order.
+
+        Cancelling it aborts the run in the engine. When it has returned, `take` has had the whole reply.
+
+        Raises:
+            EngineNotReadyError: it takes no runs now.
+            UnknownTokenError, ValueError: the prompt has ids that the model has no row for, or none at all.
+            EngineLostError: it was lost while the run was live.
+            RunFailedError: it could not steer or observe this run. The engine says so before that step's
+            rows.
+        """
+        life = self._serving()
+        self._check(request)
+        asked = submission(life.engine, request, life.model.max_model_len)
+        live = self._live[request.run] = _Live(Reply(len(request.prompt_ids), asked.ends), take)
+        need = Need(
+            frozenset(action.vector for action in request.options.actions),
+            frozenset(request.options.wants.metrics),
+        )
+        try:
+            # No deadline: whatever fails the run lets it expire.
+            async with asyncio.timeout(None) as live.deadline:
+                with self._use.running(request.run, need):
+                    return await _follow(live, life.stream(asked.outputs(life.engine)))
+        except TimeoutError:
+            if live.failed is None:
+                raise
+            raise RunFailedError(live.failed) from None
+        finally:
+            self._live.pop(request.run, None)
+
+    def _check(self, request: RunRequest) -> None:
+        """The last look at a prompt, wherever it was made: an id without a row ends vLLM's process."""
+        if not request.prompt_ids:
+            raise ValueError("The prompt has no tokens.")
+        rows = self._serving().model.vocab_size
+        foreign = outside(request.prompt_ids, rows)
+        if foreign:
+            raise UnknownTokenError(
+                f"The prompt has token {foreign[0]}, and the model knows only tokens 0 to {rows - 1}."
+            )
+
+    async def steer(self, run: str, rev: int, actions: list[Action]) -> None:
+        """Put new actions in force on all ranks between two steps; rows will say from where.
+
+        Raises:
+            EngineLostError: nobody is steered any more.
+            RunFailedError: the engine could not do it. The run fails with it: some ranks may have done it.
+        """
+        try:
+            with self._use.steering(run, (action.vector for action in actions)):
+                await self._call("steersight_steer", run, rev, [action.to_map() for action in actions])
+        except CallError as error:
+            why = f"The engine could not steer this reply, so it was ended. {error}"
+            self.fail({run: why})
+            raise RunFailedError(why) from error
+
+    def take(self, step: Step) -> None:
+        """Hand each run its part of a step that has come."""
+        for run, entry in entries(step):
+            live = self._live.get(run)
+            if live is None:
+                continue
+            try:
+                live.release(live.reply.take(entry))
+            except Exception as error:
+                # The other runs get their rows by the same task.
+                logger.exception("Run %s could not take its rows", run)
+                live.fail(f"The rows of this reply could not be taken, so it was ended: {error}")
+
+    def fail(self, runs: dict[str, str]) -> None:
+        """Let `generate` of these runs raise."""
+        for run, why in runs.items():
+            live = self._live.get(run)
+            if live is not None:
+                live.fail(why)
+
+
+async def _follow(live: _Live, outputs: AsyncGenerator[Any, None]) -> Ended:
+    """Follow a request's outputs to the last, and hand on what they make certain."""
+    ids: list[int] = []
+    async with contextlib.aclosing(outputs):
+        async for output in outputs:
+            (completion,) = output.outputs
+            ids += completion.token_ids
+            live.release(live.reply.confirm(len(ids)))
+            if completion.finish_reason is None:
+                continue
+            await _last_steps(live, len(ids))
+            live.release(live.reply.finish(ids))
+            return Ended(
+                reason="stop" if completion.finish_reason == "stop" else "length",
+                stop=completion.stop_reason if isinstance(completion.stop_reason, str) else None,
+                prompt_logprobs=_prompt_logprobs(output),
+            )
+    raise RunFailedError("The engine ended this reply without saying why.")
+
+
+async def _last_steps(live: _Live, tokens: int) -> None:
+    """Wait until the steps of all tokens are here; what has not come soon was lost on the way."""
+    with contextlib.suppress(TimeoutError):
+        async with Patience(LAST_STEPS_SECONDS):
+            while live.reply.tokens < tokens:
+                live.changed.clear()
+                await live.changed.wait()
+
+
+def _prompt_logprobs(output: Any) -> list[float | None] | None:
+    if not output.prompt_logprobs:
+        return None
+    return [
+        float(table[token].logprob) if table and token in table else None
+        for token, table in zip(output.prompt_token_ids, output.prompt_logprobs, strict=False)
+    ]
