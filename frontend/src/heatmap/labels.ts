@@ -1,4 +1,4 @@
-// Token texts under the columns, cut to the room that they have. Measuring a text is dear beside drawing it, and
+// Token texts under the columns, cut to the room that they have. Measuring a text costs more than drawing it, and
 // the same few words stand under the map in every frame, so each is measured once for as long as the room stays.
 
 const ELLIPSIS = "\u2026";

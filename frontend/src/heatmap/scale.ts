@@ -116,7 +116,7 @@ export class ScaleFit {
 
 	/**
 	 * Whether what came since the last time may have moved a percentile out of the range. Sorting a sample is by far
-	 * the dearest step of a frame, and numbers within the range cannot do that, however many come.
+	 * the most expensive step of a frame, and numbers within the range cannot do that, however many come.
 	 */
 	#outgrown(rows: RowStore): boolean {
 		const { changes, layers } = rows;
