@@ -11,8 +11,9 @@ import random
 import numpy as np
 import torch
 
-from steersight.engine.captured import NUMBERS, Captured, fused_reference
+from steersight.engine.graph import GraphPass
 from steersight.engine.kernel import fused
+from steersight.engine.kernel_reference import NUMBERS, fused_reference
 from steersight.vectors.action import Action
 from steersight.vectors.store import OPERATORS
 
@@ -44,15 +45,15 @@ def main() -> None:
         residual = stream_of(scale / 2, dtype, trial + TRIALS) if trial % 2 else None
         below = stream_of(scale, torch.float32, trial + 2 * TRIALS)
         acting = [drawn(chance) for _ in range(3)]
-        captured = Captured(layout(), rows=3, hidden_size=SIZE, device=torch.device("cpu"))
-        captured.take_bank(BANK)
-        captured.upload(acting)
+        graph = GraphPass(layout(), rows=3, hidden_size=SIZE, device=torch.device("cpu"))
+        graph.take_bank(BANK)
+        graph.upload(acting)
         results = []
         for way in (fused_reference, fused):
             changed, stream = hidden.clone(), torch.empty(3, SIZE)
             with np.errstate(all="ignore"):
                 way(
-                    changed, residual, below, captured.slots, 1, captured.table, torch.empty(3, SIZE),
+                    changed, residual, below, graph.slots, 1, graph.table, torch.empty(3, SIZE),
                     stream, torch.empty(3, len(NUMBERS)),
                 )  # fmt: skip
             results.append((changed.float(), stream))

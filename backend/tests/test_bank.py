@@ -8,14 +8,14 @@ from safetensors.torch import load
 
 from steersight.engine import bank as banks
 from steersight.engine.bank import Arrivals, VectorBank, described, pieces
-from steersight.engine.captured import Captured
-from steersight.engine.lens import Lens
+from steersight.engine.graph import GraphPass
+from steersight.engine.observer import Observer
 from steersight.vectors.action import Action
 from steersight.vectors.store import FeatureReader
 
 from .banks import banked, make_bank, steering_vector
-from .test_lens_faults import Full, forward
-from .test_lens_plan import HIDDEN, acting, make_lens, options, step
+from .test_observer_faults import Full, forward
+from .test_plan import HIDDEN, acting, make_observer, options, steered, step
 
 
 def rows(seed: int, layers: int, hidden: int = HIDDEN) -> dict[int, torch.Tensor]:
@@ -73,65 +73,66 @@ def test_what_is_gathered_on_the_device_is_bounded_by_bytes(monkeypatch: pytest.
 # ---------------------------------------------------------------- deleted, then needed again
 
 
-def steered_then_back(outbox: Full) -> Lens:
-    """A lens whose run `a` was steered by `v` at positions 1 to 3 and is at 0 since."""
-    lens = make_lens(outbox)
-    lens.add("a", options("a", {"v": 0.5}))
-    forward(lens, ("a", 0, 4))
-    assert lens.steer("a", 1, ()) == 4
-    forward(lens, ("a", 4, 1))
-    return lens
+def steered_then_back(outbox: Full) -> Observer:
+    """A observer whose run `a` was steered by `v` at positions 1 to 3 and is at 0 since."""
+    observer = make_observer(outbox)
+    observer.add("a", options("a", {"v": 0.5}))
+    forward(observer, ("a", 0, 4))
+    assert observer.steer("a", 1, ()) == 4
+    forward(observer, ("a", 4, 1))
+    return observer
 
 
 def test_a_deleted_vector_is_there_for_a_run_that_is_recomputed() -> None:
     outbox = Full()
-    lens, kept = steered_then_back(outbox), steered_then_back(Full())
-    lens.remove_vector("v")
-    assert lens.bank.labels() == []
+    observer, kept = steered_then_back(outbox), steered_then_back(Full())
+    observer.remove_vector("v")
+    assert observer.bank.labels() == []
     # Preempted, and all of it computed again in one pass.
-    assert torch.equal(forward(lens, ("a", 0, 5)), forward(kept, ("a", 0, 5)))
+    assert torch.equal(forward(observer, ("a", 0, 5)), forward(kept, ("a", 0, 5)))
     assert outbox.failed == {}
-    lens.remove("a")
-    assert lens.bank.vectors == {}, "no live run can reach it any more"
+    observer.remove("a")
+    assert observer.bank.vectors == {}, "no live run can reach it any more"
 
 
 def test_another_vector_may_have_the_id_of_a_deleted_one_meanwhile() -> None:
-    lens, kept = steered_then_back(Full()), steered_then_back(Full())
-    lens.remove_vector("v")
-    lens.add_vector("v", banked(steering_vector("v", {1: -torch.ones(HIDDEN)}), 2))
-    assert torch.equal(forward(lens, ("a", 0, 5)), forward(kept, ("a", 0, 5)))
+    observer, kept = steered_then_back(Full()), steered_then_back(Full())
+    observer.remove_vector("v")
+    observer.add_vector("v", banked(steering_vector("v", {1: -torch.ones(HIDDEN)}), 2))
+    assert torch.equal(forward(observer, ("a", 0, 5)), forward(kept, ("a", 0, 5)))
     # Deleted too while the first is still kept: each run has its own.
-    lens.add("b", options("b", {"v": 0.5}))
-    forward(lens, ("b", 0, 3))
-    lens.remove_vector("v")
-    assert set(lens.bank.vectors) == {"v@1", "v@2"}
-    lens.remove("a")
-    assert set(lens.bank.vectors) == {"v@2"}
-    lens.remove("b")
-    assert lens.bank.vectors == {}
+    observer.add("b", options("b", {"v": 0.5}))
+    forward(observer, ("b", 0, 3))
+    observer.remove_vector("v")
+    assert set(observer.bank.vectors) == {"v@1", "v@2"}
+    observer.remove("a")
+    assert set(observer.bank.vectors) == {"v@2"}
+    observer.remove("b")
+    assert observer.bank.vectors == {}
 
 
 def test_a_vector_that_no_revision_needs_goes_at_once() -> None:
-    lens = make_lens()
-    lens.add("a", options("a"))
-    step(lens, ("a", 0, 3))
+    observer = make_observer()
+    observer.add("a", options("a"))
+    step(observer, ("a", 0, 3))
     # Replaced before any token was computed with it.
-    lens.steer("a", 1, acting({"v": 0.5}))
-    lens.steer("a", 2, ())
-    lens.remove_vector("v")
-    assert lens.bank.vectors == {}
+    observer.steer("a", 1, acting({"v": 0.5}))
+    observer.steer("a", 2, ())
+    observer.remove_vector("v")
+    assert observer.bank.vectors == {}
 
 
 def test_a_steer_that_waits_for_its_run_keeps_its_vector() -> None:
-    lens = make_lens(Full())
-    lens.steer("a", 1, acting({"v": 0.5}))
-    lens.remove_vector("v")
-    lens.add("a", options("a"))
-    plan = step(lens, ("a", 0, 2))
-    assert plan.steering is not None
-    assert plan.steering[1].rows.tolist() == [1]
-    lens.remove("a")
-    assert lens.bank.vectors == {}
+    observer = make_observer(Full())
+    observer.steer("a", 1, acting({"v": 0.5}))
+    observer.remove_vector("v")
+    observer.add("a", options("a"))
+    plan = step(observer, ("a", 0, 2))
+    found = steered(observer, plan)
+    assert found is not None
+    assert found.rows.tolist() == [1]
+    observer.remove("a")
+    assert observer.bank.vectors == {}
 
 
 def test_the_order_of_composition_outlives_a_deletion() -> None:
@@ -144,9 +145,9 @@ def test_the_order_of_composition_outlives_a_deletion() -> None:
 
 def test_a_run_that_watches_what_is_not_there_fails_and_does_not_see_nothing() -> None:
     outbox = Full()
-    lens = make_lens(outbox)
-    lens.remove_vector("v")
-    lens.add("a", {**options("a"), "metrics": ["residual_norm", "projection:v"]})
+    observer = make_observer(outbox)
+    observer.remove_vector("v")
+    observer.add("a", {**options("a"), "metrics": ["residual_norm", "projection:v"]})
     assert "The engine has no metric projection:v" in outbox.failed["a"]
 
 
@@ -155,20 +156,20 @@ def test_a_run_that_watches_what_is_not_there_fails_and_does_not_see_nothing() -
 
 def test_a_run_that_brings_too_many_vectors_fails_alone() -> None:
     outbox = Full()
-    lens = make_lens(outbox)
-    captured = lens.captured = Captured(lens.layout, 8, HIDDEN, torch.device("cpu"))
-    lens.take_bank(make_bank({f"v{n}": rows(n, 2) for n in range(34)}, 2))
+    observer = make_observer(outbox)
+    graph = observer.graph = GraphPass(observer.layout, 8, HIDDEN, torch.device("cpu"))
+    observer.take_bank(make_bank({f"v{n}": rows(n, 2) for n in range(34)}, 2))
     names = [f"v{n}" for n in range(34)]
-    lens.add("a", options("a", dict.fromkeys(names[:31], 0.1)))
-    lens.add("b", options("b", {"v31": 0.2}))
-    lens.add("c", options("c"))
-    lens.begin([("a", 1, 1), ("b", 1, 1), ("c", 1, 1)])
-    lens.steer("c", 1, (Action("v32", 0.3),))
-    lens.begin([("a", 2, 1), ("b", 2, 1), ("c", 2, 1)])
+    observer.add("a", options("a", dict.fromkeys(names[:31], 0.1)))
+    observer.add("b", options("b", {"v31": 0.2}))
+    observer.add("c", options("c"))
+    observer.begin([("a", 1, 1), ("b", 1, 1), ("c", 1, 1)])
+    observer.steer("c", 1, (Action("v32", 0.3),))
+    observer.begin([("a", 2, 1), ("b", 2, 1), ("c", 2, 1)])
     assert list(outbox.failed) == ["c"]
     assert "More than 32 vectors are at work at once" in outbox.failed["c"]
-    assert captured.table[0, :, 0].count_nonzero() == 31
-    assert captured.table[1, :, 0].count_nonzero() == 1
-    assert not captured.table[2].any()
-    lens.begin([("a", 3, 1), ("b", 3, 1), ("c", 3, 1)])
-    assert captured.table[:, :, 0].count_nonzero() == 32
+    assert graph.table[0, :, 0].count_nonzero() == 31
+    assert graph.table[1, :, 0].count_nonzero() == 1
+    assert not graph.table[2].any()
+    observer.begin([("a", 3, 1), ("b", 3, 1), ("c", 3, 1)])
+    assert graph.table[:, :, 0].count_nonzero() == 32

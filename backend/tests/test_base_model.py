@@ -102,9 +102,9 @@ async def test_a_token_without_a_row_is_that_messages_error(served: tuple[str, E
         # The last look, for prompts that are made elsewhere.
         for ids in ([WITHOUT_ROW], [5, -1], [2**31]):
             with pytest.raises(UnknownTokenError):
-                await engine.capture(ids)
+                await engine.stream_mean(ids)
         with pytest.raises(ValueError, match="no tokens"):
-            await engine.capture([])
+            await engine.stream_mean([])
         assert (await neighbour.wait()).reason in ("length", "stop")
         assert (engine.status.state, engine.restarts) == ("ready", 0)
 

@@ -235,7 +235,7 @@ async def test_a_fault_in_the_lens_is_one_runs_error(watched: Watched, usual: di
         await watched.reply("broken again", 1, actions=[Action("north", PLANTED)])
     assert (service.status.state, service.restarts) == ("ready", 0)
     assert await watched.reply("afterwards", actions=[Action("north", 0.3)]) == usual["north"]
-    assert (await service.held())["lens"] == 0
+    assert (await service.held())["observer"] == 0
 
 
 class Nonsense:
@@ -270,7 +270,7 @@ async def test_a_killed_engine_is_brought_back(watched: Watched, usual: dict[str
     async def build() -> float:
         with pytest.raises(EngineLostError):
             async with service.lent(service.vectors["north"].renamed("lent")):
-                await service.capture([1, 2, 3], reply_tokens=1000)
+                await service.stream_mean([1, 2, 3], reply_tokens=1000)
         return time.monotonic()
 
     building = asyncio.create_task(build())

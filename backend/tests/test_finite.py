@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steersight.engine.captured import NUMBERS, Captured, fused_reference
+from steersight.engine.graph import GraphPass
+from steersight.engine.kernel_reference import NUMBERS, fused_reference
 from steersight.engine.layout import Layout
-from steersight.engine.lens import Lens, Steering
+from steersight.engine.steering import Steering, push, push_attention, steering_tables
 from steersight.metrics import Registry
 from steersight.protocol.messages import MAX_STRENGTH
 from steersight.vectors.action import Action
@@ -74,24 +75,23 @@ def test_a_finite_stream_stays_finite_on_both_ways(
     before = hidden.float() + (0.0 if residual is None else residual.float())
     if not (before.abs() <= torch.finfo(dtype).max).all():
         return  # the model itself has left the range
-    captured = Captured(layout(), rows=3, hidden_size=SIZE, device=torch.device("cpu"))
-    captured.take_bank(BANK)
-    captured.upload(acting)
+    graph = GraphPass(layout(), rows=3, hidden_size=SIZE, device=torch.device("cpu"))
+    graph.take_bank(BANK)
+    graph.upload(acting)
     replayed, stream = hidden.clone(), torch.empty(3, SIZE)
     fused_reference(
-        replayed, residual, before.roll(1, dims=0), captured.slots, 1, captured.table, torch.empty(3, SIZE),
+        replayed, residual, before.roll(1, dims=0), graph.slots, 1, graph.table, torch.empty(3, SIZE),
         stream, torch.empty(3, len(NUMBERS)),
     )  # fmt: skip
-    eager = Lens(
-        layout(), BANK, torch.device("cpu"), None, registry=Registry(), hidden_size=SIZE, max_tokens=8,
-        max_runs=8, dtype=dtype,
-    )  # fmt: skip
     pushed = hidden.clone()
-    steering = eager._tables(
-        [(range(row, row + 1), action) for row, mine in enumerate(acting) for action in mine]
-    ).get(1)
+    steering = steering_tables(
+        [(range(row, row + 1), action) for row, mine in enumerate(acting) for action in mine],
+        BANK,
+        LAYERS,
+        torch.device("cpu"),
+    ).residual.get(1)
     if steering is not None:
-        eager._push(pushed, residual, steering)
+        push(pushed, residual, steering)
     for way, result in (("replayed", replayed), ("eager", pushed)):
         assert result.isfinite().all(), way
         # As the next layer reads it: the sum, rounded to the stream's own type.
@@ -141,16 +141,12 @@ def test_one_ablation_after_the_other_does_not_leave_fp32() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_push_in_attention_stays_finite(dtype: torch.dtype) -> None:
-    lens = Lens(
-        layout(), BANK, torch.device("cpu"), None, registry=Registry(), hidden_size=SIZE, max_tokens=8,
-        max_runs=8, dtype=dtype,
-    )  # fmt: skip
     part = stream_of(30.0, dtype, 4)
     table = torch.zeros(3, 2, 4)
     table[..., 0] = MAX_STRENGTH
     at = LayerVectors(torch.stack([torch.eye(SIZE)[0], torch.eye(SIZE)[1]]), torch.tensor([3e38, 3e38]))
     before = part.clone()
-    lens._push_attention(part, Steering(torch.arange(3), table, at, ()))
+    push_attention(part, Steering(torch.arange(3), table, at, ()))
     assert part.isfinite().all()
     assert (part[:, :2] > before[:, :2]).all()
     assert torch.equal(part[:, 2:], before[:, 2:])

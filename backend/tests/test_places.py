@@ -19,7 +19,7 @@ from starlette.routing import Route
 from steersight.api.answers import answered
 from steersight.api.building import BuildApi
 from steersight.api.vectors import VectorApi
-from steersight.engine.service import Captured, EngineService, ModelFacts, Status
+from steersight.engine.service import EngineService, ModelFacts, Status, StreamMean
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import ErrorCode
 from steersight.runs.places import Place, Places
@@ -185,7 +185,7 @@ class Model:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def capture(self, prompt: list[int], *, reply_tokens: int = 1, **_: Any) -> Captured:
+    async def stream_mean(self, prompt: list[int], *, reply_tokens: int = 1, **_: Any) -> StreamMean:
         self.now += 1
         self.most = max(self.most, self.now)
         try:
@@ -194,7 +194,7 @@ class Model:
         finally:
             self.now -= 1
         generator = torch.Generator().manual_seed(sum(prompt) + reply_tokens)
-        return Captured([1, 2], torch.randn(3, 8, generator=generator), 2, 1.0)
+        return StreamMean([1, 2], torch.randn(3, 8, generator=generator), 2, 1.0)
 
     @asynccontextmanager
     async def lent(self, _vector: Any) -> AsyncIterator[None]:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from steersight.engine.bank import VectorBank
-from steersight.engine.captured import Captured
+from steersight.engine.graph import GraphPass
 from steersight.engine.layout import Layout, UnsupportedModelError
-from steersight.engine.lens import Lens
+from steersight.engine.observer import Observer
 from steersight.engine.proof import prove_replays
 from steersight.metrics import Registry
 
@@ -21,14 +21,14 @@ class Model:
     def __init__(self, left_out: set[str]) -> None:
         layers = [torch.nn.Identity() for _ in range(LAYERS)]
         layout = Layout(layers, "pair", attention=None, final=[], unembed=lambda stream: stream)
-        self.captured = Captured(layout, 8, HIDDEN, torch.device("cpu"))
-        self.lens = Lens(
+        self.graph = GraphPass(layout, 8, HIDDEN, torch.device("cpu"))
+        self.observer = Observer(
             layout, VectorBank(), torch.device("cpu"), None, registry=Registry(), hidden_size=HIDDEN,
-            max_tokens=8, max_runs=8, dtype=torch.float32, captured=self.captured,
+            max_tokens=8, max_runs=8, dtype=torch.float32, graph=self.graph,
         )  # fmt: skip
         self._left_out = left_out
         # What the test says of recording, not CUDA.
-        self.lens._recording = lambda: False  # type: ignore[method-assign]
+        self.graph.recording = lambda: False  # type: ignore[method-assign]
 
     def run(self, rows: int, replay: bool) -> None:
         generator = torch.Generator().manual_seed(5)
@@ -36,29 +36,29 @@ class Model:
         residual = torch.randn(rows, HIDDEN, generator=generator)
         weights = torch.randn(LAYERS, HIDDEN, HIDDEN, generator=generator)
         if not replay:
-            self.lens.enter((None, hidden + residual), {})
+            self.observer.enter((None, hidden + residual), {})
         elif "enter" not in self._left_out:
-            self.captured.enter(hidden + residual)
+            self.graph.enter(hidden + residual)
         for layer in range(LAYERS):
             residual = hidden + residual
             hidden = torch.tanh(residual @ weights[layer])
             if not replay:
-                self.lens.layer(layer, (hidden, residual))
+                self.observer.layer(layer, (hidden, residual))
             elif f"layer {layer}" not in self._left_out:
-                self.captured.layer(layer, hidden, residual)
+                self.graph.layer(layer, hidden, residual)
 
 
 def prove(*left_out: str) -> Model:
     model = Model(set(left_out))
-    prove_replays(model.lens, [1, 2, 8], model.run, HIDDEN)
+    prove_replays(model.observer, [1, 2, 8], model.run, HIDDEN)
     return model
 
 
 def test_a_graph_that_was_recorded_whole_is_taken_and_nothing_stays() -> None:
     model = prove()
-    assert model.lens.runs == {}
-    assert model.lens.bank.vectors == {}
-    assert not model.captured.table.any()
+    assert len(model.observer.runs) == 0
+    assert model.observer.bank.vectors == {}
+    assert not model.graph.table.any()
 
 
 @pytest.mark.parametrize("hook", ["enter", *(f"layer {layer}" for layer in range(LAYERS))])
@@ -70,6 +70,6 @@ def test_a_hook_that_was_not_recorded_is_found(hook: str) -> None:
 def test_steering_that_was_not_recorded_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numbers are kept, and nothing is pushed."""
     model = Model(set())
-    monkeypatch.setattr(model.captured, "upload", lambda _rows: [])
+    monkeypatch.setattr(model.graph, "upload", lambda _rows: [])
     with pytest.raises(UnsupportedModelError, match="after layer 1"):
-        prove_replays(model.lens, [1], model.run, HIDDEN)
+        prove_replays(model.observer, [1], model.run, HIDDEN)

@@ -1,4 +1,4 @@
-"""The fused kernel of the captured lens, in Triton; `captured.fused_reference` says what it computes."""
+"""The fused kernel of the graph pass, in Triton; `kernel_reference.fused_reference` says what it computes."""
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-def, import-untyped"
 from __future__ import annotations
@@ -12,7 +12,7 @@ import triton.language as tl
 from ..vectors.operators.finite import MOST
 
 if TYPE_CHECKING:
-    from .captured import Slots
+    from .kernel_reference import Slots
 
 
 @triton.jit
@@ -131,7 +131,7 @@ def fused(
     stream: torch.Tensor,
     numbers: torch.Tensor,
 ) -> None:
-    """Launch the kernel; arguments as in `captured.fused_reference`, each contiguous along its last axis."""
+    """Launch the kernel; arguments as `kernel_reference.fused_reference`, contiguous along the last axis."""
     rows, size = hidden.shape
     other = hidden if residual is None else residual
     _kernel[(rows,)](

@@ -71,7 +71,7 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Captured:
+class StreamMean:
     """One example's stream."""
 
     reply: list[int]
@@ -453,7 +453,7 @@ class EngineService:
             self._fail({run: why})
             raise RunFailedError(why) from error
 
-    async def capture(
+    async def stream_mean(
         self,
         prompt_ids: list[int],
         *,
@@ -461,7 +461,7 @@ class EngineService:
         first: int | None = None,
         actions: list[Action] | None = None,
         surprisal: bool = False,
-    ) -> Captured:
+    ) -> StreamMean:
         """Let the model reply greedily and average the stream after every layer over some of the tokens.
 
         Args:
@@ -475,7 +475,7 @@ class EngineService:
         """
         from safetensors.torch import load
 
-        run = f"capture-{secrets.token_hex(8)}"
+        run = f"sums-{secrets.token_hex(8)}"
         start = len(prompt_ids) if first is None else first
         sampling: dict[str, Any] = {"max_tokens": reply_tokens, "temperature": 0.0}
         if surprisal:
@@ -490,11 +490,11 @@ class EngineService:
         try:
             ended = await self.generate(RunRequest(prompt_ids, sampling, options), take)
         finally:
-            data, counts = (await self._call("steersight_captured", [run]))[0]
+            data, counts = (await self._call("steersight_stream_sums", [run]))[0]
         if not counts.get(run):
             raise ValueError("The model had nothing to say.")
         logprobs = [value for value in (ended.prompt_logprobs or [])[start:] if value is not None]
-        return Captured(
+        return StreamMean(
             reply, load(data)[run] / counts[run], counts[run],
             -sum(logprobs) / len(logprobs) if logprobs else None,
         )  # fmt: skip
@@ -518,11 +518,11 @@ class EngineService:
                 await self._take_back(name)
 
     async def held(self) -> dict[str, int]:
-        """How many requests vLLM, NNsight and the lens still hold, and how many steps' rows were dropped.
+        """How many requests vLLM, NNsight and the observer still hold, and how many steps' rows were dropped.
 
         Where the engine does not say so soon: what it said last.
         """
-        nothing = {"vllm": 0, "nnsight": 0, "lens": 0, "dropped": 0}
+        nothing = {"vllm": 0, "nnsight": 0, "observer": 0, "dropped": 0}
         life = self._life
         if life is None:
             return nothing

@@ -7,7 +7,7 @@ before anything has happened.
 
 A vector is *in use* when it is at work or when a run watches its projection. It cannot be deleted then. What
 a run has used before and may need again when vLLM recomputes it is the worker's to keep: see
-`lens.Lens.remove_vector`.
+`Observer.remove_vector`.
 """
 
 from __future__ import annotations

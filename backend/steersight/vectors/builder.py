@@ -24,7 +24,7 @@ from .store import SteeringVector, VectorError
 from .sweep import Point, Sample, points, propose, repetition
 
 if TYPE_CHECKING:
-    from ..engine.service import Captured, EngineService, ModelFacts
+    from ..engine.service import EngineService, ModelFacts, StreamMean
     from ..runs.places import Places
 
 REPLY_TOKENS = 24
@@ -111,13 +111,13 @@ async def build(engine: EngineService, places: Places, wish: Wish, say: Say) -> 
     return Built(vector, layer, found, sweep)
 
 
-async def _captured(
+async def _stream_mean(
     engine: EngineService, places: Places, prompt: list[int], *, reply_tokens: int = 1, **more: Any
-) -> Captured:
-    """`EngineService.capture` with a place of its own. Raises VectorError where there is none for it."""
+) -> StreamMean:
+    """`EngineService.stream_mean` with a place of its own. Raises VectorError where there is none for it."""
     try:
         async with places.place(len(prompt) + reply_tokens):
-            return await engine.capture(prompt, reply_tokens=reply_tokens, **more)
+            return await engine.stream_mean(prompt, reply_tokens=reply_tokens, **more)
     except FrameError as refused:
         raise VectorError(refused.message) from refused
 
@@ -128,17 +128,17 @@ async def _examples(
     """[examples, layers, hidden_size] of both sides."""
     import torch
 
-    async def reply(system: str, topic: str) -> Captured:
+    async def reply(system: str, topic: str) -> StreamMean:
         prompt = _chat(engine, [("system", system), ("user", topic)])
-        return await _captured(engine, places, prompt, reply_tokens=REPLY_TOKENS)
+        return await _stream_mean(engine, places, prompt, reply_tokens=REPLY_TOKENS)
 
-    async def text(content: str) -> Captured:
+    async def text(content: str) -> StreamMean:
         ids = engine.tokenizer(content, add_special_tokens=False)["input_ids"]
         if len(ids) < 2:
             raise VectorError(f"The example {content!r} is too short: one token tells nothing.")
-        return await _captured(engine, places, ids[:512], first=1)
+        return await _stream_mean(engine, places, ids[:512], first=1)
 
-    work: list[Callable[[], Awaitable[Captured]]] = []
+    work: list[Callable[[], Awaitable[StreamMean]]] = []
     for side in (wish.positive, wish.negative):
         if isinstance(side, str):
             work += [partial(reply, side, topic) for topic in wish.topics]
@@ -150,7 +150,7 @@ async def _examples(
         raise
     except ValueError as error:
         raise VectorError(f"{error} Choose other instructions or topics.") from error
-    means = torch.stack([captured.mean for captured in done])
+    means = torch.stack([example.mean for example in done])
     count = len(wish.topics) if isinstance(wish.positive, str) else len(wish.positive)
     return means[:count], means[count:]
 
@@ -162,18 +162,18 @@ async def _sweep(
     unit = vector.directions[0]
     low, high = (float(end) for end in found.ends[layer])
 
-    async def attempt(lent: str, prompt: list[int], strength: float) -> tuple[list[int], Captured | None]:
+    async def attempt(lent: str, prompt: list[int], strength: float) -> tuple[list[int], StreamMean | None]:
         actions = [Action(lent, strength)] if strength else []
         try:
             reply = (
-                await _captured(engine, places, prompt, reply_tokens=REPLY_TOKENS, actions=actions)
+                await _stream_mean(engine, places, prompt, reply_tokens=REPLY_TOKENS, actions=actions)
             ).reply
         except VectorError:
             raise
         except ValueError:
             return [], None
         # Read again without steering: what did the push make the model write?
-        return reply, await _captured(engine, places, prompt + reply, first=len(prompt), surprisal=True)
+        return reply, await _stream_mean(engine, places, prompt + reply, first=len(prompt), surprisal=True)
 
     tried = [
         (_chat(engine, [("user", topic)]), strength) for topic in TRIED_ON for strength in (0.0, *STRENGTHS)

@@ -1,7 +1,7 @@
 """Sums in which every token's result is the same whatever else is in the batch.
 
 A matrix product may add in another order when there are more tokens or vectors, and differ in the last bit.
-Then a neighbour's slider, or the number of places in a captured graph's table, would move a reply. These go
+Then a neighbour's slider, or the number of places in a recorded graph's table, would move a reply. These go
 vector by vector, in order; a vector that does not act on a token adds exactly nothing to it.
 """
 

@@ -1,43 +1,41 @@
-"""The lens inside CUDA graphs: what of it runs on the device in every replayed step.
+"""The graph pass: what of the observer runs on the device in every step that a CUDA graph replays.
 
 A replayed graph runs no Python, so nothing here may depend on what a step holds: all tensors are static,
-every captured size writes the same places, and what differs from step to step (who is steered, and how
+every recorded size writes the same places, and what differs from step to step (who is steered, and how
 strongly) is read from `table`, which is filled before the step. One fused Triton kernel per layer steers,
 keeps the stream and reduces it to the three numbers of the residual family; everything else is computed from
 the kept streams after the step, only when a run has asked for it.
-
-`fused_reference` is the same in plain torch operations: the kernel is held against it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from ..vectors.operators import LayerVectors, compose, finite
+from ..metrics import View
 from ..vectors.store import READER_FIELDS
+from .kernel_reference import FIELDS, NUMBERS, Slots, fused_reference
+from .reduce import Reducer, StepNumbers
+from .transfer import indices
 from .use import MAX_AT_WORK
 
 if TYPE_CHECKING:
     from ..vectors.action import Action
     from .bank import VectorBank
     from .layout import Layout
+    from .plan import StepPlan
 
-FIELDS = ("strength", "operator", "lo", "hi", "first", "last")
-"""One vector on one row; first and last layer are -1 for the vector's own layers."""
-_TINY = 1e-30
 Fused = Callable[..., None]
-NUMBERS = ("residual_norm", "update_norm", "cosine_below")
 
 
-class Captured:
+class GraphPass:
     """Static buffers of one worker, and the operations that are recorded into its graphs."""
 
     def __init__(self, layout: Layout, rows: int, hidden_size: int, device: torch.device) -> None:
         layers = layout.count
+        self._device = device
 
         def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(*shape, dtype=torch.float32, device=device)
@@ -105,6 +103,44 @@ class Captured:
                 left.append(row)
         return sorted(left)
 
+    def recording(self) -> bool:
+        """Whether what runs now is being recorded into a CUDA graph."""
+        return torch.cuda.is_current_stream_capturing()
+
+    def take(self, plan: StepPlan, reducer: Reducer, bank: VectorBank) -> StepNumbers:
+        """The numbers of a step that a graph has run: no hook was called, and all is in the buffers."""
+        layers = len(self.unsteered)
+        numbers = StepNumbers.blank(plan, layers, self._device)
+        keep = None if len(plan.keep) == plan.tokens else indices(plan.keep, self._device)
+
+        def kept(buffer: torch.Tensor) -> torch.Tensor:
+            return buffer[:, : plan.tokens] if keep is None else buffer.index_select(1, keep)
+
+        inside = kept(self.numbers)
+        for column, name in enumerate(plan.metrics):
+            if name in NUMBERS:
+                numbers.values[:, column] = inside[:, :, NUMBERS.index(name)].T
+        streams = kept(self.streams)
+        if plan.summed or set(plan.metrics) - set(NUMBERS):
+            unsteered = kept(self.unsteered)
+            view = View(
+                first=0,
+                streams=streams,
+                runs=plan.rows,
+                unsteered={
+                    layer: unsteered[layer]
+                    for layer in range(layers)
+                    if any(bank.acts(action, layer) for _, action in plan.steered)
+                },
+                attention=None if self.parts is None else kept(self.parts),
+                direction=bank.direction,
+            )
+            reducer.reduce(plan, view, numbers.values, NUMBERS)
+        head_rows = numbers.head_rows
+        if head_rows is not None:
+            numbers.picked = [streams[layer + 1].index_select(0, head_rows) for layer in plan.lens_layers]
+        return numbers
+
     def forget(self) -> None:
         """Clear what the last step has left, so that nothing of it can be taken for another's."""
         for buffer in (self.streams, self.unsteered, self.numbers):
@@ -150,61 +186,3 @@ class Captured:
             hidden, residual, self.streams[index, :count], self.slots, index, self.table[:count],
             self.unsteered[index, :count], self.streams[index + 1, :count], self.numbers[index, :count],
         )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Slots:
-    """Room for the vectors at work, at fixed addresses; fp32."""
-
-    directions: torch.Tensor
-    """[layers, vectors, hidden_size], unit length; at a layer that is not its own, a vector's nearest one"""
-    lengths: torch.Tensor
-    """[layers, vectors]"""
-    own: torch.Tensor
-    """[layers, vectors], 1 where the layer is the vector's own"""
-    readers: torch.Tensor
-    """[vectors, hidden_size]"""
-    numbers: torch.Tensor
-    """[vectors, 5], `READER_FIELDS`"""
-
-
-def fused_reference(
-    hidden: torch.Tensor,
-    residual: torch.Tensor | None,
-    below: torch.Tensor,
-    slots: Slots,
-    layer: int,
-    table: torch.Tensor,
-    unsteered: torch.Tensor,
-    stream: torch.Tensor,
-    numbers: torch.Tensor,
-) -> None:
-    """Steer `hidden` in place, keep the stream before and after, and reduce; the kernel in torch operations.
-
-    Args:
-        hidden: [rows, hidden_size], changed where a row has a strength that is not 0, else not touched.
-        residual: the same shape, or None; the stream is the sum of the two.
-        below: [rows, hidden_size] fp32, what entered the layer.
-        slots: the vectors.
-        layer: index of the layer.
-        table: [rows, vectors, 6] fp32, `FIELDS`; see `operators.compose` for what they come to.
-        unsteered: [rows, hidden_size] fp32, written: the stream before steering.
-        stream: [rows, hidden_size] fp32, written: the stream after it.
-        numbers: [rows, 3] fp32, written: `NUMBERS`.
-    """
-    before = hidden.float() + (residual.float() if residual is not None else 0.0)
-    unsteered.copy_(before)
-    first, last = table[..., 4], table[..., 5]
-    acts = torch.where(first < 0, slots.own[layer] != 0, (first <= layer) & (layer <= last))
-    acting = table[..., :4].clone()
-    acting[..., 0] *= acts
-    at = LayerVectors(slots.directions[layer], slots.lengths[layer], slots.readers, slots.numbers)
-    steered = (acting[..., 0] != 0).any(dim=-1, keepdim=True)
-    delta = finite.within(compose(before, at, acting), before, hidden.float(), hidden.dtype)
-    hidden.copy_(torch.where(steered, hidden.float() + delta, hidden.float()))
-    after = hidden.float() + (residual.float() if residual is not None else 0.0)
-    stream.copy_(after)
-    norm = after.norm(dim=-1)
-    numbers[:, 0] = norm
-    numbers[:, 1] = (before - below).norm(dim=-1)
-    numbers[:, 2] = (after * below).sum(-1) / (norm * below.norm(dim=-1)).clamp_min(_TINY)
