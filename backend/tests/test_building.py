@@ -55,7 +55,7 @@ async def test_stream_means_equal_transformers(server: Server, reference: Refere
     prompt = Collected(server, text).prompt
     reply, whole = await asyncio.gather(
         server.engine.stream_mean(prompt, reply_tokens=24),
-        server.engine.capture(prompt, first=0, surprisal=True),
+        server.engine.stream_mean(prompt, first=0, surprisal=True),
     )
     ids = prompt + reply.reply
     assert reply.tokens == len(reply.reply) - 1
