@@ -13,6 +13,7 @@ import zmq
 
 from steersight.engine.channel import FailedRuns, RowSender, unpack
 from steersight.engine.graph import GraphPass
+from steersight.engine.kernel_reference import STRENGTH
 from steersight.engine.observer import Observer
 from steersight.engine.outgoing import DeviceStep
 from steersight.engine.step import Step
@@ -197,27 +198,34 @@ def test_a_replayed_graph_never_steers_by_a_table_that_could_not_be_filled(
 ) -> None:
     outbox = Full()
     observer = make(outbox)
-    graph = observer.graph = GraphPass(observer.layout, 8, HIDDEN, torch.device("cpu"))
-    observer.take_bank(observer.bank)
+    graph = GraphPass(observer.layout, observer.bank, 8, HIDDEN, torch.device("cpu"))
+    observer.graph = graph
+
+    def strengths() -> list[float]:
+        table = graph.acting
+        return [
+            float(row[0, STRENGTH]) if count else 0.0
+            for row, count in zip(table.entries, table.counts, strict=True)
+        ]
+
     decode = (("a", 0, 1), ("b", 0, 1), ("c", 0, 1))
     observer.begin([(run, at + 1, count) for run, at, count in decode])
-    assert graph.table[:, 0, 0].tolist() == pytest.approx([0.5, 0, 0.2, 0, 0, 0, 0, 0])
+    assert strengths() == pytest.approx([0.5, 0, 0.2, 0, 0, 0, 0, 0])
 
-    def half(_wanted: set[str]) -> None:
-        graph._names = ("somebody else",)
+    def half(_action: Action) -> tuple[float, ...]:
         raise MemoryError("no room")
 
     observer.steer("a", 1, ())
+    observer.steer("c", 1, (Action("v", 0.3),))
     with monkeypatch.context() as patch:
-        patch.setattr(graph, "_make_room", half)
+        patch.setattr(graph.acting, "_entry", half)
         observer.begin([(run, at + 2, count) for run, at, count in decode])
     # `a` had been set to 0 and so was not to be steered: it goes on.
     assert list(outbox.failed) == ["c"]
-    assert not graph.table.any()
+    assert not graph.acting.counts.any()
     observer.steer("a", 2, (Action("v", 0.25),))
     observer.begin([(run, at + 3, count) for run, at, count in decode])
-    assert graph.table[:, 0, 0].tolist() == [0.25, 0, 0, 0, 0, 0, 0, 0]
-    assert graph._names == ("v",)
+    assert strengths() == [0.25, 0, 0, 0, 0, 0, 0, 0]
 
 
 class Broken:

@@ -76,7 +76,7 @@ def step(observer: Observer, *spans: tuple[str, int, int]) -> StepPlan:
 
 def steered(observer: Observer, plan: StepPlan, layer: int = 1) -> Steering | None:
     """What the plan comes to at a layer."""
-    return steering_tables(plan.steered, observer.bank, 2, torch.device("cpu")).residual.get(layer)
+    return steering_tables(plan.steered, observer.bank).residual.get(layer)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=8), st.integers(0, 30))
@@ -108,7 +108,8 @@ def test_the_first_position_and_the_neighbour_are_never_steered() -> None:
     found = steered(observer, plan)
     assert found is not None
     assert found.rows.tolist() == [1, 2]
-    assert found.table[..., 0].tolist() == [[0.5], [0.5]]
+    (column,) = found.columns
+    assert column.strength.tolist() == [[0.5], [0.5]]
 
 
 def test_prompt_rows_can_be_left_out() -> None:

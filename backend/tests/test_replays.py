@@ -12,6 +12,8 @@ from steersight.engine.observer import Observer
 from steersight.engine.proof import prove_replays
 from steersight.metrics import Registry
 
+from .banks import small_pool
+
 HIDDEN, LAYERS = 16, 3
 
 
@@ -21,9 +23,10 @@ class Model:
     def __init__(self, left_out: set[str]) -> None:
         layers = [torch.nn.Identity() for _ in range(LAYERS)]
         layout = Layout(layers, "pair", attention=None, final=[], unembed=lambda stream: stream)
-        self.graph = GraphPass(layout, 8, HIDDEN, torch.device("cpu"))
+        bank = VectorBank(small_pool(LAYERS, HIDDEN))
+        self.graph = GraphPass(layout, bank, 8, HIDDEN, torch.device("cpu"))
         self.observer = Observer(
-            layout, VectorBank(), torch.device("cpu"), None, registry=Registry(), hidden_size=HIDDEN,
+            layout, bank, torch.device("cpu"), None, registry=Registry(), hidden_size=HIDDEN,
             max_tokens=8, max_runs=8, dtype=torch.float32, graph=self.graph,
         )  # fmt: skip
         self._left_out = left_out
@@ -58,7 +61,8 @@ def test_a_graph_that_was_recorded_whole_is_taken_and_nothing_stays() -> None:
     model = prove()
     assert len(model.observer.runs) == 0
     assert model.observer.bank.vectors == {}
-    assert not model.graph.table.any()
+    assert not model.graph.acting.counts.any()
+    assert len(model.observer.bank.pool) == 0
 
 
 @pytest.mark.parametrize("hook", ["enter", *(f"layer {layer}" for layer in range(LAYERS))])
@@ -70,6 +74,6 @@ def test_a_hook_that_was_not_recorded_is_found(hook: str) -> None:
 def test_steering_that_was_not_recorded_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numbers are kept, and nothing is pushed."""
     model = Model(set())
-    monkeypatch.setattr(model.graph, "upload", lambda _rows: [])
+    monkeypatch.setattr(model.graph, "upload", lambda _rows: None)
     with pytest.raises(UnsupportedModelError, match="after layer 1"):
         prove_replays(model.observer, [1], model.run, HIDDEN)

@@ -14,26 +14,27 @@ from typing import Any
 import pytest
 import torch
 
-from steersight.engine import bank as banks
+from steersight.engine import arrivals as banks
 from steersight.engine import service as service_module
 from steersight.engine.life import CallError
 from steersight.engine.observer import Observer
 from steersight.engine.service import EngineLostError, EngineOptions, EngineService
-from steersight.engine.use import MAX_AT_WORK, Need, TooManyVectorsError, VectorInUseError, VectorUse
+from steersight.engine.use import Need, VectorInUseError, VectorUse
 from steersight.protocol.messages import MAX_VECTORS
+from steersight.vectors.action import MAX_AT_WORK
 from steersight.vectors.store import SteeringVector, VectorError
 
 from .banks import steering_vector
 from .test_plan import HIDDEN, make_observer
 
-NAMES = [f"v{n}" for n in range(MAX_AT_WORK + 1)]
+NAMES = [f"v{n}" for n in range(32)]
 
 
 # ---------------------------------------------------------------- the count
 
 
-def test_a_frame_cannot_name_more_vectors_than_may_be_at_work() -> None:
-    assert MAX_VECTORS <= MAX_AT_WORK
+def test_what_clients_are_told_is_what_a_row_has_room_for() -> None:
+    assert MAX_VECTORS == MAX_AT_WORK
 
 
 def test_lent_vectors_waiting_runs_and_steers_on_their_way_all_count() -> None:
@@ -46,29 +47,7 @@ def test_lent_vectors_waiting_runs_and_steers_on_their_way_all_count() -> None:
             # The engine may have the old ones in force still, or the new ones already.
             assert use.at_work() == set(NAMES[:31])
         assert use.at_work() == {*NAMES[:10], *NAMES[20:31]}
-        use.check_room([*NAMES[10:20], NAMES[31]])
-        with pytest.raises(TooManyVectorsError, match="would use 33 different vectors"):
-            use.check_room(NAMES[10:20] + NAMES[31:33])
     assert use.at_work() == set(NAMES[:10])
-
-
-def test_a_build_is_refused_where_there_is_no_slot_and_nobody_notices() -> None:
-    use = VectorUse()
-    with use.running("a", Need(frozenset(NAMES[:MAX_AT_WORK]))):
-        before = use.at_work()
-        with pytest.raises(TooManyVectorsError, match="Wait for other runs"), use.lending("lent"):
-            raise AssertionError("it was lent")
-        assert use.at_work() == before
-        use.check_room(NAMES[:3])  # they are at work anyway
-        use.check_room([])
-
-
-def test_a_lent_vector_takes_the_slot_of_whoever_comes_later() -> None:
-    use = VectorUse()
-    with use.running("a", Need(frozenset(NAMES[: MAX_AT_WORK - 1]))):
-        with use.lending("lent"), pytest.raises(TooManyVectorsError):
-            use.check_room([NAMES[-1]])
-        use.check_room([NAMES[-1]])
 
 
 def test_a_vector_is_in_use_while_it_steers_or_is_watched() -> None:
@@ -119,7 +98,7 @@ class Ranks:
                 observer.arrivals.take(name, args[1])
             case "steersight_prepare_vector":
                 observer.arrivals.complete(name, args[1])
-                return True
+                return ""
             case "steersight_add_vector":
                 observer.add_vector(name, observer.arrivals.pop(name))
             case "steersight_remove_vector":
@@ -252,7 +231,7 @@ async def test_after_a_restart_all_vectors_come_one_by_one_in_the_servers_order(
     await service.add_vector(west(), Path("west.safetensors"))
     ranks.observers = [make_observer(), make_observer()]
     for observer in ranks.observers:
-        observer.take_bank(banks.VectorBank())
+        observer.remove_vector("v")
     ranks.calls.clear()
     await service._send_all()
     assert all(list(observer.bank.vectors) == ["v", "west"] for observer in ranks.observers)

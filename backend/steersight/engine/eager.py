@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .bank import VectorBank
     from .layout import Layout
-    from .plan import StepPlan
+    from .plan import Steered, StepPlan
 
 BUFFER_BYTES = 64 << 20
 """The least that the stream buffer holds; more where a step's tokens need it."""
@@ -77,7 +77,9 @@ class EagerPass:
         self._device = device
         self._while_steering = while_steering
         self._while_observing = while_observing
-        self._tables: SteeringTables | None = None
+        self._tables = SteeringTables()
+        self._tables_of: tuple[int, list[Steered]] = (-1, [])
+        """The bank's `changes` and the plan's `steered` that they were made of."""
         self._kept: _Kept | None = None
         # Room for all layers of a step that only decodes, and for one layer with its parts of the longest
         # prompt.
@@ -89,7 +91,7 @@ class EagerPass:
 
     def begin(self) -> None:
         """Forget the step before."""
-        self._tables = self._kept = None
+        self._kept = None
 
     def stop_observing(self) -> None:
         """Keep nothing of the rest of the step; steering goes on."""
@@ -150,9 +152,11 @@ class EagerPass:
     # ------------------------------------------------------------ steering
 
     def _steering(self, plan: StepPlan) -> SteeringTables:
-        """Made when the first layer asks."""
-        if self._tables is None:
-            self._tables = steering_tables(plan.steered, self.bank, self.layout.count, self._device)
+        """Made when the first layer asks, if other tokens or vectors are steered than in the step before."""
+        made_of = (self.bank.changes, plan.steered)
+        if made_of != self._tables_of:
+            self._tables = steering_tables(plan.steered, self.bank)
+            self._tables_of = made_of
         return self._tables
 
     def _push(self, hidden: torch.Tensor, residual: torch.Tensor | None, acting: Steering) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from . import plan as plans
-from .bank import Arrivals, BankedVector, VectorBank
+from .arrivals import Arrivals
+from .bank import BankedVector, VectorBank
 from .channel import RowSender
 from .eager import EagerPass
 from .faults import Containment, Failures
@@ -25,7 +26,6 @@ from .reduce import Reducer, StepNumbers
 from .request import RunOptions
 from .run_state import Revision, RunStates
 from .stream_sums import StreamSums
-from .use import MAX_AT_WORK
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ class Observer:
         """
         Args:
             layout: where the model's layers are.
-            bank: the vectors to begin with.
+            bank: the vectors.
             device: of the model.
             sender: takes steps and failures to the server; None where nobody listens.
             registry: the metrics.
@@ -75,7 +75,7 @@ class Observer:
         self.publishes = publishes and sender is not None
         self.graph = graph
         self.runs = RunStates()
-        self.arrivals = Arrivals(layout.count, device)
+        self.arrivals = Arrivals(bank.pool)
         self.stream_sums = StreamSums(layout.count, hidden_size, device)
         self.reducer = Reducer(registry, self.stream_sums, self._fail_metric)
         self._failures = Failures(sender)
@@ -103,16 +103,10 @@ class Observer:
 
     # ------------------------------------------------------------ vectors
 
-    def take_bank(self, bank: VectorBank) -> None:
-        """Steer with these vectors from the next step on."""
-        self.bank = self.eager.bank = bank
-        self.registry = self.registry.with_vectors(bank.labels())
-        if self.graph is not None:
-            self.graph.take_bank(bank)
-
     def add_vector(self, name: str, vector: BankedVector) -> None:
-        """One vector more, as the last of those that compose."""
-        self.take_bank(self.bank.having(name, vector))
+        """Steer with one vector more from the next step on, as the last of those that compose."""
+        self.bank.add(name, vector)
+        self._bank_changed()
 
     def remove_vector(self, name: str) -> None:
         """Offer a vector no more. Where a run may still come back to it, it is kept until no run can.
@@ -121,18 +115,24 @@ class Observer:
         """
         if name not in self.bank.vectors:
             return
-        if name not in self.runs.reachable():
-            self.take_bank(self.bank.without({name}))
-            return
-        bank, retired = self.bank.retiring(name)
-        self.runs.rename(name, retired)
-        self.take_bank(bank)
+        if name in self.runs.reachable():
+            self.runs.rename(name, self.bank.retire(name))
+        else:
+            self.bank.remove({name})
+        self._bank_changed()
+
+    def _bank_changed(self) -> None:
+        self.registry = self.registry.with_vectors(self.bank.labels())
+        if self.graph is not None:
+            # What stands there names slots that may be another vector's from now on.
+            self.graph.steer_nobody()
 
     def _drop_retired(self) -> None:
         """Forget the kept vectors that no live run can reach any more."""
         free = self.bank.retired
         if free and (free := free - self.runs.reachable()):
-            self.take_bank(self.bank.without(free))
+            self.bank.remove(free)
+            self._bank_changed()
 
     # ------------------------------------------------------------ runs
 
@@ -145,7 +145,7 @@ class Observer:
             unknown = [metric for metric in wanted.wants.metrics if metric not in self.registry]
             if unknown:
                 raise KeyError(f"The engine has no metric {', '.join(unknown)}.")
-            self.runs.add(request_id, wanted)
+            self.runs.add(request_id, wanted, self.bank.composed(wanted.actions))
         except Exception as error:
             # The run is not registered; it generates unsteered until the server aborts it.
             self._failures.add([options["run"]], "The engine could not take this reply up", error)
@@ -160,8 +160,10 @@ class Observer:
 
         Returns: the first position that will be computed with them, or None when the run is not in the batch
         yet (they are then its first) or any more.
+
+        Raises: as `VectorBank.composed`; nothing has changed then.
         """
-        return self.runs.steer(run, Revision(rev, actions))
+        return self.runs.steer(run, Revision(rev, self.bank.composed(actions)))
 
     # ------------------------------------------------------------ one step
 
@@ -178,32 +180,23 @@ class Observer:
                 self._plan = self._make_plan(spans)
         if self.graph is not None and all(count == 1 for _, _, count in spans):
             with self._in_step:
-                self._upload(self.graph, spans)
+                self._upload(self.graph)
 
     def _make_plan(self, spans: list[Span]) -> StepPlan:
         return plans.make_plan(
-            spans, self.runs, self.bank, self.registry, self.layout.count,
+            spans, self.runs, self.registry, self.layout.count,
             without=set(self.reducer.failed),
             fail=lambda run, error: self._fail([run], "The engine could not steer this reply", error),
         )  # fmt: skip
 
-    def _upload(self, graph: GraphPass, spans: list[Span]) -> None:
+    def _upload(self, graph: GraphPass) -> None:
         """What a replayed graph reads; nobody knows yet whether one will be replayed."""
-        states = [self.runs.get(request) for request, _, _ in spans]
         try:
-            excess = graph.upload(
-                [plans.acting(state, start) for state, (_, start, _) in zip(states, spans, strict=True)]
-            )
-            if excess:
-                self._fail(
-                    [state.run for row in excess if (state := states[row]) is not None],
-                    "The engine could not steer this reply",
-                    ValueError(f"More than {MAX_AT_WORK} vectors are at work at once."),
-                )
+            graph.upload([] if self._plan is None else self._plan.acting())
         except Exception as error:
             # What a graph replays reads the table, whatever is in it: it must not be the last step's, nor one
             # that is half filled.
-            graph.take_bank(self.bank)
+            graph.steer_nobody()
             self._fail_steered(error)
 
     def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -239,7 +232,7 @@ class Observer:
         plan = self._plan
         if plan is not None and self.graph is not None and self.eager.numbers is None and plan.keep:
             with self._while_observing:
-                self._replayed = self.graph.take(plan, self.reducer, self.bank)
+                self._replayed = self.graph.take(plan, self.reducer)
 
     @property
     def _numbers(self) -> StepNumbers | None:

@@ -15,7 +15,6 @@ from ..metrics.logit_lens import lens_layers
 if TYPE_CHECKING:
     from ..metrics import Registry
     from ..vectors.action import Action
-    from .bank import VectorBank
     from .request import Wants
     from .run_state import Revision, RunState, RunStates
 
@@ -62,6 +61,7 @@ class StepPlan:
     keep: list[int] = field(default_factory=list)
     """Batch index of each row to send, in the order of `blocks`."""
     steered: list[Steered] = field(default_factory=list)
+    """Of each token in the order in which its vectors compose."""
     steered_runs: list[str] = field(default_factory=list)
     """Runs that `steered` acts on."""
     metrics: list[str] = field(default_factory=list)
@@ -82,6 +82,14 @@ class StepPlan:
         """(run, first position, rows) of the blocks with numbers, in the order of the kept rows."""
         return [(block.run, block.start, len(block.revisions)) for block in self.blocks]
 
+    def acting(self) -> list[list[Action]]:
+        """What acts on each token of the batch, in the order in which it composes."""
+        rows: list[list[Action]] = [[] for _ in range(self.tokens)]
+        for where, action in self.steered:
+            for token in where:
+                rows[token].append(action)
+        return rows
+
     def steer_nobody(self) -> None:
         """Let the rest of the step pass without steering."""
         self.steered, self.steered_runs = [], []
@@ -95,7 +103,6 @@ class StepPlan:
 def make_plan(
     spans: Sequence[Span],
     runs: RunStates,
-    bank: VectorBank,
     registry: Registry,
     layers: int,
     *,
@@ -107,7 +114,6 @@ def make_plan(
     Args:
         spans: the batch, in its order.
         runs: of them the requests that are runs; each is told that its tokens are computed now.
-        bank: the vectors.
         registry: the metrics.
         layers: number of the model's decoder layers.
         without: metrics that are switched off.
@@ -120,7 +126,7 @@ def make_plan(
         state = runs.get(request_id)
         if state is not None and not state.failed:
             try:
-                metrics.update(_plan_run(plan, state, bank, request, start, count, offset))
+                metrics.update(_plan_run(plan, state, request, start, count, offset))
             except Exception as error:
                 fail(state.run, error)
         offset += count
@@ -131,12 +137,11 @@ def make_plan(
 
 
 def _plan_run(
-    plan: StepPlan, state: RunState, bank: VectorBank, request: int, start: int, count: int, offset: int
+    plan: StepPlan, state: RunState, request: int, start: int, count: int, offset: int
 ) -> tuple[str, ...]:
     """Add what one run needs; returns the metrics it wants. Where it raises, it has added nothing."""
     revisions = [state.revision_at(start + i) for i in range(count)]
     pieces = _pieces(offset, start, revisions)
-    bank.check({action.vector for _, action in pieces})
     # Not sent again when a preempted run is recomputed, nor where nobody asked.
     first = max(start, state.next_position, state.first_row)
     state.next_position = max(state.next_position, start + count)
@@ -173,10 +178,3 @@ def _pieces(offset: int, start: int, revisions: list[Revision]) -> list[Steered]
                 found.append((range(offset + first - start, offset + end - start), action))
         at = until
     return found
-
-
-def acting(state: RunState | None, position: int) -> list[Action]:
-    """What acts on one token of a step that only decodes; the counterpart of `StepPlan.steered`."""
-    if state is None or state.failed:
-        return []
-    return [action for action in state.revision_at(position).actions if action.acts_at(position)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..vectors.action import Action
-from .bank import BankedVector, VectorBank
+from .bank import BankedVector
 from .kernel_reference import NUMBERS
 from .layout import Layout, UnsupportedModelError, first
 from .request import RunOptions, Wants
@@ -161,7 +161,7 @@ def prove_replays(
     Raises:
         UnsupportedModelError: with the first size and layer that differ.
     """
-    bank, registry = observer.bank, observer.registry
+    registry = observer.registry
     layer = observer.layout.count // 2
     direction = torch.nn.functional.normalize(
         torch.randn(1, hidden, generator=torch.Generator().manual_seed(1)), dim=-1
@@ -169,16 +169,15 @@ def prove_replays(
     vector = BankedVector.build(
         {"label": "", "layers": [layer], "site": "residual", "reader": None},
         {"directions": direction, "lengths": torch.ones(1)},
-        observer.layout.count,
-        observer.device,
+        observer.bank.pool,
     )
-    observer.take_bank(VectorBank().having(PROOF_VECTOR, vector))
+    observer.add_vector(PROOF_VECTOR, vector)
     try:
         for size in sorted(sizes):
             eager, replayed = (_rehearsed(observer, size, run, replay) for replay in (False, True))
             _compare(eager, replayed, size, observer.dtype)
     finally:
-        observer.take_bank(bank)
+        observer.remove_vector(PROOF_VECTOR)
         observer.registry = registry
 
 

@@ -27,7 +27,7 @@ class Revision:
 
     rev: int
     actions: tuple[Action, ...]
-    """Those of its sliders that are not at 0."""
+    """Those of its sliders that are not at 0, as `VectorBank.composed` gives them."""
 
 
 @dataclass
@@ -47,14 +47,14 @@ class RunState:
     """It is about to be aborted, and gets nothing any more."""
 
     @classmethod
-    def begin(cls, options: RunOptions) -> RunState:
-        """A run before its first step."""
+    def begin(cls, options: RunOptions, actions: tuple[Action, ...]) -> RunState:
+        """A run before its first step, steered by `actions`."""
         return cls(
             run=options.run,
             first_row=options.first_row,
             wants=options.wants,
             starts=[0],
-            revisions=[Revision(options.rev, options.actions)],
+            revisions=[Revision(options.rev, actions)],
         )
 
     def revision_at(self, position: int) -> Revision:
@@ -93,9 +93,9 @@ class RunStates:
         """The live run of that name."""
         return self._by_run.get(run)
 
-    def add(self, request_id: str, options: RunOptions) -> None:
+    def add(self, request_id: str, options: RunOptions, actions: tuple[Action, ...]) -> None:
         """Take up a run; a steer that came before it is in force from its first token on."""
-        state = RunState.begin(options)
+        state = RunState.begin(options, actions)
         if state.run in self._waiting:
             state.steer(self._waiting.pop(state.run))
         self._by_request[request_id] = self._by_run[state.run] = state

@@ -23,7 +23,7 @@ from ..metrics import Registry
 from ..patience import Patience
 from ..text.rendering import UnknownTokenError, outside
 from ..vectors.store import VectorError
-from .bank import described, pieces
+from .arrivals import described, pieces
 from .causes import explain
 from .channel import FailedRuns, Stage
 from .errors import EngineLostError as EngineLostError
@@ -55,10 +55,6 @@ HELD_SECONDS = 2.0
 """How long `held` waits for an engine that may be busy with a long prompt."""
 LAST_STEPS_SECONDS = 2.0
 """Steps lead vLLM's own outputs by a millisecond or so; what has not come after this was lost on the way."""
-ATTENTION_REFUSED = (
-    "It acts on what attention adds, which this engine cannot change: it decodes in CUDA graphs "
-    "(--engine-mode eager would do), or the model's attention is no part that is simply added."
-)
 
 
 @dataclass(frozen=True)
@@ -374,8 +370,9 @@ class EngineService:
             made = pieces(vector)
             while (piece := await asyncio.to_thread(next, made, None)) is not None:
                 await self._call("steersight_vector_piece", name, piece)
-            if not all(await self._call("steersight_prepare_vector", name, described(vector))):
-                raise VectorError(ATTENTION_REFUSED)
+            refusals = await self._call("steersight_prepare_vector", name, described(vector))
+            if any(refusals):
+                raise VectorError(next(filter(None, refusals)))
             await uninterrupted(self._call("steersight_add_vector", name))
         except BaseException as error:
             await self._take_back(name)
@@ -505,8 +502,7 @@ class EngineService:
 
         Yields: the name for actions with it. Its id may belong to another vector, which others steer with.
 
-        Raises: TooManyVectorsError where it would be one too many; VectorError where this engine cannot
-            use it.
+        Raises: VectorError where this engine cannot use it, or has no room for it.
         """
         name = f"lent-{secrets.token_hex(8)}"
         with self.use.lending(name):

@@ -26,6 +26,7 @@ from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from ..metrics import Registry
 from ..metrics.own import load_own
 from ..vectors.action import Action
+from ..vectors.store import VectorError
 from . import assumptions
 from .bank import VectorBank
 from .channel import RowSender, Stage
@@ -33,11 +34,16 @@ from .errors import ERROR
 from .graph import GraphPass
 from .layout import Layout, UnsupportedModelError, find_layout
 from .observer import Observer
+from .pool import VectorPool
 from .proof import LayoutProof, prove_replays, ranks_agree
 from .submission import OPTIONS_KEY
 
 logger = logging.getLogger(__name__)
 
+ATTENTION_REFUSED = (
+    "It acts on what attention adds, which this engine cannot change: it decodes in CUDA graphs "
+    "(--engine-mode eager would do), or the model's attention is no part that is simply added."
+)
 CONFIG_KEY = "steersight"
 """Under this key of `additional_config` the worker finds what it has to know."""
 
@@ -61,13 +67,14 @@ class ObservedRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight sh
         layout = find_layout(model, layers, options["layout"])
         hidden_size = self.model_config.get_hidden_size()
         compilation = self.vllm_config.compilation_config
+        bank = VectorBank(VectorPool(layers, hidden_size, self.device))
         graph = None
         if options.get("graphs"):
             sizes = compilation.cudagraph_capture_sizes
-            graph = GraphPass(layout, max(sizes), hidden_size, self.device)
+            graph = GraphPass(layout, bank, max(sizes), hidden_size, self.device)
         self.observer = Observer(
             layout,
-            VectorBank(),
+            bank,
             self.device,
             sender,
             registry=Registry(options["vectors"], load_own(options["metrics"])),
@@ -237,21 +244,24 @@ class WorkerMethods:
 
     @answering
     def steersight_vector_piece(self, name: str, piece: bytes) -> None:
-        """Take the next piece of a vector that is to come; see `bank.pieces`."""
+        """Take the next piece of a vector that is to come; see `arrivals.pieces`."""
         self.model_runner.observer.arrivals.take(name, piece)
 
     @answering
-    def steersight_prepare_vector(self, name: str, fact: dict[str, Any]) -> bool:
-        """Make a vector of its pieces, which does not act yet; `fact` is what `bank.described` gives.
+    def steersight_prepare_vector(self, name: str, fact: dict[str, Any]) -> str:
+        """Make a vector of its pieces, which does not act yet; `fact` is what `arrivals.described` gives.
 
-        Returns whether this engine can use it.
+        Returns why this engine cannot use it, in sentences; "" where it can.
         """
         observer = self.model_runner.observer
         if fact["site"] == "attention" and (observer.graph is not None or observer.layout.attention is None):
             # A replayed graph does not push at attention, and without a place there is nothing to push at.
-            return False
-        observer.arrivals.complete(name, fact)
-        return True
+            return ATTENTION_REFUSED
+        try:
+            observer.arrivals.complete(name, fact)
+        except VectorError as no_room:
+            return str(no_room)
+        return ""
 
     @answering
     def steersight_add_vector(self, name: str) -> None:
