@@ -112,7 +112,7 @@ def create_app(settings: Settings) -> Starlette:
         telemetry.state(
             runs_live=len(table.live),
             runs_queued=table.queued,
-            engine_requests=max(held["vllm"], held["nnsight"], held["lens"]),
+            engine_requests=max(held["vllm"], held["nnsight"], held["observer"]),
             engine_ready=engine.status.ready,
             engine_restarts=engine.restarts,
             steps_dropped=held["dropped"],

@@ -103,7 +103,7 @@ class Telemetry:
         )
         self._engine_requests = Gauge(
             "steersight_engine_requests",
-            "Requests that vLLM, NNsight or the lens still holds (the largest of the three)",
+            "Requests that vLLM, NNsight or the observer still holds (the largest of the three)",
             registry=registry,
         )
         self._engine_ready = Gauge(

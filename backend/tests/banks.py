@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import torch
 
-from steersight.engine.bank import BankedVector, VectorBank, described
+from steersight.engine.arrivals import described
+from steersight.engine.bank import BankedVector, VectorBank
+from steersight.engine.pool import VectorPool
 from steersight.vectors.store import FeatureReader, SteeringVector
 
 
@@ -21,12 +23,17 @@ def steering_vector(
     )  # fmt: skip
 
 
-def banked(vector: SteeringVector, layers: int) -> BankedVector:
-    """The same, ready to act in a model of so many layers on the CPU."""
+def small_pool(layers: int, hidden_size: int, rows: int = 512) -> VectorPool:
+    """A pool on the CPU."""
+    return VectorPool(layers, hidden_size, torch.device("cpu"), 4 * hidden_size * rows)
+
+
+def banked(vector: SteeringVector, pool: VectorPool) -> BankedVector:
+    """The same, ready to act."""
     tensors = {"directions": vector.directions, "lengths": vector.lengths}
     if vector.reader is not None:
         tensors["encoder"] = vector.reader.weight
-    return BankedVector.build(described(vector), tensors, layers, torch.device("cpu"))
+    return BankedVector.build(described(vector), tensors, pool)
 
 
 def make_bank(
@@ -34,9 +41,8 @@ def make_bank(
     readers: Mapping[str, FeatureReader] | None = None,
 ) -> VectorBank:  # fmt: skip
     """A bank out of vector -> layer -> [hidden_size]."""
-    return VectorBank(
-        {
-            name: banked(steering_vector(name, own, (readers or {}).get(name)), layers)
-            for name, own in vectors.items()
-        }
-    )
+    (hidden_size,) = {len(row) for own in vectors.values() for row in own.values()}
+    bank = VectorBank(small_pool(layers, hidden_size))
+    for name, own in vectors.items():
+        bank.add(name, banked(steering_vector(name, own, (readers or {}).get(name)), bank.pool))
+    return bank

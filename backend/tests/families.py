@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of the model families that the lens reads; each is made in a second, none is
+"""Tiny random checkpoints of the model families that the observer reads; each is made in a second, none is
 fetched.
 
 Norm weights and biases are drawn too: with transformers' ones and zeros a norm that was forgotten, or applied

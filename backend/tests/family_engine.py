@@ -1,4 +1,4 @@
-"""Serves some checkpoints one after the other in this process and writes down what the lens saw of each.
+"""Serves some checkpoints one after the other in this process and writes down what the observer saw of each.
 
     python -m tests.family_engine JOBS.json
 

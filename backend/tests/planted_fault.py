@@ -1,4 +1,4 @@
-"""Own metrics that break the lens of the worker that loads them, where a run is steered with one strength.
+"""Own metrics that break the steering of the worker that loads them, where a run has one certain strength.
 
 The server reads such a file too, and must not be broken by it: only a process that vLLM has spawned is.
 """
@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from steersight.engine.lens import Lens, Steering
+from steersight.engine.eager import EagerPass
+from steersight.engine.steering import Steering
 from steersight.metrics import View
 from steersight.metrics.own import metric
 
@@ -18,14 +19,14 @@ PLANTED = 0.625
 """A strength that fp32 holds exactly."""
 
 if multiprocessing.parent_process() is not None:
-    push = Lens._push
+    push = EagerPass._push
 
-    def broken(self: Lens, hidden: Any, residual: Any, steering: Steering) -> None:
-        if bool((steering.table[..., 0] == PLANTED).any()):
+    def broken(self: EagerPass, hidden: Any, residual: Any, steering: Steering) -> None:
+        if any(bool((column.strength == PLANTED).any()) for column in steering.columns):
             raise ZeroDivisionError("a planted fault")
         push(self, hidden, residual, steering)
 
-    Lens._push = broken  # type: ignore[method-assign]
+    EagerPass._push = broken  # type: ignore[method-assign]
 
 
 @metric(id="breaks", label="Breaks", description="Raises at once.")

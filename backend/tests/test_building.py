@@ -50,7 +50,7 @@ def mean_stream(reference: Reference, ids: list[int], first: int, end: int) -> t
     return torch.stack([stream[first:end].mean(dim=0) for stream in kept])
 
 
-async def test_captured_means_equal_transformers(server: Server, reference: Reference) -> None:
+async def test_stream_means_equal_transformers(server: Server, reference: Reference) -> None:
     text = "Tell me about Paris."
     prompt = Collected(server, text).prompt
     reply, whole = await asyncio.gather(
@@ -69,7 +69,7 @@ async def test_captured_means_equal_transformers(server: Server, reference: Refe
         logits = reference.model(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt))).logits[0]
     nats = -logits.log_softmax(-1)[:-1].gather(-1, torch.tensor(prompt[1:])[:, None]).mean()
     assert whole.surprisal == pytest.approx(float(nats), rel=1e-3)
-    assert (await server.engine.held())["lens"] == 0
+    assert (await server.engine.held())["observer"] == 0
 
 
 async def finished(api: httpx.AsyncClient, job: str) -> dict[str, Any]:
@@ -127,7 +127,7 @@ async def test_build_use_and_delete_while_somebody_chats(server: Server, referen
         }
         assert (await api.delete("/api/vectors/test-joy")).status_code == 204
         held = await server.engine.held()
-        assert (held["vllm"], held["nnsight"], held["lens"]) == (0, 0, 0)
+        assert (held["vllm"], held["nnsight"], held["observer"]) == (0, 0, 0)
 
 
 async def test_a_build_computes_no_more_at_once_than_the_server_may(
@@ -169,7 +169,7 @@ async def test_cancel_leaves_nothing_behind(server: Server) -> None:
         assert (await api.get("/api/vectors/build/nobody")).status_code == 404
     assert set(server.engine.offer.vectors) == before
     held = await server.engine.held()
-    assert (held["vllm"], held["nnsight"], held["lens"]) == (0, 0, 0)
+    assert (held["vllm"], held["nnsight"], held["observer"]) == (0, 0, 0)
 
 
 async def test_example_texts_and_wishes_that_make_no_sense(server: Server) -> None:

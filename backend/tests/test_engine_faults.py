@@ -235,7 +235,7 @@ async def test_a_fault_in_the_lens_is_one_runs_error(watched: Watched, usual: di
         await watched.reply("broken again", 1, actions=[Action("north", PLANTED)])
     assert (service.status.state, service.restarts) == ("ready", 0)
     assert await watched.reply("afterwards", actions=[Action("north", 0.3)]) == usual["north"]
-    assert (await service.held())["lens"] == 0
+    assert (await service.held())["observer"] == 0
 
 
 class Nonsense:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steersight.engine.captured import NUMBERS, Captured, fused_reference
+from steersight.engine.graph import GraphPass
+from steersight.engine.kernel_reference import NUMBERS, fused_reference
 from steersight.engine.layout import Layout
-from steersight.engine.lens import Lens, Steering
+from steersight.engine.steering import Steering, push, push_attention, steering_tables
 from steersight.metrics import Registry
 from steersight.protocol.messages import MAX_STRENGTH
-from steersight.vectors.action import Action
-from steersight.vectors.operators import LayerVectors, compose, finite
+from steersight.vectors.action import MAX_AT_WORK, Action
+from steersight.vectors.operators import Column, Operator, Rows, compose, finite
 from steersight.vectors.store import OPERATORS, FeatureReader, SteeringVector, VectorError
 
 from .banks import make_bank
@@ -61,37 +63,44 @@ def stream_of(scale: float, dtype: torch.dtype, seed: int) -> torch.Tensor:
     return (random(seed, 3, SIZE) * min(scale, largest)).clamp(-largest, largest).to(dtype)
 
 
+def column(
+    direction: torch.Tensor, operator: Operator, strength: float, length: float = 1.0, tokens: int = 1
+) -> Column:
+    """One vector [1, SIZE] that acts on all of some tokens."""
+    same = torch.ones(tokens, 1)
+    return Column(
+        Rows(direction, 0), strength * same, operator * same, 0.0 * same, 0.0 * same, frozenset({operator}),
+        lengths=Rows(torch.tensor([[length]]), 0),
+    )  # fmt: skip
+
+
 @settings(deadline=None, max_examples=150)
 @given(
     st.sampled_from(DTYPES), st.booleans(), scales,
     st.lists(st.lists(actions, max_size=5, unique_by=lambda a: a.vector), min_size=3, max_size=3),
 )  # fmt: skip
 def test_a_finite_stream_stays_finite_on_both_ways(
-    dtype: torch.dtype, paired: bool, scale: float, acting: list[list[Action]]
+    dtype: torch.dtype, paired: bool, scale: float, acting: Sequence[Sequence[Action]]
 ) -> None:
     hidden = stream_of(scale / 2, dtype, 1)
     residual = stream_of(scale / 2, dtype, 2) if paired else None
     before = hidden.float() + (0.0 if residual is None else residual.float())
     if not (before.abs() <= torch.finfo(dtype).max).all():
         return  # the model itself has left the range
-    captured = Captured(layout(), rows=3, hidden_size=SIZE, device=torch.device("cpu"))
-    captured.take_bank(BANK)
-    captured.upload(acting)
+    acting = [BANK.composed(mine) for mine in acting]
+    graph = GraphPass(layout(), BANK, rows=3, hidden_size=SIZE, device=torch.device("cpu"))
+    graph.upload(acting)
     replayed, stream = hidden.clone(), torch.empty(3, SIZE)
     fused_reference(
-        replayed, residual, before.roll(1, dims=0), captured.slots, 1, captured.table, torch.empty(3, SIZE),
-        stream, torch.empty(3, len(NUMBERS)),
-    )  # fmt: skip
-    eager = Lens(
-        layout(), BANK, torch.device("cpu"), None, registry=Registry(), hidden_size=SIZE, max_tokens=8,
-        max_runs=8, dtype=dtype,
+        replayed, residual, before.roll(1, dims=0), BANK.pool, 1, graph.acting.entries, graph.acting.counts,
+        torch.empty(3, SIZE), stream, torch.empty(3, len(NUMBERS)),
     )  # fmt: skip
     pushed = hidden.clone()
-    steering = eager._tables(
-        [(range(row, row + 1), action) for row, mine in enumerate(acting) for action in mine]
-    ).get(1)
+    steering = steering_tables(
+        [(range(row, row + 1), action) for row, mine in enumerate(acting) for action in mine], BANK
+    ).residual.get(1)
     if steering is not None:
-        eager._push(pushed, residual, steering)
+        push(pushed, residual, steering)
     for way, result in (("replayed", replayed), ("eager", pushed)):
         assert result.isfinite().all(), way
         # As the next layer reads it: the sum, rounded to the stream's own type.
@@ -113,8 +122,7 @@ def test_a_strong_push_ends_at_half_of_what_the_type_holds() -> None:
     direction[0, 3] = 1.0
     h = torch.full((1, SIZE), 200.0)
     h[0, 5] = 60000.0  # the model's own: left where it is
-    table = torch.tensor([[[-MAX_STRENGTH, float(OPERATORS.index("ablate")), 0.0, 0.0]]])
-    delta = compose(h, LayerVectors(direction, torch.ones(1)), table)
+    delta = compose(h, [column(direction, Operator.ABLATE, -MAX_STRENGTH)])
     assert (h + delta)[0, 3] > torch.finfo(torch.float16).max
     after = (h + finite.within(delta, h, h, torch.float16)).half()
     assert after[0, 3] == 32752
@@ -125,32 +133,27 @@ def test_a_strong_push_ends_at_half_of_what_the_type_holds() -> None:
 def test_an_amount_beyond_fp32_pushes_as_far_as_may_be_and_does_not_vanish() -> None:
     """1000 times a vector of length 1e37: the sum of what is added is cut to ||h||, not lost."""
     h, unit = random(1, 1, SIZE), torch.eye(SIZE)[:1]
-    table = torch.tensor([[[MAX_STRENGTH, float(OPERATORS.index("add_absolute")), 0.0, 0.0]]])
-    delta = compose(h, LayerVectors(unit, torch.tensor([HUGE])), table)
+    delta = compose(h, [column(unit, Operator.ADD_ABSOLUTE, MAX_STRENGTH, HUGE)])
     assert torch.allclose(delta, h.norm() * unit)
 
 
 def test_one_ablation_after_the_other_does_not_leave_fp32() -> None:
-    """Each would make the stream along the direction 1000 times longer: 32 of them, 1e96 times."""
-    h, unit = random(1, 1, SIZE), torch.eye(SIZE)[:1].expand(32, SIZE)
-    table = torch.tensor([-MAX_STRENGTH, float(OPERATORS.index("ablate")), 0.0, 0.0]).expand(1, 32, 4)
-    delta = compose(h, LayerVectors(unit, torch.ones(32)), table)
+    """Each would make the stream along the direction 1000 times longer: 16 of them, 1e48 times."""
+    h, unit = random(1, 1, SIZE), torch.eye(SIZE)[:1]
+    delta = compose(h, [column(unit, Operator.ABLATE, -MAX_STRENGTH)] * MAX_AT_WORK)
     assert delta.isfinite().all()
-    assert 1e5 * h.norm() < delta[0, 0].abs() < 32e5 * h.norm()
+    assert 1e5 * h.norm() < delta[0, 0].abs() < 16e5 * h.norm()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_push_in_attention_stays_finite(dtype: torch.dtype) -> None:
-    lens = Lens(
-        layout(), BANK, torch.device("cpu"), None, registry=Registry(), hidden_size=SIZE, max_tokens=8,
-        max_runs=8, dtype=dtype,
-    )  # fmt: skip
     part = stream_of(30.0, dtype, 4)
-    table = torch.zeros(3, 2, 4)
-    table[..., 0] = MAX_STRENGTH
-    at = LayerVectors(torch.stack([torch.eye(SIZE)[0], torch.eye(SIZE)[1]]), torch.tensor([3e38, 3e38]))
+    columns = tuple(
+        column(torch.eye(SIZE)[k : k + 1], Operator.ADD_ABSOLUTE, MAX_STRENGTH, 3e38, tokens=3)
+        for k in range(2)
+    )
     before = part.clone()
-    lens._push_attention(part, Steering(torch.arange(3), table, at, ()))
+    push_attention(part, Steering(torch.arange(3), columns))
     assert part.isfinite().all()
     assert (part[:, :2] > before[:, :2]).all()
     assert torch.equal(part[:, 2:], before[:, 2:])

@@ -84,7 +84,7 @@ def image_model(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("broken", "why"),
     [
-        # Said by the worker, by the lens in it, by vLLM in the server, and by a process that it asks.
+        # Said by the worker, by the observer in it, by vLLM in the server, and by a process that it asks.
         (missing_shard, "Weights are missing in the checkpoint: model-00002-of-00010.safetensors. Fetch the"),
         (
             unknown_layout,

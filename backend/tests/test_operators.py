@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from steersight.vectors.action import Action, decide
-from steersight.vectors.operators import LayerVectors, compose
+from steersight.vectors.operators import NOTHING, Column, Operator, Rows, compose
 from steersight.vectors.store import SteeringVector, VectorError
 
 from .conftest import HIDDEN, Server
@@ -233,17 +233,22 @@ def test_a_vector_in_attention_is_only_added_there() -> None:
         decide(mine, 1.0, {"layers": [2, 2]}, prompt_tokens=10, layers=6)
 
 
-def test_strength_zero_changes_nothing_whatever_the_others_do() -> None:
+def test_what_acts_on_one_token_changes_no_other() -> None:
     generator = torch.Generator().manual_seed(1)
     h = torch.randn(4, HIDDEN, generator=generator)
-    at = LayerVectors(
-        torch.nn.functional.normalize(torch.randn(6, HIDDEN, generator=generator), dim=-1), torch.ones(6),
-        torch.randn(6, HIDDEN, generator=generator), torch.zeros(6, 5),
-    )  # fmt: skip
-    table = torch.zeros(4, 6, 4)
-    table[..., 1] = torch.arange(6.0)
-    table[..., 2], table[..., 3] = -0.01, 0.01
-    table[1, :, 0] = 0.7
-    delta = compose(h, at, table)
+    unit = torch.nn.functional.normalize(torch.randn(6, HIDDEN, generator=generator), dim=-1)
+    strength, operator = torch.zeros(4, 1), torch.full((4, 1), float(NOTHING))
+    columns = []
+    for code in Operator:
+        mine, kind = strength.clone(), operator.clone()
+        mine[1], kind[1] = 0.7, float(code)
+        columns.append(
+            Column(
+                Rows(unit, int(code)), mine, kind, torch.full((4, 1), -0.01), torch.full((4, 1), 0.01),
+                frozenset({NOTHING, code}), Rows(torch.ones(6, 1), 0), Rows(unit, 0),
+                Rows(torch.zeros(1, 5), 0),
+            )
+        )  # fmt: skip
+    delta = compose(h, columns)
     assert delta[1].any()
     assert not delta[[0, 2, 3]].any()

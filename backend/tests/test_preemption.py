@@ -149,7 +149,7 @@ async def test_preempted_runs_are_what_they_would_have_been(engine: EngineServic
     assert len(back) == 2
     assert "gone" not in engine.offer.vectors
     held = await engine.held()
-    assert (held["vllm"], held["nnsight"], held["lens"]) == (0, 0, 0)
+    assert (held["vllm"], held["nnsight"], held["observer"]) == (0, 0, 0)
 
     # Its id is free, and the worker has kept nothing of the first.
     await engine.offer.add(vector("gone", 1), Path("gone.safetensors"))

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from steersight.engine.bank import VectorBank
-from steersight.engine.captured import NUMBERS, Captured
+from steersight.engine.graph import NUMBERS, GraphPass
 from steersight.engine.layout import Layout, UnsupportedModelError
-from steersight.engine.lens import Lens
+from steersight.engine.observer import Observer
 from steersight.engine.proof import prove_replays
 from steersight.engine.request import RunOptions, Wants
 from steersight.metrics import Registry
 from steersight.vectors.action import Action
 
-from .banks import make_bank
+from .banks import banked, small_pool, steering_vector
 
 HIDDEN, LAYERS = 16, 3
 
@@ -25,14 +25,15 @@ class Model:
     def __init__(self, left_out: set[str]) -> None:
         layers = [torch.nn.Identity() for _ in range(LAYERS)]
         layout = Layout(layers, "pair", attention=None, final=[], unembed=lambda stream: stream)
-        self.captured = Captured(layout, 8, HIDDEN, torch.device("cpu"))
-        self.lens = Lens(
-            layout, VectorBank(), torch.device("cpu"), None, registry=Registry(), hidden_size=HIDDEN,
-            max_tokens=8, max_runs=8, dtype=torch.float32, captured=self.captured,
+        bank = VectorBank(small_pool(LAYERS, HIDDEN))
+        self.graph = GraphPass(layout, bank, 8, HIDDEN, torch.device("cpu"))
+        self.observer = Observer(
+            layout, bank, torch.device("cpu"), None, registry=Registry(), hidden_size=HIDDEN,
+            max_tokens=8, max_runs=8, dtype=torch.float32, graph=self.graph,
         )  # fmt: skip
         self._left_out = left_out
         # What the test says of recording, not CUDA.
-        self.lens._recording = lambda: False  # type: ignore[method-assign]
+        self.graph.recording = lambda: False  # type: ignore[method-assign]
 
     def run(self, rows: int, replay: bool) -> None:
         generator = torch.Generator().manual_seed(5)
@@ -40,29 +41,30 @@ class Model:
         residual = torch.randn(rows, HIDDEN, generator=generator)
         weights = torch.randn(LAYERS, HIDDEN, HIDDEN, generator=generator)
         if not replay:
-            self.lens.enter((None, hidden + residual), {})
+            self.observer.enter((None, hidden + residual), {})
         elif "enter" not in self._left_out:
-            self.captured.enter(hidden + residual)
+            self.graph.enter(hidden + residual)
         for layer in range(LAYERS):
             residual = hidden + residual
             hidden = torch.tanh(residual @ weights[layer])
             if not replay:
-                self.lens.layer(layer, (hidden, residual))
+                self.observer.layer(layer, (hidden, residual))
             elif f"layer {layer}" not in self._left_out:
-                self.captured.layer(layer, hidden, residual)
+                self.graph.layer(layer, hidden, residual)
 
 
 def prove(*left_out: str) -> Model:
     model = Model(set(left_out))
-    prove_replays(model.lens, [1, 2, 8], model.run, HIDDEN)
+    prove_replays(model.observer, [1, 2, 8], model.run, HIDDEN)
     return model
 
 
 def test_a_graph_that_was_recorded_whole_is_taken_and_nothing_stays() -> None:
     model = prove()
-    assert model.lens.runs == {}
-    assert model.lens.bank.vectors == {}
-    assert not model.captured.table.any()
+    assert len(model.observer.runs) == 0
+    assert model.observer.bank.vectors == {}
+    assert not model.graph.acting.counts.any()
+    assert len(model.observer.bank.pool) == 0
 
 
 @pytest.mark.parametrize("hook", ["enter", *(f"layer {layer}" for layer in range(LAYERS))])
@@ -74,42 +76,42 @@ def test_a_hook_that_was_not_recorded_is_found(hook: str) -> None:
 def test_steering_that_was_not_recorded_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numbers are kept, and nothing is pushed."""
     model = Model(set())
-    monkeypatch.setattr(model.captured, "upload", lambda _rows: [])
+    monkeypatch.setattr(model.graph, "upload", lambda _rows: None)
     with pytest.raises(UnsupportedModelError, match="after layer 1"):
-        prove_replays(model.lens, [1], model.run, HIDDEN)
+        prove_replays(model.observer, [1], model.run, HIDDEN)
 
 
 def test_a_graph_that_reads_a_prompt_steers_and_shows_each_of_its_tokens() -> None:
     """A run that writes beside one whose prompt is read from its second token on, steered in a part of it."""
     model = Model(set())
-    vector = {name: {1: torch.randn(HIDDEN, generator=torch.Generator().manual_seed(7))} for name in "v"}
-    model.lens.take_bank(make_bank(vector, LAYERS))
+    direction = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(7))
+    model.observer.add_vector("v", banked(steering_vector("v", {1: direction}), model.observer.bank.pool))
 
     def numbers(replay: bool) -> torch.Tensor:
         for name, action in {
             "writes": Action("v", 0.5),
             "reads": Action("v", -1.0, start=2, end=4),
         }.items():
-            model.lens.add(name, RunOptions(name, wants=Wants(NUMBERS), actions=(action,)).to_wire())
-        found = model.lens.rehearse([("writes", 9, 1), ("reads", 1, 4)], lambda: model.run(5, replay))
+            model.observer.add(name, RunOptions(name, wants=Wants(NUMBERS), actions=(action,)).to_wire())
+        found = model.observer.rehearse([("writes", 9, 1), ("reads", 1, 4)], lambda: model.run(5, replay))
         for name in ("writes", "reads"):
-            model.lens.remove(name)
+            model.observer.remove(name)
         return found
 
     eager, replayed = numbers(replay=False), numbers(replay=True)
     assert eager.shape == (5, len(NUMBERS), LAYERS)
     assert torch.allclose(eager, replayed, rtol=1e-5)
-    model.lens.take_bank(VectorBank())
     plain = Model(set())
     for name in ("writes", "reads"):
-        plain.lens.add(name, RunOptions(name, wants=Wants(NUMBERS)).to_wire())
-    unsteered = plain.lens.rehearse([("writes", 9, 1), ("reads", 1, 4)], lambda: plain.run(5, replay=True))
+        plain.observer.add(name, RunOptions(name, wants=Wants(NUMBERS)).to_wire())
+    spans = [("writes", 9, 1), ("reads", 1, 4)]
+    unsteered = plain.observer.rehearse(spans, lambda: plain.run(5, replay=True))
     moved = (replayed != unsteered).any(dim=-1).any(dim=-1)
     assert moved.tolist() == [True, False, True, True, False]
 
 
 def test_a_step_that_no_graph_can_hold_leaves_the_table_alone() -> None:
     model = Model(set())
-    model.lens.add("reads", RunOptions("reads", wants=Wants(NUMBERS)).to_wire())
-    found = model.lens.rehearse([("reads", 0, 9)], lambda: model.run(9, replay=False))
+    model.observer.add("reads", RunOptions("reads", wants=Wants(NUMBERS)).to_wire())
+    found = model.observer.rehearse([("reads", 0, 9)], lambda: model.run(9, replay=False))
     assert found.shape == (9, len(NUMBERS), LAYERS)

@@ -1,6 +1,6 @@
 """Who needs which vectors, and that a change of one reaches all ranks or none: on ranks without an engine.
 
-Each rank is a lens of its own; what the server would call in a worker process is called on it here.
+Each rank is an observer of its own; what the server would call in a worker process is called on it here.
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from typing import Any
 import pytest
 import torch
 
-from steersight.engine import bank as banks
+from steersight.engine import arrivals as banks
 from steersight.engine import sending
-from steersight.engine.lens import Lens
 from steersight.engine.life import CallError
+from steersight.engine.observer import Observer
 from steersight.engine.offer import Offer
 from steersight.engine.service import EngineLostError
-from steersight.engine.use import MAX_AT_WORK, Need, TooManyVectorsError, VectorInUseError, VectorUse
+from steersight.engine.use import Need, VectorInUseError, VectorUse
 from steersight.protocol.messages import MAX_VECTORS
+from steersight.vectors.action import MAX_AT_WORK
 from steersight.vectors.store import SteeringVector, VectorError
 
 from .banks import steering_vector
-from .test_lens_plan import HIDDEN, make_lens
+from .test_plan import HIDDEN, make_observer
 
-NAMES = [f"v{n}" for n in range(MAX_AT_WORK + 1)]
+NAMES = [f"v{n}" for n in range(32)]
 
 
 # ---------------------------------------------------------------- the count
 
 
-def test_a_frame_cannot_name_more_vectors_than_may_be_at_work() -> None:
-    assert MAX_VECTORS <= MAX_AT_WORK
+def test_what_clients_are_told_is_what_a_row_has_room_for() -> None:
+    assert MAX_VECTORS == MAX_AT_WORK
 
 
 def test_lent_vectors_waiting_runs_and_steers_on_their_way_all_count() -> None:
@@ -47,29 +48,7 @@ def test_lent_vectors_waiting_runs_and_steers_on_their_way_all_count() -> None:
             # The engine may have the old ones in force still, or the new ones already.
             assert use.at_work() == set(NAMES[:31])
         assert use.at_work() == {*NAMES[:10], *NAMES[20:31]}
-        use.check_room([*NAMES[10:20], NAMES[31]])
-        with pytest.raises(TooManyVectorsError, match="would use 33 different vectors"):
-            use.check_room(NAMES[10:20] + NAMES[31:33])
     assert use.at_work() == set(NAMES[:10])
-
-
-def test_a_build_is_refused_where_there_is_no_slot_and_nobody_notices() -> None:
-    use = VectorUse()
-    with use.running("a", Need(frozenset(NAMES[:MAX_AT_WORK]))):
-        before = use.at_work()
-        with pytest.raises(TooManyVectorsError, match="Wait for other runs"), use.lending("lent"):
-            raise AssertionError("it was lent")
-        assert use.at_work() == before
-        use.check_room(NAMES[:3])  # they are at work anyway
-        use.check_room([])
-
-
-def test_a_lent_vector_takes_the_slot_of_whoever_comes_later() -> None:
-    use = VectorUse()
-    with use.running("a", Need(frozenset(NAMES[: MAX_AT_WORK - 1]))):
-        with use.lending("lent"), pytest.raises(TooManyVectorsError):
-            use.check_room([NAMES[-1]])
-        use.check_room([NAMES[-1]])
 
 
 def test_a_vector_is_in_use_while_it_steers_or_is_watched() -> None:
@@ -95,7 +74,7 @@ class Ranks:
     """Two ranks of an engine, and all that was called on them."""
 
     def __init__(self) -> None:
-        self.lenses = [make_lens(), make_lens()]
+        self.observers = [make_observer(), make_observer()]
         self.calls: list[tuple[Any, ...]] = []
         self.fails: dict[str, Callable[[], None]] = {}
         """Method -> what the second rank does instead of answering."""
@@ -106,35 +85,35 @@ class Ranks:
     async def _call(self, method: str, *args: Any) -> list[Any]:
         self.calls.append((method, *args))
         answers = []
-        for rank, lens in enumerate(self.lenses):
+        for rank, observer in enumerate(self.observers):
             await asyncio.sleep(0)
             if rank == 1 and method in self.fails:
                 self.fails[method]()
-            answers.append(self._answer(lens, method, *args))
+            answers.append(self._answer(observer, method, *args))
         return answers
 
-    def _answer(self, lens: Lens, method: str, *args: Any) -> Any:
+    def _answer(self, observer: Observer, method: str, *args: Any) -> Any:
         name = args[0]
         match method:
             case "steersight_vector_piece":
-                lens.arrivals.take(name, args[1])
+                observer.arrivals.take(name, args[1])
             case "steersight_prepare_vector":
-                lens.arrivals.complete(name, args[1])
-                return True
+                observer.arrivals.complete(name, args[1])
+                return ""
             case "steersight_add_vector":
-                lens.add_vector(name, lens.arrivals.pop(name))
+                observer.add_vector(name, observer.arrivals.pop(name))
             case "steersight_remove_vector":
-                lens.arrivals.drop(name)
-                lens.remove_vector(name)
+                observer.arrivals.drop(name)
+                observer.remove_vector(name)
         return None
 
     def unchanged(self) -> None:
         """Neither the server nor a rank has anything but the first vector, or anything half."""
         assert list(self.offer.vectors) == ["v"]
         assert (self.offer.files, self.offer.own) == ({}, set())
-        for lens in self.lenses:
-            assert list(lens.bank.vectors) == ["v"]
-            assert (lens.arrivals._pieces, lens.arrivals._complete) == ({}, {})
+        for observer in self.observers:
+            assert list(observer.bank.vectors) == ["v"]
+            assert (observer.arrivals._pieces, observer.arrivals._complete) == ({}, {})
 
 
 @pytest.fixture
@@ -166,10 +145,10 @@ async def test_one_vector_is_sent_made_in_other_threads(
         ("steersight_add_vector", "west"),
     ]
     assert threading.get_ident() not in threads
-    for lens in ranks.lenses:
-        assert list(lens.bank.vectors) == ["v", "west"]
-        assert torch.equal(lens.bank.direction("west", 0, 2), west().directions)
-        assert "projection:west" in lens.registry
+    for observer in ranks.observers:
+        assert list(observer.bank.vectors) == ["v", "west"]
+        assert torch.equal(observer.bank.direction("west", 0, 2), west().directions)
+        assert "projection:west" in observer.registry
     assert list(ranks.offer.vectors) == ["v", "west"]
     assert "projection:west" in ranks.offer.registry
     ranks.calls.clear()
@@ -192,7 +171,7 @@ async def test_where_one_rank_cannot_nothing_has_changed_anywhere(ranks: Ranks, 
     ranks.unchanged()
     ranks.fails.clear()
     await ranks.offer.add(west(), Path("west.safetensors"))
-    assert all(list(lens.bank.vectors) == ["v", "west"] for lens in ranks.lenses)
+    assert all(list(observer.bank.vectors) == ["v", "west"] for observer in ranks.observers)
 
 
 @pytest.mark.parametrize(
@@ -238,10 +217,10 @@ async def test_a_lent_vector_does_not_stand_in_for_one_of_the_same_id(ranks: Ran
     mine = steering_vector("v", {0: -torch.ones(HIDDEN)})
     async with ranks.offer.lent(mine) as name:
         assert ranks.use.at_work() == {name}
-        for lens in ranks.lenses:
-            assert list(lens.bank.vectors) == ["v", name]
-            assert torch.equal(lens.bank.direction("v", 1, 1)[0], torch.eye(HIDDEN)[0])
-            assert torch.equal(lens.bank.direction(name, 0, 1), mine.directions)
+        for observer in ranks.observers:
+            assert list(observer.bank.vectors) == ["v", name]
+            assert torch.equal(observer.bank.direction("v", 1, 1)[0], torch.eye(HIDDEN)[0])
+            assert torch.equal(observer.bank.direction(name, 0, 1), mine.directions)
         assert list(ranks.offer.vectors) == ["v"]
     ranks.unchanged()
     assert ranks.use.at_work() == set()
@@ -250,10 +229,10 @@ async def test_a_lent_vector_does_not_stand_in_for_one_of_the_same_id(ranks: Ran
 async def test_after_a_restart_all_vectors_come_one_by_one_in_the_servers_order(ranks: Ranks) -> None:
     offer = ranks.offer
     await offer.add(west(), Path("west.safetensors"))
-    ranks.lenses = [make_lens(), make_lens()]
-    for lens in ranks.lenses:
-        lens.take_bank(banks.VectorBank())
+    ranks.observers = [make_observer(), make_observer()]
+    for observer in ranks.observers:
+        observer.remove_vector("v")
     ranks.calls.clear()
     await offer.give_all()
-    assert all(list(lens.bank.vectors) == ["v", "west"] for lens in ranks.lenses)
+    assert all(list(observer.bank.vectors) == ["v", "west"] for observer in ranks.observers)
     assert {name for _, name, *_ in ranks.calls} == {"v", "west"}

@@ -1,5 +1,5 @@
 """The engine: the only folder that imports nnsight or vllm, and only inside the loading thread.
 
-`service.py` is the facade the rest of the server uses. `worker.py`, `lens.py`, `layout.py` and the sending
-half of `channel.py` live in the worker process, next to the model.
+`service.py` is the facade the rest of the server uses. `worker.py`, `observer.py` and its parts, `layout.py`
+and the sending half of `channel.py` live in the worker process, next to the model.
 """

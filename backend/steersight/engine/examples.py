@@ -77,7 +77,7 @@ class Examples:
         try:
             ended = await self._generations.generate(RunRequest(prompt_ids, sampling, options), take)
         finally:
-            data, counts = (await self._call("steersight_captured", [run]))[0]
+            data, counts = (await self._call("steersight_stream_sums", [run]))[0]
         if not counts.get(run):
             raise ValueError("The model had nothing to say.")
         logprobs = [value for value in (ended.prompt_logprobs or [])[start:] if value is not None]

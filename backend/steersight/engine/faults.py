@@ -1,10 +1,10 @@
-"""What goes wrong in the lens is one run's error, never the engine's.
+"""What goes wrong in the observer is one run's error, never the engine's.
 
 vLLM ends the engine, and with it every run, when a hook of the forward pass raises. So each hook does its
 work inside a `Containment`, which says what to do instead: which runs have failed. They are told about it
 with a sentence, are neither steered nor observed any more, and the server aborts them; the step goes on.
 
-What holds after a failure. Runs do not share anything that the lens writes: a push adds to the rows of
+What holds after a failure. Runs do not share anything that the observer writes: a push adds to the rows of
 steered tokens only, and in one operation at the end, so that a run nobody steers is computed bit for bit as
 if nothing had happened, and each run reads nobody's KV cache but its own. A run that was to be steered in a
 step that failed may have been pushed at some layers and not at others; that is why all of them fail, and not

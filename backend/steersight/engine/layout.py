@@ -51,12 +51,12 @@ TEMPLATE_KEYS = ("layers", "form", "attention", "norm")
 
 
 class UnsupportedModelError(RuntimeError):
-    """The model's layers are not laid out in a way the lens can read truthfully."""
+    """The model's layers are not laid out in a way the observer can read truthfully."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The modules of one loaded model that the lens attaches to."""
+    """The modules of one loaded model that the observer attaches to."""
 
     layers: list[torch.nn.Module]
     """The decoder layers, 0 first."""

@@ -258,7 +258,7 @@ class Life:
             await self.count()
 
     async def count(self) -> dict[str, int]:
-        """What vLLM, NNsight and the lens hold, and how many steps' rows were dropped; the most of any
+        """What vLLM, NNsight and the observer hold, and how many steps' rows were dropped; the most of any
         rank."""
         answers = await self.call("steersight_load")
         self.load = {key: max(answer[key] for answer in answers) for key in answers[0]}

@@ -17,10 +17,10 @@ from .worker import CONFIG_KEY
 
 
 class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
-    """NNsight's async engine with the lens in its workers, on CUDA and on CPU."""
+    """NNsight's async engine with the observer in its workers, on CUDA and on CPU."""
 
     _WORKER_CLS = "steersight.engine." + (
-        "worker_cpu.LensCPUWorker" if current_platform.is_cpu() else "worker.LensGPUWorker"
+        "worker_cpu.ObservedCPUWorker" if current_platform.is_cpu() else "worker.ObservedGPUWorker"
     )
 
     def _load_meta(self, repo_id: str, **kwargs: Any) -> Any:
@@ -42,7 +42,7 @@ class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
         from vllm.v1.engine.async_llm import AsyncLLM
 
         return AsyncLLM.from_engine_args(
-            AsyncEngineArgs(model=repo_id, worker_cls=self._WORKER_CLS, **_captured(kwargs))
+            AsyncEngineArgs(model=repo_id, worker_cls=self._WORKER_CLS, **_with_graphs(kwargs))
         )
 
     def _load_sync(self, repo_id: str, **kwargs: Any) -> Any:
@@ -51,7 +51,7 @@ class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
         from nnsight.modeling.vllm.engines.engine import NNsightLLMEngine
         from vllm import LLM
 
-        engine = LLM(repo_id, worker_cls=self._WORKER_CLS, **_captured(kwargs))
+        engine = LLM(repo_id, worker_cls=self._WORKER_CLS, **_with_graphs(kwargs))
         engine.llm_engine.__class__ = NNsightLLMEngine
         return engine
 
@@ -70,13 +70,13 @@ def _graphs(kwargs: dict[str, Any]) -> bool:
     return bool(kwargs["additional_config"][CONFIG_KEY].get("graphs"))
 
 
-def _captured(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _with_graphs(kwargs: dict[str, Any]) -> dict[str, Any]:
     """The engine's settings with decoding in full CUDA graphs.
 
-    NNsight 0.8.1 runs eagerly unless it has taps, and with them breaks each graph at every layer. The lens
-    needs no breaks: what it does is recorded. Without vLLM's compiler (mode 0), because it would trace
-    through the hooks. The sizes are vLLM's own; `LensRunner` adds the graphs that can read prompts, and
-    longer ones are read eagerly, where the hooks are called.
+    NNsight 0.8.1 runs eagerly unless it has taps, and with them breaks each graph at every layer. What the
+    observer does needs no breaks: it is recorded. Without vLLM's compiler (mode 0), because it would trace
+    through the hooks. The sizes are vLLM's own; `ObservedRunner` adds the graphs that can read prompts, and
+    longer prompts are read eagerly, where the hooks are called.
     """
     runs = kwargs["max_num_seqs"]
     most = max(runs, kwargs["additional_config"][CONFIG_KEY].get("graph_tokens", runs))

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .step import BARE, Guesses, Step
+from .transfer import to_host
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from .lens import Block
+    from .plan import Block
 
 _Wait = Callable[[], "NDArray[Any]"]
 
@@ -66,7 +67,7 @@ class DeviceStep:
 
         # One copy for what every entry has: three rows of 32 bits.
         columns = torch.stack([self.drawn.int(), self.ranks.int(), self.logprobs.float().view(torch.int32)])
-        self._columns = _to_host(columns)
+        self._columns = to_host(columns)
         self._values = _optional(self.values)
         self._entropy = _optional(None if self.entropy is None else self.entropy.half())
         named = self.named
@@ -127,22 +128,4 @@ class DeviceStep:
 
 
 def _optional(tensor: torch.Tensor | None) -> _Wait | None:
-    return None if tensor is None else _to_host(tensor)
-
-
-def _to_host(tensor: torch.Tensor) -> _Wait:
-    """Start the copy; what is returned waits for it and gives the array."""
-    import torch
-
-    if tensor.device.type == "cpu":
-        return tensor.contiguous().numpy
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    host.copy_(tensor, non_blocking=True)
-    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    copied.record()
-
-    def wait() -> NDArray[Any]:
-        copied.synchronize()
-        return host.numpy()
-
-    return wait
+    return None if tensor is None else to_host(tensor)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..vectors.action import Action
-from .bank import BankedVector, VectorBank
-from .captured import NUMBERS
+from .bank import BankedVector
+from .kernel_reference import NUMBERS
 from .layout import Layout, UnsupportedModelError, first
 from .request import RunOptions, Wants
 
 if TYPE_CHECKING:
-    from .lens import Lens
+    from .observer import Observer
 
 PROOF_VECTOR = "proof of graphs"
 """A random direction that is in the bank while graphs are proved; no id has spaces."""
@@ -102,7 +102,7 @@ class LayoutProof:
                     problem = "the final norm of the last layer's stream is not what the model goes on with"
         if problem:
             raise UnsupportedModelError(
-                f"The layout of this model does not hold: {problem}. The lens would show wrong numbers, so "
+                f"The layout of this model does not hold: {problem}. The rows would show wrong numbers, so "
                 f"the model "
                 "is not served. Describe it with --layout, or serve another."
             )
@@ -144,14 +144,16 @@ def ranks_agree(prints: torch.Tensor, dtype: torch.dtype) -> None:
         )
 
 
-def prove_replays(lens: Lens, sizes: Sequence[int], run: Callable[[int, bool], object], hidden: int) -> None:
-    """Hold a replayed step of each captured size against the same step run eagerly, steered and unsteered.
+def prove_replays(
+    observer: Observer, sizes: Sequence[int], run: Callable[[int, bool], object], hidden: int
+) -> None:
+    """Hold a replayed step of each recorded size against the same step run eagerly, steered and unsteered.
 
     A hook that was not recorded would leave zeros, or an earlier step's numbers, in the rows, and sliders
     without effect: nothing else would tell.
 
     Args:
-        lens: the observer, with its graphs recorded. Nothing of this is left in it.
+        observer: the worker's, with its graphs recorded. Nothing of this is left in it.
         sizes: numbers of rows for which graphs were recorded.
         run: (rows, whether to replay) runs a forward pass of so many tokens, each time with the same inputs.
         hidden: the model's hidden size.
@@ -159,38 +161,39 @@ def prove_replays(lens: Lens, sizes: Sequence[int], run: Callable[[int, bool], o
     Raises:
         UnsupportedModelError: with the first size and layer that differ.
     """
-    bank, registry = lens.bank, lens.registry
-    layer = lens.layout.count // 2
+    registry = observer.registry
+    layer = observer.layout.count // 2
     direction = torch.nn.functional.normalize(
         torch.randn(1, hidden, generator=torch.Generator().manual_seed(1)), dim=-1
     )
     vector = BankedVector.build(
         {"label": "", "layers": [layer], "site": "residual", "reader": None},
         {"directions": direction, "lengths": torch.ones(1)},
-        lens.layout.count,
-        lens.device,
+        observer.bank.pool,
     )
-    lens.take_bank(VectorBank().having(PROOF_VECTOR, vector))
+    observer.add_vector(PROOF_VECTOR, vector)
     try:
         for size in sorted(sizes):
-            eager, replayed = (_rehearsed(lens, size, run, replay) for replay in (False, True))
-            _compare(eager, replayed, size, lens.dtype)
+            eager, replayed = (_rehearsed(observer, size, run, replay) for replay in (False, True))
+            _compare(eager, replayed, size, observer.dtype)
     finally:
-        lens.take_bank(bank)
-        lens.registry = registry
+        observer.remove_vector(PROOF_VECTOR)
+        observer.registry = registry
 
 
-def _rehearsed(lens: Lens, size: int, run: Callable[[int, bool], object], replay: bool) -> torch.Tensor:
+def _rehearsed(
+    observer: Observer, size: int, run: Callable[[int, bool], object], replay: bool
+) -> torch.Tensor:
     """Numbers of one decoding step, every other row of it steered: [rows, `NUMBERS`, layers] fp32."""
     names = [f"{PROOF_VECTOR}-{row}" for row in range(size)]
     for row, name in enumerate(names):
         actions = (Action(PROOF_VECTOR, 0.5),) if row % 2 == 0 else ()
-        lens.add(name, RunOptions(name, wants=Wants(NUMBERS), actions=actions).to_wire())
+        observer.add(name, RunOptions(name, wants=Wants(NUMBERS), actions=actions).to_wire())
     try:
-        return lens.rehearse([(name, 1, 1) for name in names], lambda: run(size, replay))
+        return observer.rehearse([(name, 1, 1) for name in names], lambda: run(size, replay))
     finally:
         for name in names:
-            lens.remove(name)
+            observer.remove(name)
 
 
 def _compare(eager: torch.Tensor, replayed: torch.Tensor, size: int, dtype: torch.dtype) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..vectors.store import VectorError
-from .bank import described, pieces
+from .arrivals import described, pieces
 from .errors import EngineLostError, EngineNotReadyError
 from .life import CallError
 
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 Call = Callable[..., Coroutine[Any, Any, list[Any]]]
 """Calls a method of every worker, by its name and arguments; the answers are in order of rank."""
-
-ATTENTION_REFUSED = (
-    "It acts on what attention adds, which this engine cannot change: it decodes in CUDA graphs "
-    "(--engine-mode eager would do), or the model's attention is no part that is simply added."
-)
 
 
 async def send(call: Call, name: str, vector: SteeringVector) -> None:
@@ -41,8 +36,9 @@ async def send(call: Call, name: str, vector: SteeringVector) -> None:
         made = pieces(vector)
         while (piece := await asyncio.to_thread(next, made, None)) is not None:
             await call("steersight_vector_piece", name, piece)
-        if not all(await call("steersight_prepare_vector", name, described(vector))):
-            raise VectorError(ATTENTION_REFUSED)
+        refusals = await call("steersight_prepare_vector", name, described(vector))
+        if any(refusals):
+            raise VectorError(next(filter(None, refusals)))
         await uninterrupted(call("steersight_add_vector", name))
     except BaseException as error:
         await take_back(call, name)

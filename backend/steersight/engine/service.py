@@ -261,11 +261,11 @@ class EngineService:
         await self.generations.steer(run, rev, actions)
 
     async def held(self) -> dict[str, int]:
-        """How many requests vLLM, NNsight and the lens still hold, and how many steps' rows were dropped.
+        """How many requests vLLM, NNsight and the observer still hold, and how many steps' rows were dropped.
 
         Where the engine does not say so soon: what it said last.
         """
-        nothing = {"vllm": 0, "nnsight": 0, "lens": 0, "dropped": 0}
+        nothing = {"vllm": 0, "nnsight": 0, "observer": 0, "dropped": 0}
         life = self._life
         if life is None:
             return nothing

@@ -1,13 +1,11 @@
 """Which vectors the runs that have not finished need: counted here, and nowhere else.
 
 A vector is *at work* when it may act in the next forward pass: it is in a run's newest revision, in the one
-that the engine still has in force while a newer one is on its way, or lent to a vector build. At most
-`MAX_AT_WORK` different ones may be, because a CUDA graph has so many slots; what would be one more is refused
-before anything has happened.
+that the engine still has in force while a newer one is on its way, or lent to a vector build.
 
 A vector is *in use* when it is at work or when a run watches its projection. It cannot be deleted then. What
 a run has used before and may need again when vLLM recomputes it is the worker's to keep: see
-`lens.Lens.remove_vector`.
+`Observer.remove_vector`.
 """
 
 from __future__ import annotations
@@ -18,13 +16,6 @@ from dataclasses import dataclass, field
 
 from ..metrics.registry import for_vector
 from ..vectors.store import VectorError
-
-MAX_AT_WORK = 32
-"""Different vectors that may be at work at once."""
-
-
-class TooManyVectorsError(VectorError):
-    """There is no slot left for a vector that is to act."""
 
 
 class VectorInUseError(VectorError):
@@ -78,8 +69,7 @@ class VectorUse:
 
     @contextlib.contextmanager
     def lending(self, vector: str) -> Iterator[None]:
-        """While a vector that nobody is offered may act. Raises TooManyVectorsError."""
-        self.check_room({vector})
+        """While a vector that nobody is offered may act."""
         self._lent.add(vector)
         try:
             yield
@@ -89,16 +79,6 @@ class VectorUse:
     def at_work(self) -> set[str]:
         """Ids of the vectors that may act in the next forward pass."""
         return self._lent.union(*(need.vectors for need in self._needs()))
-
-    def check_room(self, vectors: Iterable[str]) -> None:
-        """Raise TooManyVectorsError where these cannot act beside those that are at work."""
-        at_work = self.at_work()
-        wanted = at_work.union(vectors)
-        if wanted != at_work and len(wanted) > MAX_AT_WORK:
-            raise TooManyVectorsError(
-                f"All runs together would use {len(wanted)} different vectors, and the engine steers with "
-                f"{MAX_AT_WORK} at once. Wait for other runs, or set some sliders to 0."
-            )
 
     def check_free(self, vector: str, label: str) -> None:
         """Raise VectorInUseError where a vector is in use."""

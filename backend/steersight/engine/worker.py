@@ -1,7 +1,7 @@
 """Steersight's side of the vLLM worker process; `worker_cpu.py` has what is special about a CPU.
 
 NNsight 0.8.1 puts its interventions into vLLM's GPU worker by re-classing the model runner once the worker
-has built it. The classes here do the same one step further: a runner that carries a lens. The lens hangs on
+has built it. The classes here do the same one step further: a runner that carries an observer. It hangs on
 the decoder layers, beside NNsight's own handoff, so ordinary NNsight traces go on working.
 
 vLLM imports this module by name in the worker process.
@@ -27,26 +27,32 @@ from vllm.v1.attention.backend import AttentionCGSupport
 from ..metrics import Registry
 from ..metrics.own import load_own
 from ..vectors.action import Action
+from ..vectors.store import VectorError
 from . import assumptions
 from .bank import VectorBank
-from .captured import Captured
 from .channel import RowSender, Stage
 from .errors import ERROR
+from .graph import GraphPass
 from .layout import Layout, UnsupportedModelError, find_layout
-from .lens import Lens
+from .observer import Observer
+from .pool import VectorPool
 from .proof import LayoutProof, prove_replays, ranks_agree
 from .submission import OPTIONS_KEY
 
 logger = logging.getLogger(__name__)
 
+ATTENTION_REFUSED = (
+    "It acts on what attention adds, which this engine cannot change: it decodes in CUDA graphs "
+    "(--engine-mode eager would do), or the model's attention is no part that is simply added."
+)
 CONFIG_KEY = "steersight"
 """Under this key of `additional_config` the worker finds what it has to know."""
 
 
-class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships no types
-    """NNsight's model runner, telling the lens what each step holds."""
+class ObservedRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships no types
+    """NNsight's model runner, telling the observer what each step holds."""
 
-    lens: Lens
+    observer: Observer
     _mixed_sizes: list[int]
     """Numbers of tokens for which there are graphs that take prompts too."""
 
@@ -64,13 +70,14 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
         layout = find_layout(model, layers, options["layout"])
         hidden_size = self.model_config.get_hidden_size()
         compilation = self.vllm_config.compilation_config
-        captured = None
+        bank = VectorBank(VectorPool(layers, hidden_size, self.device))
+        graph = None
         if options.get("graphs"):
             sizes = compilation.cudagraph_capture_sizes
-            captured = Captured(layout, max(sizes), hidden_size, self.device)
-        self.lens = Lens(
+            graph = GraphPass(layout, bank, max(sizes), hidden_size, self.device)
+        self.observer = Observer(
             layout,
-            VectorBank(),
+            bank,
             self.device,
             sender,
             registry=Registry(options["vectors"], load_own(options["metrics"])),
@@ -78,11 +85,11 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
             max_tokens=self.scheduler_config.max_num_batched_tokens,
             max_runs=self.scheduler_config.max_num_seqs,
             dtype=self.model_config.dtype,
-            captured=captured,
+            graph=graph,
             publishes=first_rank,
         )
-        _prove(self.lens.layout, model, self)
-        _attach(self.lens)
+        _prove(self.observer.layout, model, self)
+        _attach(self.observer)
         self._handoff = Handoff(model)
         if first_rank:
             sender.put(Stage("Reserving the KV cache and warming up", 0.8))
@@ -106,20 +113,41 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
         # beside them, each batch gets the better one.
         self._mixed_sizes = list(self.compilation_config.cudagraph_capture_sizes)
         for size in self._mixed_sizes:
-            dispatcher.add_cudagraph_key(
-                CUDAGraphMode.FULL, dispatcher._create_padded_batch_descriptor(size, False, False)
-            )
+            dispatcher.add_cudagraph_key(CUDAGraphMode.FULL, self._mixed_graph(size))
+
+    def _mixed_graph(self, size: int) -> Any:
+        """vLLM's name of the graph that takes so many tokens, prompts among them."""
+        return self.cudagraph_dispatcher._create_padded_batch_descriptor(size, False, False)
+
+    def _keep_mixed_graphs_if_proved(self) -> None:
+        """Graphs that read prompts save time and nothing else: where one differs, prompts are read eagerly.
+
+        All ranks do the same: each has its part in every operation of the others.
+        """
+        if not self._mixed_sizes:
+            return
+        why = ""
+        try:
+            self._prove_graphs(self._mixed_sizes, decoding=False)
+        except UnsupportedModelError as error:
+            why = str(error)
+        differs = torch.tensor([float(bool(why))], device=self.device)
+        if get_tp_group().all_reduce(differs).item():
+            logger.warning("Prompts are read without CUDA graphs. %s", why or "Another rank's differ.")
+            graphs = self.cudagraph_dispatcher.cudagraph_keys[CUDAGraphMode.FULL]
+            graphs.difference_update(map(self._mixed_graph, self._mixed_sizes))
+            self._mixed_sizes = []
 
     @torch.inference_mode()
     def prove_graphs(self) -> None:
         """Hold what the recorded graphs replay against eager steps; nothing where there are none."""
-        if self.lens.captured is None:
+        if self.observer.graph is None:
             return
         runs = self.scheduler_config.max_num_seqs
         sizes = [size for size in self.compilation_config.cudagraph_capture_sizes if size <= runs]
         try:
             self._prove_graphs(sizes, decoding=True)
-            self._prove_graphs(self._mixed_sizes, decoding=False)
+            self._keep_mixed_graphs_if_proved()
         except UnsupportedModelError:
             raise
         except Exception:
@@ -134,21 +162,21 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
                 skip_eplb=True,
             )  # fmt: skip
 
-        prove_replays(self.lens, sizes, run, self.model_config.get_hidden_size())
+        prove_replays(self.observer, sizes, run, self.model_config.get_hidden_size())
 
     def _update_states(self, scheduler_output: Any) -> Any:
         result = super()._update_states(scheduler_output)
         self._handoff.switch(bool(self.nnsight_model.interleaver.mediators))
-        lens = self.lens
+        observer = self.observer
         for request_id in scheduler_output.finished_req_ids:
-            lens.remove(request_id)
+            observer.remove(request_id)
         for new in scheduler_output.scheduled_new_reqs:
             options = (new.sampling_params.extra_args or {}).get(OPTIONS_KEY) if new.sampling_params else None
             if options is not None:
-                lens.add(new.req_id, options)
+                observer.add(new.req_id, options)
         scheduled = scheduler_output.num_scheduled_tokens
         # The batch's own order: the forward's tensors follow it, not the scheduler's.
-        lens.begin(
+        observer.begin(
             [
                 (request_id, self.requests[request_id].num_computed_tokens, scheduled[request_id])
                 for request_id in self.input_batch.req_ids
@@ -159,13 +187,13 @@ class LensRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight ships 
 
     def execute_model(self, *args: Any, **kwargs: Any) -> Any:
         output = super().execute_model(*args, **kwargs)
-        self.lens.forwarded()
+        self.observer.forwarded()
         return output
 
     def _sample(self, logits: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        self.lens.final(logits)
+        self.observer.final(logits)
         output = super()._sample(logits, *args, **kwargs)
-        self.lens.sampled(output.sampled_token_ids)
+        self.observer.sampled(output.sampled_token_ids)
         return output
 
 
@@ -198,25 +226,25 @@ class Handoff:
                 del attributes["forward"]
 
 
-def _attach(lens: Lens) -> None:
-    """Hang the lens on the layers.
+def _attach(observer: Observer) -> None:
+    """Hang the observer on the layers.
 
     On torch's own hooks and not on NNsight's interleaver: the interleaver hands off at every module of the
     tree as soon as it is busy (three calls per module, some 300 modules here), the hooks at the layers only.
     They run after NNsight's handoff, so a block's edit is seen and steered like anything else.
     """
-    layers = lens.layout.layers
+    layers = observer.layout.layers
 
     def enter(_module: Any, args: Any, kwargs: Any) -> None:
-        lens.enter(args, kwargs)
+        observer.enter(args, kwargs)
 
     layers[0].register_forward_pre_hook(enter, with_kwargs=True)
-    for index, module in enumerate(lens.layout.attention or []):
+    for index, module in enumerate(observer.layout.attention or []):
         module.register_forward_hook(
-            lambda _module, _args, output, index=index: lens.attention(index, output)
+            lambda _module, _args, output, index=index: observer.attention(index, output)
         )
     for index, layer in enumerate(layers):
-        layer.register_forward_hook(lambda _module, _args, output, index=index: lens.layer(index, output))
+        layer.register_forward_hook(lambda _module, _args, output, index=index: observer.layer(index, output))
 
 
 def _prove(layout: Layout, model: torch.nn.Module, runner: Any) -> None:
@@ -251,10 +279,10 @@ def answering(method: Callable[..., Any]) -> Callable[..., Any]:
     return answer
 
 
-class LensMethods:
+class WorkerMethods:
     """What the server calls on every worker through `collective_rpc`."""
 
-    model_runner: LensRunner
+    model_runner: ObservedRunner
 
     @answering
     def steersight_process(self) -> int:
@@ -263,47 +291,50 @@ class LensMethods:
 
     @answering
     def steersight_steer(self, run: str, rev: int, actions: list[dict[str, Any]]) -> int | None:
-        """Change what acts on a run between two steps; see Lens.steer."""
-        return self.model_runner.lens.steer(run, rev, tuple(map(Action.from_map, actions)))
+        """Change what acts on a run between two steps; see Observer.steer."""
+        return self.model_runner.observer.steer(run, rev, tuple(map(Action.from_map, actions)))
 
     @answering
     def steersight_vector_piece(self, name: str, piece: bytes) -> None:
-        """Take the next piece of a vector that is to come; see `bank.pieces`."""
-        self.model_runner.lens.arrivals.take(name, piece)
+        """Take the next piece of a vector that is to come; see `arrivals.pieces`."""
+        self.model_runner.observer.arrivals.take(name, piece)
 
     @answering
-    def steersight_prepare_vector(self, name: str, fact: dict[str, Any]) -> bool:
-        """Make a vector of its pieces, which does not act yet; `fact` is what `bank.described` gives.
+    def steersight_prepare_vector(self, name: str, fact: dict[str, Any]) -> str:
+        """Make a vector of its pieces, which does not act yet; `fact` is what `arrivals.described` gives.
 
-        Returns whether this engine can use it.
+        Returns why this engine cannot use it, in sentences; "" where it can.
         """
-        lens = self.model_runner.lens
-        if fact["site"] == "attention" and (lens.captured is not None or lens.layout.attention is None):
+        observer = self.model_runner.observer
+        if fact["site"] == "attention" and (observer.graph is not None or observer.layout.attention is None):
             # A replayed graph does not push at attention, and without a place there is nothing to push at.
-            return False
-        lens.arrivals.complete(name, fact)
-        return True
+            return ATTENTION_REFUSED
+        try:
+            observer.arrivals.complete(name, fact)
+        except VectorError as no_room:
+            return str(no_room)
+        return ""
 
     @answering
     def steersight_add_vector(self, name: str) -> None:
         """Steer with a vector that all ranks have prepared, from the next step on."""
-        lens = self.model_runner.lens
-        lens.add_vector(name, lens.arrivals.pop(name))
+        observer = self.model_runner.observer
+        observer.add_vector(name, observer.arrivals.pop(name))
 
     @answering
     def steersight_remove_vector(self, name: str) -> None:
-        """Steer with a vector no more, or drop what has come of it; see Lens.remove_vector."""
-        lens = self.model_runner.lens
-        lens.arrivals.drop(name)
-        lens.remove_vector(name)
+        """Steer with a vector no more, or drop what has come of it; see Observer.remove_vector."""
+        observer = self.model_runner.observer
+        observer.arrivals.drop(name)
+        observer.remove_vector(name)
 
     @answering
-    def steersight_captured(self, runs: list[str]) -> tuple[bytes, dict[str, int]]:
-        """Sums of captured runs, forgotten here: safetensors by run, and how many tokens each has."""
+    def steersight_stream_sums(self, runs: list[str]) -> tuple[bytes, dict[str, int]]:
+        """Sums of runs that want them, forgotten here: safetensors by run, and how many tokens each has."""
         from safetensors.torch import save
 
-        captures = self.model_runner.lens.captures
-        sums = {run: found for run in runs if (found := captures.fetch(run)) is not None}
+        kept = self.model_runner.observer.stream_sums
+        sums = {run: found for run in runs if (found := kept.fetch(run)) is not None}
         return save({run: found.total.cpu() for run, found in sums.items()}), {
             run: found.tokens for run, found in sums.items()
         }
@@ -315,17 +346,17 @@ class LensMethods:
         return {
             "vllm": len(runner.requests),
             "nnsight": runner.nnsight_request_count(),
-            "lens": len(runner.lens.runs) + len(runner.lens.captures),
-            "dropped": runner.lens.sender.dropped if runner.lens.sender else 0,
+            "observer": len(runner.observer.runs) + len(runner.observer.stream_sums),
+            "dropped": runner.observer.sender.dropped if runner.observer.sender else 0,
         }
 
 
-class LensGPUWorker(LensMethods, NNsightGPUWorker):  # type: ignore[misc]
-    """vLLM's GPU worker with a lens."""
+class ObservedGPUWorker(WorkerMethods, NNsightGPUWorker):  # type: ignore[misc]
+    """vLLM's GPU worker with an observer."""
 
     def init_device(self) -> None:
         super().init_device()
-        self.model_runner.__class__ = LensRunner
+        self.model_runner.__class__ = ObservedRunner
 
     def compile_or_warm_up_model(self) -> Any:
         times = super().compile_or_warm_up_model()

@@ -10,17 +10,17 @@ from nnsight.modeling.vllm.workers.GPUWorker import NNsightGPUWorker
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from .worker import LensMethods, LensRunner
+from .worker import ObservedRunner, WorkerMethods
 
 
-class CPULensRunner(LensRunner, CPUModelRunner):  # type: ignore[misc]
+class CPUObservedRunner(ObservedRunner, CPUModelRunner):  # type: ignore[misc]
     """The same over vLLM's CPU runner."""
 
 
-class LensCPUWorker(LensMethods, NNsightGPUWorker, CPUWorker):  # type: ignore[misc]
-    """vLLM's CPU worker with a lens. NNsight 0.8.1 ships a GPU worker only."""
+class ObservedCPUWorker(WorkerMethods, NNsightGPUWorker, CPUWorker):  # type: ignore[misc]
+    """vLLM's CPU worker with an observer. NNsight 0.8.1 ships a GPU worker only."""
 
     def init_device(self) -> None:
         # Not NNsight's own init_device: it refuses every runner but the GPU one.
         CPUWorker.init_device(self)
-        self.model_runner.__class__ = CPULensRunner
+        self.model_runner.__class__ = CPUObservedRunner

@@ -31,7 +31,10 @@ PROTOCOL_VERSION = 1
 MAX_FRAME_BYTES = 256 * 1024
 MAX_MESSAGES = 256
 MAX_NAME = 64
-MAX_VECTORS = 32
+MAX_VECTORS = 16
+"""Vectors that steer one run at once: strengths that are not 0."""
+MAX_NAMED = 64
+"""Strengths or settings in one frame, those at 0 among them."""
 MAX_STRENGTH = 1000.0
 MAX_STOP_STRINGS = 8
 MAX_TOP = 20
@@ -47,7 +50,7 @@ MetricId = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0
 Strength = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)]
 Bound = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)]
 """End of a clamp, as a share of the stream's length: beyond ±1 there is nothing that a stream has."""
-Strengths = Annotated[dict[Identifier, Strength], Field(max_length=MAX_VECTORS)]
+Strengths = Annotated[dict[Identifier, Strength], Field(max_length=MAX_NAMED)]
 LayerRange = Annotated[list[Annotated[int, Field(ge=0, le=10_000)]], Field(min_length=2, max_length=2)]
 Revision = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=0)]
@@ -170,7 +173,7 @@ class VectorSetting(Frame):
     the vector has no direction for, it acts with that of its nearest one."""
 
 
-Settings = Annotated[dict[Identifier, VectorSetting], Field(max_length=MAX_VECTORS)]
+Settings = Annotated[dict[Identifier, VectorSetting], Field(max_length=MAX_NAMED)]
 
 
 class Start(Frame):

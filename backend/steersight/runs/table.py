@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, cast
 
 from ..engine.service import EngineService
 from ..engine.status import EnginePhase
-from ..engine.use import Need, TooManyVectorsError
+from ..engine.use import Need
 from ..metrics import LENS_METRICS
 from ..protocol.codec import FrameError
 from ..protocol.messages import ErrorCode, Start, Steer
 from ..telemetry import Telemetry
-from ..vectors.action import Action, decide_all
+from ..vectors.action import Action, TooManyVectorsError, decide_all
 from ..vectors.store import VectorError
 from .budget import RowBudget
 from .places import Places
@@ -210,16 +210,11 @@ class RunTable:
                     )
         settings = {name: setting.model_dump() for name, setting in frame.settings.items()}
         try:
-            actions = decide_all(
-                frame.strengths, settings, vectors, prompt_tokens, model.layers if model else 0
-            )
+            return decide_all(frame.strengths, settings, vectors, prompt_tokens, model.layers if model else 0)
+        except TooManyVectorsError as error:
+            raise FrameError(ErrorCode.INVALID, str(error), field="strengths") from None
         except VectorError as error:
             raise FrameError(ErrorCode.INVALID, str(error), field="settings") from None
-        try:
-            self.engine.use.check_room(action.vector for action in actions)
-        except TooManyVectorsError as error:
-            raise FrameError(ErrorCode.BUSY, str(error), field="strengths") from None
-        return actions
 
     def _needs(self) -> Iterator[Need]:
         """What the runs that have not finished need of the vectors, waiting ones among them."""

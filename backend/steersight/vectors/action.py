@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .store import OPERATORS, SteeringVector, VectorError
+from .operators import Operator
+from .store import SteeringVector, VectorError
+
+MAX_AT_WORK = 16
+"""Vectors that may be at work on one run at once: so many has each row of what the CUDA kernel reads."""
+
+
+class TooManyVectorsError(VectorError):
+    """More vectors are to be at work on one run than can be."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,9 @@ class Action:
         return cls(**{**found, "layers": None if layers is None else (layers[0], layers[1])})
 
     @property
-    def code(self) -> int:
-        """Its operator's place in `OPERATORS`."""
-        return OPERATORS.index(self.operator)
+    def code(self) -> Operator:
+        """Its operator's number."""
+        return Operator.named(self.operator)
 
 
 def decide(
@@ -99,9 +107,18 @@ def decide_all(
     prompt_tokens: int,
     layers: int,
 ) -> list[Action]:
-    """Actions of all sliders that are not at 0, in the server's order; raises VectorError."""
+    """Actions of all sliders that are not at 0, in the server's order.
+
+    Raises: TooManyVectorsError where more are at work than can be on one reply, VectorError where a vector
+        cannot do what is asked.
+    """
+    at_work = [name for name in vectors if strengths.get(name)]
+    if len(at_work) > MAX_AT_WORK:
+        raise TooManyVectorsError(
+            f"This reply would be steered by {len(at_work)} vectors at once, and {MAX_AT_WORK} are the most. "
+            f"Set {len(at_work) - MAX_AT_WORK} of the sliders to 0."
+        )
     return [
-        decide(vector, strengths[name], settings.get(name, {}), prompt_tokens, layers)
-        for name, vector in vectors.items()
-        if strengths.get(name)
+        decide(vectors[name], strengths[name], settings.get(name, {}), prompt_tokens, layers)
+        for name in at_work
     ]

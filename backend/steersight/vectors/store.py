@@ -39,12 +39,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..files import why, write_whole
 from ..naming import model_name
+from .operators import Operator
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
-OPERATORS = ("add", "add_absolute", "ablate", "clamp", "feature_set", "feature_scale")
+OPERATORS = tuple(operator.word for operator in Operator)
 READER_FIELDS = ("scale_to", "gain", "bias", "gate_bias", "threshold")
 METADATA_KEY = "steersight"
 SUFFIX = ".safetensors"

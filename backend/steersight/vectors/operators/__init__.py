@@ -9,15 +9,16 @@ on a value. How several vectors at one layer compose:
 2. `ablate` and `clamp` then act one after the other on the result, in the order in which the server lists the
    vectors: so nothing that was added brings back what they take away.
 
-Invariants: a token whose strengths are all 0 gets a change of exactly 0, whatever the other tokens do; and
-what is finite stays finite in every dtype (`finite.py`).
+Invariants: a token on which nothing acts gets a change of exactly 0, and no token's change depends on what
+acts on the others; and what is finite stays finite in every dtype (`finite.py`).
 """
 
 from . import ablate, add, add_absolute, clamp, feature, finite, sums
-from .compose import CAP, FIELDS, LayerVectors, compose
+from .code import EVERYTHING, FEATURES, NOTHING, SEQUENTIAL, Operator
+from .compose import CAP, Column, Rows, compose
 from .unit import unit_rows
 
 __all__ = [
-    "CAP", "FIELDS", "LayerVectors", "ablate", "add", "add_absolute", "clamp", "compose", "feature",
-    "finite", "sums", "unit_rows",
+    "CAP", "EVERYTHING", "FEATURES", "NOTHING", "SEQUENTIAL", "Column", "Operator", "Rows", "ablate", "add",
+    "add_absolute", "clamp", "compose", "feature", "finite", "sums", "unit_rows",
 ]  # fmt: skip

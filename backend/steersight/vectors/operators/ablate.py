@@ -15,5 +15,5 @@ if TYPE_CHECKING:
 
 
 def amount(strength: torch.Tensor, along: torch.Tensor) -> torch.Tensor:
-    """How far along v^: strength [tokens], along h . v^ [tokens] -> [tokens]."""
+    """How far along v^: strength and along h . v^ [tokens, 1] -> [tokens, 1]."""
     return -strength * along

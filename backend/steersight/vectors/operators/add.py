@@ -16,5 +16,5 @@ if TYPE_CHECKING:
 
 
 def amount(strength: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
-    """How far along v^: strength [tokens, vectors], norm ||h|| [tokens, 1] -> [tokens, vectors]."""
+    """How far along v^: strength and norm ||h|| [tokens, 1] -> [tokens, 1]."""
     return strength * norm

@@ -16,5 +16,5 @@ if TYPE_CHECKING:
 
 
 def amount(strength: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """How far along v^: strength [tokens, vectors], lengths ||v|| [vectors] -> [tokens, vectors]."""
+    """How far along v^: strength [tokens, 1], lengths ||v|| [1 or tokens, 1] -> [tokens, 1]."""
     return strength * lengths

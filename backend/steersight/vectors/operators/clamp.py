@@ -23,7 +23,7 @@ LIMIT = 0.999
 def amount(
     strength: torch.Tensor, along: torch.Tensor, norm: torch.Tensor, lo: torch.Tensor, hi: torch.Tensor
 ) -> torch.Tensor:
-    """How far along v^, everything [tokens]: `along` is h . v^, `norm` is ||h||, no bound is -inf or inf."""
+    """How far along v^, all [tokens, 1]: `along` is h . v^, `norm` is ||h||, no bound is -inf or inf."""
     rest = (norm * norm - along * along).clamp_min(0.0).sqrt()
     share = along / norm.clamp_min(1e-30)
     bound = share.maximum(lo).minimum(hi)

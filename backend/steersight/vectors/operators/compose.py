@@ -2,85 +2,140 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import ablate, add, add_absolute, clamp, feature, finite, sums
+from .code import SEQUENTIAL, Operator
 
 if TYPE_CHECKING:
     import torch
 
 CAP = 1.0
 """The most that is added at one layer, as a share of ||h||."""
-FIELDS = ("strength", "operator", "lo", "hi")
-"""What says how one vector acts on one token; `operator` is its place in `store.OPERATORS`."""
-ADD, ADD_ABSOLUTE, ABLATE, CLAMP, FEATURE_SET, FEATURE_SCALE = range(6)
+_ADDED = frozenset(Operator) - SEQUENTIAL
 
 
 @dataclass(frozen=True)
-class LayerVectors:
-    """The vectors that act at one layer, in the order in which they compose."""
+class Rows:
+    """One row of a table for each token, which may be the same for all of them."""
 
-    directions: torch.Tensor
-    """[vectors, hidden_size] fp32, unit length"""
-    lengths: torch.Tensor
-    """[vectors] fp32, what they were before"""
-    readers: torch.Tensor | None = None
-    """[vectors, hidden_size] fp32, rows of encoders; None where no feature is read"""
-    numbers: torch.Tensor | None = None
-    """[vectors, 5] fp32, `store.READER_FIELDS`"""
+    table: torch.Tensor
+    """[rows, width] fp32"""
+    index: int | torch.Tensor
+    """The row of every token, or [tokens] int64."""
 
-    @property
-    def nbytes(self) -> int:
-        """How much memory the tensors take."""
-        tensors = (self.directions, self.lengths, self.readers, self.numbers)
-        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    def __call__(self) -> torch.Tensor:
+        """[1 or tokens, width]. The same numbers either way: a row that all share is not copied."""
+        if isinstance(self.index, int):
+            return self.table[self.index : self.index + 1]
+        return self.table.index_select(0, self.index)
 
 
-def compose(
-    h: torch.Tensor,
-    at: LayerVectors,
-    table: torch.Tensor,
-    sequential: tuple[int, ...] | None = None,
-    cap: float = CAP,
-) -> torch.Tensor:
-    """The change that these vectors make to the stream.
+@dataclass(frozen=True)
+class Column:
+    """One vector of each token at one layer: the k-th of those that act on it, for some k.
+
+    Tokens with fewer vectors have `NOTHING` in its place, and then strength 0 and any row.
+    """
+
+    directions: Rows
+    """Unit length, or zeros where the vector was."""
+    strength: torch.Tensor
+    """[tokens, 1] fp32"""
+    operator: torch.Tensor
+    """[tokens, 1] fp32, an `Operator` or `NOTHING`."""
+    lo: torch.Tensor
+    """[tokens, 1] fp32, for `clamp`"""
+    hi: torch.Tensor
+    operators: frozenset[int]
+    """All that `operator` may hold. What is not among them is not computed."""
+    lengths: Rows | None = None
+    """[.., 1] what the directions were long; needed by `add_absolute` and `FEATURES`."""
+    readers: Rows | None = None
+    """[.., hidden_size] rows of encoders; needed by `FEATURES`."""
+    numbers: Rows | None = None
+    """[.., 5] `store.READER_FIELDS`; needed by `FEATURES`."""
+
+    def added(self, h: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
+        """How far along the direction, of the operators that are summed: [tokens, 1].
+
+        `h` is [tokens, hidden_size], `norm` its lengths [tokens, 1].
+        """
+        import torch
+
+        amount: torch.Tensor | None = None
+        for operator in sorted(self.operators & _ADDED):
+            wanted = self._amount(Operator(operator), h, norm)
+            if self.operators == {operator}:
+                return wanted
+            amount = torch.where(self.operator == operator, wanted, 0.0 if amount is None else amount)
+        return torch.zeros_like(norm) if amount is None else amount
+
+    def _amount(self, operator: Operator, h: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
+        if operator is Operator.ADD:
+            return add.amount(self.strength, norm)
+        if self.lengths is None:
+            raise ValueError(f"{operator.word} needs the lengths of its vectors.")
+        if operator is Operator.ADD_ABSOLUTE:
+            return add_absolute.amount(self.strength, self.lengths())
+        if self.readers is None or self.numbers is None:
+            raise ValueError(f"{operator.word} needs the readers of its vectors.")
+        found = feature.read(h, norm, self.readers(), self.numbers())
+        set_to = operator is Operator.FEATURE_SET
+        return (feature.set_amount if set_to else feature.scale_amount)(self.strength, found, self.lengths())
+
+    def taken(self, moved: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+        """How far along the direction, of `SEQUENTIAL`: [tokens, 1].
+
+        `moved` is the stream as it is by now, [tokens, hidden_size].
+        """
+        import torch
+
+        along = sums.along(moved, directions)
+        more: torch.Tensor | float = 0.0
+        if Operator.ABLATE in self.operators:
+            wanted = ablate.amount(self.strength, along)
+            more = torch.where(self.operator == Operator.ABLATE, wanted, more)
+        if Operator.CLAMP in self.operators:
+            size = torch.linalg.vector_norm(moved, dim=-1, keepdim=True)
+            wanted = clamp.amount(self.strength, along, size, self.lo, self.hi)
+            more = torch.where(self.operator == Operator.CLAMP, wanted, more)
+        return torch.as_tensor(more)
+
+
+def compose(h: torch.Tensor, columns: Sequence[Column], cap: float = CAP) -> torch.Tensor:
+    """The change that vectors make to the stream.
+
+    Every token's sums go vector by vector in the order of its columns, so that neither the other tokens nor
+    the number of columns moves a bit of it.
 
     Args:
         h: [tokens, hidden_size] fp32, the residual stream after the layer.
-        at: the vectors.
-        table: [tokens, vectors, 4] fp32, `FIELDS`; strength 0 where a vector does not act on a token.
-        sequential: vectors that any token ablates or clamps; None is all of them.
+        columns: what acts on each token, in the order in which its vectors compose.
         cap: see `CAP`.
 
     Returns:
-        [tokens, hidden_size] fp32, exactly 0 for tokens whose strengths are all 0. Before it is added,
+        [tokens, hidden_size] fp32, exactly 0 for tokens on which nothing acts. Before it is added,
         `finite.within` has to cut it to what the stream's own type can hold.
     """
     import torch
 
-    strength, operator, lo, hi = table.unbind(dim=-1)
     norm = torch.linalg.vector_norm(h, dim=-1, keepdim=True)
-    amounts = torch.where(operator == ADD, add.amount(strength, norm), 0.0)
-    amounts = torch.where(operator == ADD_ABSOLUTE, add_absolute.amount(strength, at.lengths), amounts)
-    if at.readers is not None and at.numbers is not None:
-        found = feature.read(h, norm, at.readers, at.numbers)
-        wanted = torch.where(
-            operator == FEATURE_SET,
-            feature.set_amount(strength, found, at.lengths),
-            feature.scale_amount(strength, found, at.lengths),
-        )
-        amounts = torch.where((operator >= FEATURE_SET) & (strength != 0), wanted, amounts)
-    delta: torch.Tensor = sums.weighted(finite.bounded(amounts, norm), at.directions)
-    length = torch.linalg.vector_norm(delta, dim=-1, keepdim=True)
-    delta = delta * (cap * norm / length.clamp_min(1e-30)).clamp(max=1.0)
-    for index in range(len(at.directions)) if sequential is None else sequential:
-        direction = at.directions[index]
-        moved = h + delta
-        along = sums.along(moved, direction)
-        s, kind = strength[:, index], operator[:, index]
-        size = torch.linalg.vector_norm(moved, dim=-1)
-        more = torch.where(kind == ABLATE, ablate.amount(s, along), 0.0)
-        more = torch.where(kind == CLAMP, clamp.amount(s, along, size, lo[:, index], hi[:, index]), more)
-        delta = delta + finite.bounded(more, norm[:, 0])[:, None] * direction
+    delta: torch.Tensor | None = None
+    for column in columns:
+        if column.operators & _ADDED:
+            push = finite.bounded(column.added(h, norm), norm) * column.directions()
+            delta = push if delta is None else delta + push
+    if delta is None:
+        delta = torch.zeros_like(h)
+    else:
+        length = torch.linalg.vector_norm(delta, dim=-1, keepdim=True)
+        delta = delta * (cap * norm / length.clamp_min(1e-30)).clamp(max=1.0)
+    for column in columns:
+        if column.operators & SEQUENTIAL:
+            directions = column.directions()
+            more = column.taken(h + delta, directions)
+            delta = delta + finite.bounded(more, norm) * directions
     return delta

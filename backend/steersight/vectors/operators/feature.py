@@ -27,24 +27,23 @@ def read(h: torch.Tensor, norm: torch.Tensor, weights: torch.Tensor, numbers: to
     Args:
         h: [tokens, hidden_size] fp32.
         norm: [tokens, 1], its lengths.
-        weights: [vectors, hidden_size], rows of the encoder.
-        numbers: [vectors, 5], `store.READER_FIELDS`.
+        weights: [1 or tokens, hidden_size], rows of the encoder.
+        numbers: [1 or tokens, 5], `store.READER_FIELDS`.
 
     Returns:
-        [tokens, vectors], 0 or more.
+        [tokens, 1], 0 or more.
     """
     import torch
 
-    scale_to, gain, bias, gate_bias, threshold = numbers.unbind(dim=-1)
+    scale_to, gain, bias, gate_bias, threshold = numbers.unsqueeze(1).unbind(dim=-1)
     scale = torch.where(scale_to > 0, scale_to / norm.clamp_min(1e-30), 1.0)
-    read = torch.stack([sums.along(h, weight) for weight in weights], dim=-1)
-    raw = (read * scale).nan_to_num(nan=0.0)
+    raw = (sums.along(h, weights) * scale).nan_to_num(nan=0.0)
     found = (raw * gain + bias).clamp(0.0, LARGEST)
     return torch.where(raw + gate_bias > threshold, found, 0.0)
 
 
 def set_amount(strength: torch.Tensor, activation: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """How far along d^ until f is the strength; [tokens, vectors], lengths ||d|| [vectors]."""
+    """How far along d^ until f is the strength; [tokens, 1], lengths ||d|| [1 or tokens, 1]."""
     return (strength - activation) * lengths
 
 

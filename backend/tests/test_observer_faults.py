@@ -1,4 +1,4 @@
-"""What goes wrong in the lens is the error of the runs concerned, and of nobody else: without an engine."""
+"""What goes wrong in the observer is the error of the runs concerned, and of no other: without an engine."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import pytest
 import torch
 import zmq
 
-from steersight.engine.captured import Captured
 from steersight.engine.channel import FailedRuns, RowSender, unpack
-from steersight.engine.lens import Lens
+from steersight.engine.graph import GraphPass
+from steersight.engine.kernel_reference import STRENGTH
+from steersight.engine.observer import Observer
 from steersight.engine.outgoing import DeviceStep
 from steersight.engine.step import Step
 from steersight.metrics import Registry
 from steersight.vectors.action import Action
 
-from .test_lens_plan import HIDDEN, Outbox, make_lens, options
+from .test_plan import HIDDEN, Outbox, make_observer, options
 
 
 class Full(Outbox):
@@ -52,60 +53,60 @@ class Full(Outbox):
         return found
 
 
-def forward(lens: Lens, *spans: tuple[str, int, int]) -> torch.Tensor:
+def forward(observer: Observer, *spans: tuple[str, int, int]) -> torch.Tensor:
     """One step over two layers; the stream that leaves the last one."""
     tokens = sum(count for _, _, count in spans)
     generator = torch.Generator().manual_seed(tokens)
     entering, h0, r0, h1, r1 = (torch.randn(tokens, HIDDEN, generator=generator) for _ in range(5))
-    lens.begin(list(spans))
-    lens.enter((None, entering), {})
-    lens.layer(0, (h0, r0))
-    lens.layer(1, (h1, r1))
-    lens.forwarded()
-    lens.final(torch.zeros(len(spans), 16))
-    lens.sampled(torch.zeros(len(spans), 1, dtype=torch.int64))
+    observer.begin(list(spans))
+    observer.enter((None, entering), {})
+    observer.layer(0, (h0, r0))
+    observer.layer(1, (h1, r1))
+    observer.forwarded()
+    observer.final(torch.zeros(len(spans), 16))
+    observer.sampled(torch.zeros(len(spans), 1, dtype=torch.int64))
     return h1 + r1
 
 
-def break_in(lens: Lens, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def break_in(observer: Observer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("boom")
 
-    monkeypatch.setattr(lens, name, broken)
+    owner = observer.eager if hasattr(observer.eager, name) else observer
+    monkeypatch.setattr(owner, name, broken)
 
 
 STEPS = (("a", 0, 3), ("b", 0, 2), ("c", 0, 2))
 """`a` is steered and observed, `b` is observed, `c` is steered and wants nothing."""
 
 
-def make(outbox: Full) -> Lens:
-    lens = make_lens(outbox)
-    lens.add("a", options("a", {"v": 0.5}))
-    lens.add("b", options("b"))
-    lens.add("c", {**options("c", {"v": 0.2}), "metrics": []})
-    return lens
+def make(outbox: Full) -> Observer:
+    observer = make_observer(outbox)
+    observer.add("a", options("a", {"v": 0.5}))
+    observer.add("b", options("b"))
+    observer.add("c", {**options("c", {"v": 0.2}), "metrics": []})
+    return observer
 
 
 BREAKS = {
     "_push": {"a", "c"},
-    "_make_tables": {"a", "c"},
-    "_tables": {"a", "c"},
+    "_steering": {"a", "c"},
     "_keep": {"a", "b"},
     "_open": {"a", "b"},
     "_reduce": {"a", "b"},
     "_make_plan": {"a", "b", "c"},
-    "_pass": {"a", "b", "c"},
+    "layer": {"a", "b", "c"},
 }
 
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_those_concerned_fail_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     outbox = Full()
-    lens = make(outbox)
+    observer = make(outbox)
     whole = forward(make(Full()), *STEPS)
     with monkeypatch.context() as patch:
-        break_in(lens, patch, name)
-        stream = forward(lens, *STEPS)
+        break_in(observer, patch, name)
+        stream = forward(observer, *STEPS)
     assert set(outbox.failed) == BREAKS[name]
     assert all("ZeroDivisionError: boom" in why and why.endswith(").") for why in outbox.failed.values())
     left = {"a", "b", "c"} - BREAKS[name]
@@ -116,7 +117,7 @@ def test_those_concerned_fail_and_the_others_go_on(monkeypatch: pytest.MonkeyPat
         assert torch.equal(stream[5:], whole[5:])
     # And in the next step they are steered and observed as ever, while nothing is done for those that failed.
     before = len(outbox.news)
-    again = forward(lens, ("a", 3, 1), ("b", 2, 1), ("c", 2, 1))
+    again = forward(observer, ("a", 3, 1), ("b", 2, 1), ("c", 2, 1))
     reference = make(Full())
     forward(reference, *STEPS)
     expected = forward(reference, ("a", 3, 1), ("b", 2, 1), ("c", 2, 1))
@@ -132,12 +133,12 @@ def test_a_built_in_metric_that_raises_fails_only_those_who_asked_for_it() -> No
         raise ValueError("no such thing")
 
     outbox = Full()
-    lens = make_lens(outbox)
-    brittle = replace(lens.registry["update_norm"], id="brittle", compute=broken)
-    lens.registry = Registry([("v", "v")], [brittle])
-    lens.add("a", {**options("a"), "metrics": ["residual_norm", "brittle"]})
-    lens.add("b", {**options("b"), "metrics": ["residual_norm"]})
-    forward(lens, ("a", 0, 3), ("b", 0, 2))
+    observer = make_observer(outbox)
+    brittle = replace(observer.registry["update_norm"], id="brittle", compute=broken)
+    observer.registry = Registry([("v", "v")], [brittle])
+    observer.add("a", {**options("a"), "metrics": ["residual_norm", "brittle"]})
+    observer.add("b", {**options("b"), "metrics": ["residual_norm"]})
+    forward(observer, ("a", 0, 3), ("b", 0, 2))
     assert list(outbox.failed) == ["a"]
     assert "The engine could not compute brittle" in outbox.failed["a"]
     (step,) = outbox.steps
@@ -148,9 +149,9 @@ def test_a_built_in_metric_that_raises_fails_only_those_who_asked_for_it() -> No
 
 def test_a_vector_that_is_gone_fails_only_its_run() -> None:
     outbox = Full()
-    lens = make(outbox)
-    lens.add("d", options("d", {"gone": 0.5}))
-    forward(lens, *STEPS, ("d", 0, 2))
+    observer = make(outbox)
+    observer.add("d", options("d", {"gone": 0.5}))
+    forward(observer, *STEPS, ("d", 0, 2))
     assert list(outbox.failed) == ["d"]
     assert "The engine has no vector gone." in outbox.failed["d"]
     assert set(outbox.rows()) == {"a", "b", "c"}
@@ -158,10 +159,10 @@ def test_a_vector_that_is_gone_fails_only_its_run() -> None:
 
 def test_a_run_that_cannot_be_taken_up_fails() -> None:
     outbox = Full()
-    lens = make(outbox)
-    lens.add("d", {**options("d"), "actions": [{"nonsense": 1}]})
+    observer = make(outbox)
+    observer.add("d", {**options("d"), "actions": [{"nonsense": 1}]})
     assert list(outbox.failed) == ["d"]
-    forward(lens, *STEPS, ("d", 0, 2))
+    forward(observer, *STEPS, ("d", 0, 2))
     assert set(outbox.rows()) == {"a", "b", "c"}
 
 
@@ -169,26 +170,26 @@ def test_a_failure_is_told_before_any_row_that_follows_it_and_is_never_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     outbox = Full(room=0)
-    lens = make(outbox)
+    observer = make(outbox)
     with monkeypatch.context() as patch:
-        break_in(lens, patch, "_push")
-        forward(lens, *STEPS)
+        break_in(observer, patch, "_push")
+        forward(observer, *STEPS)
     assert outbox.order == []
-    assert lens.sender is not None
-    assert lens.sender.dropped == 1
+    assert observer.sender is not None
+    assert observer.sender.dropped == 1
     outbox.room = 1000
-    forward(lens, ("a", 3, 1), ("b", 2, 1), ("c", 2, 1))
+    forward(observer, ("a", 3, 1), ("b", 2, 1), ("c", 2, 1))
     assert outbox.order == [FailedRuns, DeviceStep]
     assert set(outbox.failed) == {"a", "c"}
 
 
 def test_a_rank_that_sends_no_rows_still_tells_of_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     outbox = Full()
-    lens = make(outbox)
-    lens.publishes = False
+    observer = make(outbox)
+    observer.publishes = False
     with monkeypatch.context() as patch:
-        break_in(lens, patch, "_push")
-        forward(lens, *STEPS)
+        break_in(observer, patch, "_push")
+        forward(observer, *STEPS)
     assert outbox.order == [FailedRuns]
 
 
@@ -196,28 +197,35 @@ def test_a_replayed_graph_never_steers_by_a_table_that_could_not_be_filled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     outbox = Full()
-    lens = make(outbox)
-    captured = lens.captured = Captured(lens.layout, 8, HIDDEN, torch.device("cpu"))
-    lens.take_bank(lens.bank)
-    decode = (("a", 0, 1), ("b", 0, 1), ("c", 0, 1))
-    lens.begin([(run, at + 1, count) for run, at, count in decode])
-    assert captured.table[:, 0, 0].tolist() == pytest.approx([0.5, 0, 0.2, 0, 0, 0, 0, 0])
+    observer = make(outbox)
+    graph = GraphPass(observer.layout, observer.bank, 8, HIDDEN, torch.device("cpu"))
+    observer.graph = graph
 
-    def half(_wanted: set[str]) -> None:
-        captured._names = ("somebody else",)
+    def strengths() -> list[float]:
+        table = graph.acting
+        return [
+            float(row[0, STRENGTH]) if count else 0.0
+            for row, count in zip(table.entries, table.counts, strict=True)
+        ]
+
+    decode = (("a", 0, 1), ("b", 0, 1), ("c", 0, 1))
+    observer.begin([(run, at + 1, count) for run, at, count in decode])
+    assert strengths() == pytest.approx([0.5, 0, 0.2, 0, 0, 0, 0, 0])
+
+    def half(_action: Action) -> tuple[float, ...]:
         raise MemoryError("no room")
 
-    lens.steer("a", 1, ())
+    observer.steer("a", 1, ())
+    observer.steer("c", 1, (Action("v", 0.3),))
     with monkeypatch.context() as patch:
-        patch.setattr(captured, "_make_room", half)
-        lens.begin([(run, at + 2, count) for run, at, count in decode])
+        patch.setattr(graph.acting, "_entry", half)
+        observer.begin([(run, at + 2, count) for run, at, count in decode])
     # `a` had been set to 0 and so was not to be steered: it goes on.
     assert list(outbox.failed) == ["c"]
-    assert not captured.table.any()
-    lens.steer("a", 2, (Action("v", 0.25),))
-    lens.begin([(run, at + 3, count) for run, at, count in decode])
-    assert captured.table[:, 0, 0].tolist() == [0.25, 0, 0, 0, 0, 0, 0, 0]
-    assert captured._names == ("v",)
+    assert not graph.acting.counts.any()
+    observer.steer("a", 2, (Action("v", 0.25),))
+    observer.begin([(run, at + 3, count) for run, at, count in decode])
+    assert strengths() == [0.25, 0, 0, 0, 0, 0, 0, 0]
 
 
 class Broken:
@@ -255,8 +263,10 @@ def test_a_step_that_cannot_be_sent_is_its_runs_failure(tmp_path: Path) -> None:
 
 
 def test_a_run_begins_with_the_revision_it_was_submitted_with() -> None:
-    lens = make_lens(Full())
-    lens.add("r", {**options("a", {"v": 0.1}), "rev": 3})
-    assert lens.runs["r"].revision_at(0).rev == 3
-    lens.steer("a", 4, ())
-    assert lens.runs["r"].revision_at(0).rev == 4
+    observer = make_observer(Full())
+    observer.add("r", {**options("a", {"v": 0.1}), "rev": 3})
+    state = observer.runs.named("a")
+    assert state is not None
+    assert state.revision_at(0).rev == 3
+    observer.steer("a", 4, ())
+    assert state.revision_at(0).rev == 4

@@ -23,8 +23,8 @@ class Sum:
     tokens: int = 0
 
 
-class Captures:
-    """The sums of all runs that are captured, on the model's device."""
+class StreamSums:
+    """The sums of all runs that want them, on the model's device."""
 
     def __init__(self, layers: int, hidden_size: int, device: torch.device) -> None:
         self._shape = (layers, hidden_size)

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from steersight.engine.channel import RowSender
 from steersight.engine.layout import Layout
-from steersight.engine.lens import Block, Lens, Plan
+from steersight.engine.observer import Observer
 from steersight.engine.outgoing import DeviceStep
+from steersight.engine.plan import Block, StepPlan
 from steersight.engine.reply import Entry, entries
+from steersight.engine.steering import Steering, steering_tables
 from steersight.metrics import Registry
 from steersight.vectors.action import Action
 
@@ -40,14 +42,14 @@ class Outbox:
         return [found for step in self.steps for found in entries(step.arrive())]
 
 
-def make_lens(outbox: Outbox | None = None) -> Lens:
+def make_observer(outbox: Outbox | None = None) -> Observer:
     direction = torch.zeros(HIDDEN)
     direction[0] = 1.0
     bank = make_bank({"v": {1: direction}}, 2)
     sender: RowSender | None = outbox  # type: ignore[assignment]  # same put, no socket
     layers = [torch.nn.Identity(), torch.nn.Identity()]
     layout = Layout(layers, "pair", attention=None, final=[], unembed=lambda stream: stream)
-    return Lens(
+    return Observer(
         layout, bank, torch.device("cpu"), sender, registry=Registry([("v", "v")]), hidden_size=HIDDEN,
         max_tokens=64, max_runs=8, dtype=torch.float32,
     )  # fmt: skip
@@ -65,81 +67,88 @@ def options(run: str, strengths: dict[str, float] | None = None, first_row: int 
     }  # fmt: skip
 
 
-def step(lens: Lens, *spans: tuple[str, int, int]) -> Plan:
-    lens.begin(list(spans))
-    plan = lens._plan
+def step(observer: Observer, *spans: tuple[str, int, int]) -> StepPlan:
+    observer.begin(list(spans))
+    plan = observer._plan
     assert plan is not None
-    plan.steering = lens._tables(plan.steered)  # which a layer would ask for
     return plan
+
+
+def steered(observer: Observer, plan: StepPlan, layer: int = 1) -> Steering | None:
+    """What the plan comes to at a layer."""
+    return steering_tables(plan.steered, observer.bank).residual.get(layer)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=8), st.integers(0, 30))
 def test_a_recomputed_position_keeps_its_revision(pauses: list[int], back: int) -> None:
     """Steer after every few tokens, then preempt: recomputation sees the same revisions and sends no row."""
-    lens = make_lens()
-    lens.add("r", options("run"))
-    revs = [rev for block in step(lens, ("r", 0, 3)).blocks for rev in block.revisions]
+    observer = make_observer()
+    observer.add("r", options("run"))
+    revs = [rev for block in step(observer, ("r", 0, 3)).blocks for rev in block.revisions]
     for rev, pause in enumerate(pauses, start=1):
-        assert lens.steer("run", rev, acting({"v": rev / 10})) == len(revs)
+        assert observer.steer("run", rev, acting({"v": rev / 10})) == len(revs)
         for _ in range(pause):
-            revs += step(lens, ("r", len(revs), 1)).blocks[0].revisions
-    again = step(lens, ("r", 0, len(revs)))
+            revs += step(observer, ("r", len(revs), 1)).blocks[0].revisions
+    again = step(observer, ("r", 0, len(revs)))
     assert again.blocks == [], "a row was sent twice"
     assert again.bare == [Block("run", len(revs), [], 0)], "the token behind the rows has no entry"
-    state = lens.runs["r"]
+    state = observer.runs.get("r")
+    assert state is not None
     assert [state.revision_at(p).rev for p in range(len(revs))] == revs
     assert revs == sorted(revs)
-    steered = again.steering[1].rows.tolist() if again.steering else []
-    assert steered == [p for p, rev in enumerate(revs) if rev > 0]
+    found = steered(observer, again)
+    assert (found.rows.tolist() if found else []) == [p for p, rev in enumerate(revs) if rev > 0]
 
 
 def test_the_first_position_and_the_neighbour_are_never_steered() -> None:
-    lens = make_lens()
-    lens.add("a", options("a", {"v": 0.5}))
-    lens.add("b", options("b"))
-    plan = step(lens, ("a", 0, 3), ("b", 0, 2))
-    assert plan.steering is not None
-    assert plan.steering[1].rows.tolist() == [1, 2]
-    assert plan.steering[1].table[..., 0].tolist() == [[0.5], [0.5]]
+    observer = make_observer()
+    observer.add("a", options("a", {"v": 0.5}))
+    observer.add("b", options("b"))
+    plan = step(observer, ("a", 0, 3), ("b", 0, 2))
+    found = steered(observer, plan)
+    assert found is not None
+    assert found.rows.tolist() == [1, 2]
+    (column,) = found.columns
+    assert column.strength.tolist() == [[0.5], [0.5]]
 
 
 def test_prompt_rows_can_be_left_out() -> None:
-    lens = make_lens()
-    lens.add("a", options("a", first_row=3))
-    first = step(lens, ("a", 0, 3))
+    observer = make_observer()
+    observer.add("a", options("a", first_row=3))
+    first = step(observer, ("a", 0, 3))
     assert (first.blocks, first.bare) == ([], [Block("a", 3, [], 0)])
-    assert step(lens, ("a", 3, 1)).blocks == [Block("a", 3, [0], 0)]
+    assert step(observer, ("a", 3, 1)).blocks == [Block("a", 3, [0], 0)]
 
 
 def test_a_steer_that_comes_before_its_run_is_not_lost() -> None:
-    lens = make_lens()
-    assert lens.steer("a", 4, acting({"v": 0.1})) is None
-    lens.add("r", options("a"))
-    assert step(lens, ("r", 0, 2)).blocks == [Block("a", 0, [4, 4], 0)]
-    lens.remove("r")
-    assert lens.runs == {}
-    assert lens.steer("a", 5, ()) is None
+    observer = make_observer()
+    assert observer.steer("a", 4, acting({"v": 0.1})) is None
+    observer.add("r", options("a"))
+    assert step(observer, ("r", 0, 2)).blocks == [Block("a", 0, [4, 4], 0)]
+    observer.remove("r")
+    assert len(observer.runs) == 0
+    assert observer.steer("a", 5, ()) is None
 
 
 def test_numbers_and_steering_of_one_step() -> None:
     outbox = Outbox()
-    lens = make_lens(outbox)
-    lens.add("a", options("a", {"v": 0.5}))
-    lens.add("b", options("b"))
-    step(lens, ("a", 0, 2), ("b", 0, 1))
+    observer = make_observer(outbox)
+    observer.add("a", options("a", {"v": 0.5}))
+    observer.add("b", options("b"))
+    step(observer, ("a", 0, 2), ("b", 0, 1))
     generator = torch.Generator().manual_seed(1)
     entering, h0, r0, h1, r1 = (torch.randn(3, HIDDEN, generator=generator) for _ in range(5))
     before = h1.clone()
-    lens.enter((None, entering), {})
-    lens.layer(0, (h0, r0))
-    lens.layer(1, (h1, r1))
-    lens.forwarded()
+    observer.enter((None, entering), {})
+    observer.layer(0, (h0, r0))
+    observer.layer(1, (h1, r1))
+    observer.forwarded()
     logits = torch.randn(2, 16, generator=generator)
-    lens.final(logits)
+    observer.final(logits)
     drawn = torch.tensor([[3], [5]])
     expected = torch.log_softmax(logits, dim=-1)
     logits.zero_()  # what a sampler may do
-    lens.sampled(drawn)
+    observer.sampled(drawn)
     pushed = before + r1
     norm = pushed[1].norm()
     assert torch.equal(h1[[0, 2]], before[[0, 2]]), "an unsteered token was touched"

@@ -1,0 +1,142 @@
+"""The runs that a worker computes, and which revision each of their positions is computed with.
+
+Which revision a token uses depends only on its position (`RunState.revision_at`), never on when it is
+computed: a run that vLLM preempts and recomputes later gets the strengths each position had the first time,
+so neither its KV cache nor its rows change. Pure: no torch, no vLLM.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from .request import RunOptions, Wants
+
+if TYPE_CHECKING:
+    from ..vectors.action import Action
+
+MAX_WAITING_STEERS = 4096
+"""Steers kept for runs whose first step has not come; the oldest are forgotten first."""
+
+
+@dataclass
+class Revision:
+    """One state of a run's sliders."""
+
+    rev: int
+    actions: tuple[Action, ...]
+    """Those of its sliders that are not at 0, as `VectorBank.composed` gives them."""
+
+
+@dataclass
+class RunState:
+    """What a worker knows of one live run."""
+
+    run: str
+    first_row: int
+    """Rows of positions below this are not wanted (prompt rows switched off)."""
+    wants: Wants
+    starts: list[int]
+    """Position from which the revision of the same index is in force; ascending."""
+    revisions: list[Revision]
+    next_position: int = 0
+    """The first position that no forward pass has computed yet."""
+    failed: bool = False
+    """It is about to be aborted, and gets nothing any more."""
+
+    @classmethod
+    def begin(cls, options: RunOptions, actions: tuple[Action, ...]) -> RunState:
+        """A run before its first step, steered by `actions`."""
+        return cls(
+            run=options.run,
+            first_row=options.first_row,
+            wants=options.wants,
+            starts=[0],
+            revisions=[Revision(options.rev, actions)],
+        )
+
+    def revision_at(self, position: int) -> Revision:
+        """The revision that position is, was, and on recomputation will be computed with."""
+        return self.revisions[bisect.bisect_right(self.starts, position) - 1]
+
+    def steer(self, revision: Revision) -> None:
+        """Let `revision` be in force from the next uncomputed position on."""
+        if self.starts[-1] == self.next_position:
+            # Replaced before any token was computed with it.
+            self.revisions[-1] = revision
+        else:
+            self.starts.append(self.next_position)
+            self.revisions.append(revision)
+
+
+class RunStates:
+    """All live runs of a worker, and the steers that came before their runs."""
+
+    def __init__(self) -> None:
+        self._by_request: dict[str, RunState] = {}
+        self._by_run: dict[str, RunState] = {}
+        self._waiting: dict[str, Revision] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_request)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._by_request
+
+    def get(self, request_id: str) -> RunState | None:
+        """The run of one of vLLM's request ids; None for a request that is not a run."""
+        return self._by_request.get(request_id)
+
+    def named(self, run: str) -> RunState | None:
+        """The live run of that name."""
+        return self._by_run.get(run)
+
+    def add(self, request_id: str, options: RunOptions, actions: tuple[Action, ...]) -> None:
+        """Take up a run; a steer that came before it is in force from its first token on."""
+        state = RunState.begin(options, actions)
+        if state.run in self._waiting:
+            state.steer(self._waiting.pop(state.run))
+        self._by_request[request_id] = self._by_run[state.run] = state
+
+    def remove(self, request_id: str) -> bool:
+        """Forget a run whose request is over; whether there was one."""
+        state = self._by_request.pop(request_id, None)
+        if state is None:
+            return False
+        self._by_run.pop(state.run, None)
+        self._waiting.pop(state.run, None)
+        return True
+
+    def steer(self, run: str, revision: Revision) -> int | None:
+        """New actions for a run; returns as `Observer.steer`."""
+        state = self._by_run.get(run)
+        if state is None:
+            if len(self._waiting) >= MAX_WAITING_STEERS:
+                self._waiting.pop(next(iter(self._waiting)))
+            self._waiting[run] = revision
+            return None
+        state.steer(revision)
+        return state.next_position
+
+    def reachable(self) -> set[str]:
+        """Vectors that some live run may still be computed with.
+
+        vLLM recomputes a run that it has preempted, each position with the revision it had: so every revision
+        of a live run counts, not the newest alone.
+        """
+        return {action.vector for revision in self._revisions() for action in revision.actions}
+
+    def rename(self, vector: str, name: str) -> None:
+        """Let all revisions call a vector by another name."""
+        for revision in self._revisions():
+            revision.actions = tuple(
+                replace(action, vector=name) if action.vector == vector else action
+                for action in revision.actions
+            )
+
+    def _revisions(self) -> Iterator[Revision]:
+        for state in self._by_request.values():
+            yield from state.revisions
+        yield from self._waiting.values()
