@@ -47,6 +47,8 @@ check: check-backend check-frontend ## Types, lint, format and generated files
 check-backend: $(DEV_STAMP)
 	$(SAY) 'Back end: lint, format, types'
 	cd backend && $(BIN)/ruff check . ../e2e && $(BIN)/ruff format --check . ../e2e && $(BIN)/mypy
+	$(SAY) 'Back end: who may import whom'
+	cd backend && $(BIN)/lint-imports --no-logo
 	$(SAY) 'Wire schema is up to date'
 	@$(BIN)/python -m steersight.protocol.schema .venv/wire.schema.json
 	@cmp .venv/wire.schema.json frontend/src/protocol/wire.schema.json || \

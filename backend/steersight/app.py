@@ -20,8 +20,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from . import logs
-from .api import vectors
+from .api import routes
 from .api.building import BuildApi
+from .api.vectors import VectorApi
 from .config import Settings
 from .engine.service import EngineOptions, EngineService
 from .garbage import Sweeper
@@ -63,7 +64,7 @@ def create_app(settings: Settings) -> Starlette:
         ),
         telemetry,
     )  # fmt: skip
-    vector_api = vectors.VectorApi(engine, settings.data_dir / "vectors", settings.vector_quota_mib << 20)
+    vector_api = VectorApi(engine, settings.data_dir / "vectors", settings.vector_quota_mib << 20)
     building = BuildApi(vector_api, table.places)
     epoch = secrets.token_hex(8)
     pace = Pace()
@@ -153,7 +154,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/api/model", model),
-            *vectors.routes(vector_api, building),
+            *routes.routes(vector_api, building),
             page,
         ],
         middleware=[Middleware(Entrance, doors=doors, visitors=visitors)],

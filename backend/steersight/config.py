@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .address import DEFAULT_ADDRESS, Address, server_at
-from .ws.doors import host_name, is_loopback
+from .hosts import host_name, is_loopback
 
 INFINITY = float("inf")
 REPOSITORY = Path(__file__).resolve().parents[2]

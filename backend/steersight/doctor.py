@@ -17,9 +17,9 @@ from typing import Literal
 
 from .config import token_from, unguarded
 from .engine import cores
+from .hosts import is_loopback
 from .machine import Facts, gather
 from .naming import model_id
-from .ws.doors import is_loopback
 
 GIB = 1 << 30
 TESTED = {"nnsight": {"0.8.1"}, "vllm": {"0.32.0", "0.26.0"}, "torch": {"2.13.0"}, "transformers": {"5.19.0"}}

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersight.vectors.builder import Wish, slug
-from steersight.vectors.contrast import GOOD, contrast, propose_layer
+from steersight.making.builder import Wish, slug
+from steersight.making.contrast import GOOD, contrast, propose_layer
+from steersight.making.sweep import Point, Sample, points, propose, repetition
 from steersight.vectors.store import VectorError
-from steersight.vectors.sweep import Point, Sample, points, propose, repetition
 
 LAYERS, SIZE = 12, 16
 

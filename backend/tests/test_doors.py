@@ -18,11 +18,12 @@ from steersight.client import SteersightError
 from steersight.client import connect as dial_client
 from steersight.engine.service import EngineService
 from steersight.engine.status import EnginePhase, Status
+from steersight.hosts import host_name
 from steersight.protocol import codec
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import SUBPROTOCOL, ChatMessage, Error, Hello, Ping, Pong, Start, Welcome
 from steersight.ws import visits
-from steersight.ws.doors import Doors, host_name
+from steersight.ws.doors import Doors
 from steersight.ws.rates import MAX_ADDRESSES, Bucket, PerAddress, address_of
 from steersight.ws.visits import Visitors
 

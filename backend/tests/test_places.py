@@ -22,10 +22,10 @@ from steersight.api.vectors import VectorApi
 from steersight.engine.examples import Example
 from steersight.engine.service import EngineService, ModelFacts
 from steersight.engine.status import EnginePhase, Status
+from steersight.making.builder import Wish, build
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import ErrorCode
 from steersight.runs.places import Place, Places
-from steersight.vectors.builder import Wish, build
 from steersight.vectors.store import VectorError
 
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..making.builder import TOPICS, Built, Wish, build
 from ..runs.places import Places
-from ..vectors.builder import TOPICS, Built, Wish, build
 from ..vectors.store import VectorError
 from ..ws.handshake import vector_info
 from .answers import Refusal, body

@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route
 
 from ..engine.service import EngineService
 from ..files import removed, why, write_whole
 from ..vectors.store import MAX_FILE_BYTES, SUFFIX, SteeringVector, VectorError, vector_bytes
 from ..ws.handshake import vector_info, vector_infos
-from .answers import Refusal, answered, body
+from .answers import Refusal, body
 
 if TYPE_CHECKING:
     from ..vectors.importers import Choice
-    from .building import BuildApi
 
 MAX_OWN_VECTORS = 256
 MAX_UPLOADS = 4
@@ -35,20 +33,6 @@ WHO_MENDS = "Whoever runs it has to make room in its data folder, or let it writ
 
 class NoRoomError(VectorError):
     """The vector is right, but this server cannot keep it."""
-
-
-def routes(api: VectorApi, building: BuildApi) -> list[Route]:
-    """All routes below /api/vectors."""
-    return [
-        Route("/api/vectors", answered(api.everything), methods=["GET"]),
-        Route("/api/vectors", answered(api.bring), methods=["POST"]),
-        Route("/api/vectors/build", answered(building.start), methods=["POST"]),
-        Route("/api/vectors/build/{job}", answered(building.look), methods=["GET"]),
-        Route("/api/vectors/build/{job}", answered(building.cancel), methods=["DELETE"]),
-        Route("/api/vectors/{id}", answered(api.card), methods=["GET"]),
-        Route("/api/vectors/{id}", answered(api.delete), methods=["DELETE"]),
-        Route("/api/vectors/{id}/file", answered(api.file), methods=["GET"]),
-    ]
 
 
 class VectorApi:

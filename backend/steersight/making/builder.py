@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import __version__
 from ..naming import model_name
 from ..protocol.codec import FrameError
-from .action import Action
+from ..vectors.action import Action
+from ..vectors.store import SteeringVector, VectorError
 from .contrast import Contrast, contrast, propose_layer
-from .store import SteeringVector, VectorError
 from .sweep import Point, Sample, points, propose, repetition
 
 if TYPE_CHECKING:

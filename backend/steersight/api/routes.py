@@ -1,0 +1,23 @@
+"""Where the HTTP doors for vectors are."""
+
+from __future__ import annotations
+
+from starlette.routing import Route
+
+from .answers import answered
+from .building import BuildApi
+from .vectors import VectorApi
+
+
+def routes(api: VectorApi, building: BuildApi) -> list[Route]:
+    """All routes below /api/vectors."""
+    return [
+        Route("/api/vectors", answered(api.everything), methods=["GET"]),
+        Route("/api/vectors", answered(api.bring), methods=["POST"]),
+        Route("/api/vectors/build", answered(building.start), methods=["POST"]),
+        Route("/api/vectors/build/{job}", answered(building.look), methods=["GET"]),
+        Route("/api/vectors/build/{job}", answered(building.cancel), methods=["DELETE"]),
+        Route("/api/vectors/{id}", answered(api.card), methods=["GET"]),
+        Route("/api/vectors/{id}", answered(api.delete), methods=["DELETE"]),
+        Route("/api/vectors/{id}/file", answered(api.file), methods=["GET"]),
+    ]
