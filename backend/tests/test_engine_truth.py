@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from steersight.engine.request import RunOptions, RunRequest, Wants
 from steersight.vectors.action import Action
 
-from .conftest import TEST_VECTORS, Server
+from .banks import steering_vector
+from .conftest import HIDDEN, TEST_VECTORS, Server
 from .reference import Reading, Reference
 from .taken import Taken, beyond_rounding
 
@@ -146,3 +148,33 @@ async def test_strength_zero_is_identical_to_none(server: Server) -> None:
     zero = await Collected(server, text).run("zero", dict.fromkeys(TEST_VECTORS, 0.0))
     assert zero.ids == none.ids
     assert np.array_equal(zero.rows(), none.rows())
+
+
+async def test_each_of_many_runs_in_one_batch_is_steered_by_vectors_of_its_own(
+    server: Server, reference: Reference
+) -> None:
+    """32 runs at once, each with two vectors that nobody else has: all are what forward hooks make of them."""
+    offer, count, tokens = server.engine.offer, 32, 12
+    units = torch.nn.functional.normalize(
+        torch.randn(2 * count, HIDDEN, generator=torch.Generator().manual_seed(9)), dim=-1
+    )
+    vectors = [steering_vector(f"own{n}", {5 + n % 20: unit}) for n, unit in enumerate(units)]
+    strengths = [(0.1 + n / 200, -0.2) for n in range(count)]
+    async with contextlib.AsyncExitStack() as stack:
+        lent = [await stack.enter_async_context(offer.lent(vector)) for vector in vectors]
+        runs = await asyncio.gather(
+            *(
+                Collected(server, PROMPTS[n % len(PROMPTS)]).run(
+                    f"many-{n}", dict(zip(lent[2 * n : 2 * n + 2], strengths[n], strict=True)), tokens
+                )
+                for n in range(count)
+            )
+        )
+    for n, run in enumerate(runs):
+        push = [
+            (vector.layers[0], vector.directions[0], strength)
+            for vector, strength in zip(vectors[2 * n : 2 * n + 2], strengths[n], strict=True)
+        ]
+        reading = reference.read(run.ids, lambda _position, push=push: push)
+        assert reading.differing(run.ids, len(run.prompt)) == [], f"run {n}"
+        assert max(worst(run.rows(), reading).values()) <= TOLERANCE, f"run {n}"

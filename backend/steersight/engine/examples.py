@@ -77,11 +77,13 @@ class Examples:
         try:
             ended = await self._generations.generate(RunRequest(prompt_ids, sampling, options), take)
         finally:
-            data, counts = (await self._call("steersight_stream_sums", [run]))[0]
-        if not counts.get(run):
+            # The reply's last token was read only where the worker did not know yet that it was the last.
+            end = len(prompt_ids) + len(reply) - 1
+            data, tokens = (await self._call("steersight_stream_sums", run, end))[0]
+        if not tokens:
             raise ValueError("The model had nothing to say.")
         logprobs = [value for value in (ended.prompt_logprobs or [])[start:] if value is not None]
         return Example(
-            reply, load(data)[run] / counts[run], counts[run],
+            reply, load(data)["total"] / tokens, tokens,
             -sum(logprobs) / len(logprobs) if logprobs else None,
         )  # fmt: skip

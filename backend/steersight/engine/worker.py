@@ -329,15 +329,17 @@ class WorkerMethods:
         observer.remove_vector(name)
 
     @answering
-    def steersight_stream_sums(self, runs: list[str]) -> tuple[bytes, dict[str, int]]:
-        """Sums of runs that want them, forgotten here: safetensors by run, and how many tokens each has."""
+    def steersight_stream_sums(self, run: str, end: int) -> tuple[bytes, int]:
+        """A run's sums over its positions before `end`, forgotten here.
+
+        Returns safetensors with `total`, and over how many tokens it is.
+        """
         from safetensors.torch import save
 
-        kept = self.model_runner.observer.stream_sums
-        sums = {run: found for run in runs if (found := kept.fetch(run)) is not None}
-        return save({run: found.total.cpu() for run, found in sums.items()}), {
-            run: found.tokens for run, found in sums.items()
-        }
+        found = self.model_runner.observer.stream_sums.fetch(run, end)
+        if found is None:
+            return save({}), 0
+        return save({"total": found.total.cpu()}), found.tokens
 
     @answering
     def steersight_load(self) -> dict[str, int]:
