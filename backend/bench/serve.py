@@ -156,11 +156,9 @@ def client(asked: Asked, indices: list[int], go: Any, found: Any) -> None:
                 return await asyncio.gather(*(ask_ours(asked, index) for index in indices))
             return await asyncio.gather(*(ask_vllm(asked, index, http) for index in indices))
 
-    import uvloop
-
     found.put(None)
     go.wait()
-    found.put(uvloop.run(all_runs()))
+    found.put(asyncio.run(all_runs()))
 
 
 def level(asked: Asked, processes: int) -> dict[str, float]:
@@ -259,7 +257,7 @@ def make_vectors(port: int, count: int, size: int, layer: int) -> list[str]:
         url = f"http://127.0.0.1:{port}/api/vectors?name={VECTOR}-{index}.json"
         answer = httpx.post(url, content=json.dumps(body).encode(), timeout=60)
         answer.raise_for_status()
-        names.append(answer.json()["id"])
+        names += [vector["id"] for vector in answer.json()["vectors"]]
     return names
 
 
