@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from steersight.runs.table import RunTable
 from steersight.serving import configured
 from steersight.vectors.store import FeatureReader, SteeringVector, save_vector
 
+from .family_process import FamilyProcess
 from .reference import Reference
 from .settings import settings
 
@@ -64,6 +65,14 @@ def model_dir() -> str:
 @pytest.fixture(scope="session")
 def reference(model_dir: str) -> Reference:
     return Reference(model_dir)
+
+
+@pytest.fixture(scope="session")
+def family_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FamilyProcess]:
+    """The process that serves the families' checkpoints, for the whole test run."""
+    process = FamilyProcess(tmp_path_factory.mktemp("families"))
+    yield process
+    process.end()
 
 
 def write_test_vectors(folder: Path) -> None:
