@@ -110,6 +110,12 @@ class SteersightPage:
         """Do not wait for the page's own next try."""
         self.page.get_by_role("button", name="Try now").click()
 
+    def look(self, scheme: str, width: int) -> None:
+        """See the page in another theme of the system's and another width of the window, as it stands."""
+        self.page.emulate_media(color_scheme=scheme)
+        self.page.set_viewport_size({"width": width, "height": 900})
+        expect(self.page.locator("html")).to_have_attribute("data-theme", scheme)
+
     # -------------------------------------------------------------- talking
 
     def set(self, **settings: float | str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from conftest import Visit
 from pages import QUESTION, SteersightPage
 
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
+SCHEMES = ("light", "dark")
 
 
 @pytest.fixture
@@ -22,58 +24,61 @@ def pictures(pytestconfig: pytest.Config) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_overflows_and_everybody_can_read_it(
-    visit: Visit, pictures: Path, scheme: str, width: int
-) -> None:
+def readable(visitor: SteersightPage, what: str) -> None:
+    """Nothing of the page as it stands is cut off at the side, and everybody can read it."""
+    assert visitor.sideways_overflow() <= 0, what
+    findings = Axe().run(visitor.page, options=WCAG)
+    assert findings.violations_count == 0, f"{what}: {findings.generate_report()}"
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_whoever_arrives_can_read_it(visit: Visit, scheme: str, width: int) -> None:
     visitor = visit(width=width, scheme=scheme)
     expect(visitor.page.locator("html")).to_have_attribute("data-theme", scheme)
-    visitor.page.screenshot(path=pictures / f"{scheme}-{width}-empty.png", full_page=True)
-    visitor.be_greedy()
-    visitor.steer("joy", 0.15)
-    visitor.answer_to()
-    visitor.wait_for_whole_map()
-
-    visitor.page.screenshot(path=pictures / f"{scheme}-{width}.png", full_page=True)
-    assert visitor.sideways_overflow() <= 0
-    findings = Axe().run(visitor.page, options=WCAG)
-    assert findings.violations_count == 0, findings.generate_report()
+    readable(visitor, "on arrival")
 
 
-def test_open_settings_are_readable_too(visit: Visit) -> None:
-    for scheme in ("light", "dark"):
-        visitor = visit(scheme=scheme, width=390)
-        visitor.page.get_by_test_id("settings").click()
-        visitor.page.get_by_test_id("setting-temperature").fill("9")
+def test_nothing_overflows_and_everybody_can_read_it(app: SteersightPage, pictures: Path) -> None:
+    for scheme, width in product(SCHEMES, (1280, 390)):
+        app.look(scheme, width)
+        app.page.screenshot(path=pictures / f"{scheme}-{width}-empty.png", full_page=True)
+    app.be_greedy()
+    app.steer("joy", 0.15)
+    app.answer_to()
 
-        assert visitor.sideways_overflow() <= 0
-        findings = Axe().run(visitor.page, options=WCAG)
-        assert findings.violations_count == 0, findings.generate_report()
+    for scheme, width in product(SCHEMES, (1280, 390)):
+        app.look(scheme, width)
+        app.wait_for_whole_map()
+        app.page.screenshot(path=pictures / f"{scheme}-{width}.png", full_page=True)
+        readable(app, f"{scheme}, {width}")
 
 
-@pytest.mark.parametrize("width", [1280, 360])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_dialogs_and_open_choices_are_readable_too(
-    visit: Visit, pictures: Path, scheme: str, width: int
-) -> None:
-    visitor = visit(width=width, scheme=scheme)
-    visitor.how("joy").click()
-    visitor.page.get_by_test_id("operator-joy").select_option("clamp")
-    visitor.page.get_by_test_id("layers-joy").select_option("range")
+def test_open_settings_are_readable_too(app: SteersightPage) -> None:
+    app.page.get_by_test_id("settings").click()
+    app.page.get_by_test_id("setting-temperature").fill("9")
+
+    for scheme in SCHEMES:
+        app.look(scheme, 390)
+        readable(app, scheme)
+
+
+def test_dialogs_and_open_choices_are_readable_too(app: SteersightPage, pictures: Path) -> None:
+    app.how("joy").click()
+    app.page.get_by_test_id("operator-joy").select_option("clamp")
+    app.page.get_by_test_id("layers-joy").select_option("range")
     open_next = {
         "how": lambda: None,
-        "card": lambda: visitor.open_card("joy"),
-        "new-slider": visitor.new_slider_button.click,
-        "import": visitor.import_button.click,
+        "card": lambda: app.open_card("joy"),
+        "new-slider": app.new_slider_button.click,
+        "import": app.import_button.click,
     }
     for name, show in open_next.items():
         show()
-        visitor.page.screenshot(path=pictures / f"{scheme}-{width}-{name}.png", full_page=True)
-        assert visitor.sideways_overflow() <= 0
-        findings = Axe().run(visitor.page, options=WCAG)
-        assert findings.violations_count == 0, findings.generate_report()
-        visitor.page.keyboard.press("Escape")
+        for scheme, width in product(SCHEMES, (1280, 360)):
+            app.look(scheme, width)
+            app.page.screenshot(path=pictures / f"{scheme}-{width}-{name}.png", full_page=True)
+            readable(app, f"{name}: {scheme}, {width}")
+        app.page.keyboard.press("Escape")
 
 
 def test_a_dialog_keeps_the_keyboard_and_gives_it_back(app: SteersightPage) -> None:

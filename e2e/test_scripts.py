@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
+from itertools import product
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, expect
 
-from conftest import Visit
+from pages import SteersightPage
 from server import ROOT, Server
 
 HEBREW = "\u05e9\u05dc\u05d5\u05dd! \u05e1\u05e4\u05e8 \u05dc\u05d9 \u05e2\u05dc Paris."
@@ -47,12 +48,9 @@ def direction(field: Locator) -> str:
 
 
 @pytest.mark.usefixtures("nothing_stays")
-@pytest.mark.parametrize("width", [390, 1600])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_each_text_stands_as_it_is_read(
-    visit: Visit, server: Server, pytestconfig: pytest.Config, scheme: str, width: int
+    app: SteersightPage, server: Server, pytestconfig: pytest.Config
 ) -> None:
-    app = visit(width=width, scheme=scheme)
     file = (ROOT / "backend/steersight/vectors/bundled/smollm2-135m-instruct/joy.safetensors").read_bytes()
     app.choose_file("joy.safetensors", file, label=f"{SHALOM} \u05e8\u05d5\u05d2\u05e2")
     app.report()
@@ -68,14 +66,17 @@ def test_each_text_stands_as_it_is_read(
         app.answer_to(f"Repeat this word: {ARABIC} {ARABIC} {ARABIC}"),
     ]
 
-    first, second = app.questions.all()
-    assert (side(first), side(second)) == ("right", "left")
-    for shown, text in zip(app.replies.locator(".reply").all(), replies, strict=True):
-        assert side(shown) == reading_side(text), f"{text!r} begins at the wrong side."
-    assert direction(app.page.locator(f"label[for=slider-{own}]")) == "rtl"
-    expect(app.page.locator("html")).to_have_css("direction", "ltr")
-    assert app.sideways_overflow() <= 0
     folder = Path(pytestconfig.getoption("--output")) / "looks"
     folder.mkdir(parents=True, exist_ok=True)
     app.prompt.fill(HEBREW)
-    app.page.screenshot(path=folder / f"{scheme}-{width}-hebrew.png", full_page=True)
+    for scheme, width in product(("light", "dark"), (390, 1600)):
+        app.look(scheme, width)
+        assert direction(app.prompt) == "rtl"
+        first, second = app.questions.all()
+        assert (side(first), side(second)) == ("right", "left"), (scheme, width)
+        for shown, text in zip(app.replies.locator(".reply").all(), replies, strict=True):
+            assert side(shown) == reading_side(text), f"{text!r} begins at the wrong side: {scheme}, {width}."
+        assert direction(app.page.locator(f"label[for=slider-{own}]")) == "rtl"
+        expect(app.page.locator("html")).to_have_css("direction", "ltr")
+        assert app.sideways_overflow() <= 0, (scheme, width)
+        app.page.screenshot(path=folder / f"{scheme}-{width}-hebrew.png", full_page=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from conftest import Visit
 from pages import SteersightPage
 from server import OwnServer, Server
-from test_looks import WCAG
+from test_looks import SCHEMES, readable
 
 
 @pytest.fixture
@@ -113,20 +112,17 @@ def test_a_metric_that_fails_says_so_and_takes_nothing_with_it(
     assert app.answer_to() == first
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_choice_is_readable(visit: Visit, pytestconfig: pytest.Config, scheme: str, width: int) -> None:
-    visitor = visit(width=width, scheme=scheme)
-    visitor.watch("logit_lens", stride="4", stay=True)
-    visitor.be_greedy(tokens=40)
-    visitor.answer_to()
-    visitor.pick_metric("lens_entropy")
-    visitor.wait_for_whole_map()
-    visitor.point_at_last_layer(0.8)
+def test_the_choice_is_readable(app: SteersightPage, pytestconfig: pytest.Config) -> None:
+    app.watch("logit_lens", stride="4", stay=True)
+    app.be_greedy(tokens=40)
+    app.answer_to()
+    app.pick_metric("lens_entropy")
 
     folder = Path(pytestconfig.getoption("--output")) / "looks"
     folder.mkdir(parents=True, exist_ok=True)
-    visitor.page.screenshot(path=folder / f"{scheme}-{width}-watch.png", full_page=True)
-    assert visitor.sideways_overflow() <= 0
-    findings = Axe().run(visitor.page, options=WCAG)
-    assert findings.violations_count == 0, findings.generate_report()
+    for scheme, width in product(SCHEMES, (1280, 390)):
+        app.look(scheme, width)
+        app.wait_for_whole_map()
+        app.point_at_last_layer(0.8)
+        app.page.screenshot(path=folder / f"{scheme}-{width}-watch.png", full_page=True)
+        readable(app, f"{scheme}, {width}")

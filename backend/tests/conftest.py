@@ -1,7 +1,8 @@
-"""One real server with one real engine for the whole test run, in the tests' own event loop.
+"""Two real servers with real engines for the whole test run, in the tests' own event loop: one for nearly all
+tests, and an odd one for those that need what the bundled model does not have.
 
-Beside the bundled vectors it serves two made for the tests: random directions, so that no test depends on
-what a direction means.
+Beside the bundled vectors the first serves two made for the tests: random directions, so that no test depends
+on what a direction means.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import pytest_asyncio
 import torch
@@ -28,6 +31,8 @@ from steersight.runs.table import RunTable
 from steersight.serving import configured
 from steersight.vectors.store import FeatureReader, SteeringVector, save_vector
 
+from .family_process import FamilyProcess
+from .odd import ODD_VECTORS, few_blocks, make_odd_checkpoint, odd_vector
 from .reference import Reference
 from .settings import settings
 
@@ -52,6 +57,8 @@ class Server:
     address: str
     engine: EngineService
     table: RunTable
+    processes: list[psutil.Process]
+    """The engine's."""
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +71,14 @@ def model_dir() -> str:
 @pytest.fixture(scope="session")
 def reference(model_dir: str) -> Reference:
     return Reference(model_dir)
+
+
+@pytest.fixture(scope="session")
+def family_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FamilyProcess]:
+    """The process that serves the families' checkpoints, for the whole test run."""
+    process = FamilyProcess(tmp_path_factory.mktemp("families"))
+    yield process
+    process.end()
 
 
 def write_test_vectors(folder: Path) -> None:
@@ -134,20 +149,13 @@ def demo_weights(layer: int) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
-    data = tmp_path_factory.mktemp("data")
-    write_test_vectors(data / "vectors")
-    import_catalogue(tmp_path_factory.mktemp("features"), model_dir, data)
-    app = create_app(
-        settings(
-            "--model", model_dir, "--data-dir", str(data), "--ui", str(data / "no-page"), "--name", "test",
-            "--max-model-len", "2048", "--max-runs", "32", "--grace-seconds", str(GRACE_SECONDS),
-            "--metrics", os.pathsep.join(OWN_METRICS),
-        )
-    )  # fmt: skip
-    running = uvicorn.Server(configured(app, "127.0.0.1", 0))
-    task = asyncio.create_task(running.serve())
+@asynccontextmanager
+async def running(*words: str) -> AsyncIterator[Server]:
+    """What `steersight serve WORDS` serves, once its engine is ready."""
+    before = set(psutil.Process().children(recursive=True))
+    app = create_app(settings(*words))
+    serving = uvicorn.Server(configured(app, "127.0.0.1", 0))
+    task = asyncio.create_task(serving.serve())
     engine: EngineService = app.state.engine
     changed = asyncio.Event()
     unlisten = engine.listen(changed.set)
@@ -157,7 +165,38 @@ async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> As
             changed.clear()
     unlisten()
     assert engine.status.state == "ready", engine.status.stage
-    port = running.servers[0].sockets[0].getsockname()[1]
-    yield Server(f"127.0.0.1:{port}", engine, app.state.table)
-    running.should_exit = True
+    port = serving.servers[0].sockets[0].getsockname()[1]
+    started = set(psutil.Process().children(recursive=True)) - before
+    yield Server(f"127.0.0.1:{port}", engine, app.state.table, list(started))
+    serving.should_exit = True
     await task
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    data = tmp_path_factory.mktemp("data")
+    write_test_vectors(data / "vectors")
+    import_catalogue(tmp_path_factory.mktemp("features"), model_dir, data)
+    async with running(
+        "--model", model_dir, "--data-dir", str(data), "--ui", str(data / "no-page"), "--name", "test",
+        "--max-model-len", "2048", "--max-runs", "32", "--grace-seconds", str(GRACE_SECONDS),
+        "--metrics", os.pathsep.join(OWN_METRICS),
+    ) as serving:  # fmt: skip
+        yield serving
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def odd_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """The server of a model and a cache with peculiarities (odd.py), for tests that need one of them."""
+    folder = tmp_path_factory.mktemp("odd")
+    make_odd_checkpoint(folder / "model")
+    for name, seed in ODD_VECTORS.items():
+        save_vector(odd_vector(name, seed), folder / "vectors" / f"{name}.safetensors")
+    words = [
+        "--model", str(folder / "model"), "--data-dir", str(folder), "--ui", str(folder / "no-page"),
+        "--max-model-len", "256", "--max-runs", "8",
+    ]  # fmt: skip
+    async with AsyncExitStack() as stack:
+        with few_blocks():
+            serving = await stack.enter_async_context(running(*words))
+        yield serving

@@ -1,10 +1,11 @@
-"""Serves some checkpoints one after the other in this process and writes down what the observer saw of each.
+"""Serves checkpoints one after the other in this process and writes down what the observer saw of each.
 
-    python -m tests.family_engine JOBS.json
+    python -m tests.family_engine
 
-A job is {model, out, vectors: file or null, vector_names, actions, prompts, tokens, metrics,
-lens_stride, tensor_parallel}. One process for all, because importing vLLM takes longer than loading such a
-model. The engine is the server's own worker and lens, driven without the server.
+A line of standard input is a job: JSON with {model, out, vectors: file or null, vector_names, actions,
+prompts, tokens, metrics, lens_stride, tensor_parallel}. A line of standard output answers it: JSON with
+{failure: null, or what was raised}. One process for all, because importing vLLM takes longer than loading
+such a model. The engine is the server's own worker and lens, driven without the server.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,7 @@ def serve(job: dict[str, Any]) -> None:
     wanted = sum(len(ids) + job["tokens"] - 1 for ids in job["prompts"])
     while sum(len(one.positions) for one in taken.values()) < wanted:
         if not socket.poll(10_000):
-            raise SystemExit(f"{job['model']}: rows are missing.")
+            raise TimeoutError(f"{job['model']}: rows are missing.")
         message = unpack(socket.recv_multipart())
         for run, entry in entries(message) if isinstance(message, Step) else []:
             taken[run].take(entry)
@@ -128,23 +130,22 @@ def serve(job: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run every job; a job that fails is written down, and the others go on."""
+    """Run each job as it comes; one that fails is answered with its failure, and the next can go on."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
-    failures = {}
-    jobs = json.loads(Path(sys.argv[1]).read_text())
-    for job in jobs:
+    for line in sys.stdin:
+        failure = None
         try:
-            serve(job)
+            serve(json.loads(line))
         except Exception as error:
-            import traceback
-
             traceback.print_exc()
-            failures[job["out"]] = f"{type(error).__name__}: {error}"
+            failure = f"{type(error).__name__}: {error}"
         # The next model may need process groups that this one did not.
         gc.collect()
         cleanup_dist_env_and_memory()
-    Path(sys.argv[1]).with_suffix(".failures.json").write_text(json.dumps(failures))
+        print(json.dumps({"failure": failure}), file=answers, flush=True)
 
 
 if __name__ == "__main__":

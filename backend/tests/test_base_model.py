@@ -5,70 +5,26 @@ Checkpoints like both are published. One message with such a token ended the eng
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
-import pytest_asyncio
-import transformers
-import uvicorn
-from tokenizers import AddedToken
 
-from steersight.app import create_app
 from steersight.chat import Chat
 from steersight.client import SteersightError, connect
-from steersight.engine.service import EngineService
 from steersight.protocol.messages import Sampling
-from steersight.serving import configured
 from steersight.text.rendering import UnknownTokenError
 
-from .families import HIDDEN, LAYERS, make_checkpoint
-from .settings import settings
-from .tokenizers_made import byte_level
+from .conftest import Server
+from .odd import END, WITHOUT_ROW
 from .wire import greedy
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
-END, WITHOUT_ROW = 259, 260
-ROWS = 260
 
 
-def checkpoint(folder: Path) -> str:
-    """A random GPT-2 with 260 rows, and a tokenizer with 261 tokens."""
-    config = transformers.GPT2Config(
-        n_embd=HIDDEN, n_layer=LAYERS, n_head=4, n_positions=256, vocab_size=ROWS, bos_token_id=0,
-        eos_token_id=1,
-    )  # fmt: skip
-    make_checkpoint(config, folder)
-    added = [AddedToken("<|end|>", special=True), AddedToken("<|extra|>", special=True)]
-    byte_level(added, bos=True).save_pretrained(folder)
-    return str(folder)
+def url(server: Server) -> str:
+    return f"ws://{server.address}/ws"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[str, EngineService]]:
-    """Address of a server that serves it."""
-    folder = tmp_path_factory.mktemp("base")
-    model = checkpoint(folder / "model")
-    app = create_app(settings("--model", model, "--data-dir", str(folder), "--ui", str(folder / "no-page")))
-    running = uvicorn.Server(configured(app, "127.0.0.1", 0))
-    task = asyncio.create_task(running.serve())
-    engine: EngineService = app.state.engine
-    changed = asyncio.Event()
-    unlisten = engine.listen(changed.set)
-    async with asyncio.timeout(300):
-        while engine.status.state == "loading":
-            await changed.wait()
-            changed.clear()
-    unlisten()
-    assert engine.status.state == "ready", engine.status.stage
-    yield f"ws://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}/ws", engine
-    running.should_exit = True
-    await task
-
-
-async def test_a_text_is_continued(served: tuple[str, EngineService]) -> None:
-    async with connect(served[0]) as client:
+async def test_a_text_is_continued(odd_server: Server) -> None:
+    async with connect(url(odd_server)) as client:
         await client.ready()
         assert client.model is not None
         assert client.model.chat == "none"
@@ -87,9 +43,9 @@ async def test_a_text_is_continued(served: tuple[str, EngineService]) -> None:
             assert again.ids == run.ids[4:]
 
 
-async def test_a_token_without_a_row_is_that_messages_error(served: tuple[str, EngineService]) -> None:
-    address, engine = served
-    async with connect(address) as client:
+async def test_a_token_without_a_row_is_that_messages_error(odd_server: Server) -> None:
+    engine = odd_server.engine
+    async with connect(url(odd_server)) as client:
         await client.ready()
         neighbour = await client.start([{"role": "user", "content": "Tell"}], sampling=greedy(40))
         for told in (
@@ -109,8 +65,8 @@ async def test_a_token_without_a_row_is_that_messages_error(served: tuple[str, E
         assert (engine.status.state, engine.restarts) == ("ready", 0)
 
 
-async def test_the_last_token_with_a_row_is_taken(served: tuple[str, EngineService]) -> None:
-    async with connect(served[0]) as client:
+async def test_the_last_token_with_a_row_is_taken(odd_server: Server) -> None:
+    async with connect(url(odd_server)) as client:
         await client.ready()
         sampling = Sampling(max_tokens=2, repetition_penalty=1.3)
         run = await client.start([{"role": "user", "content": "a<|end|>"}], sampling=sampling)
@@ -118,9 +74,9 @@ async def test_the_last_token_with_a_row_is_taken(served: tuple[str, EngineServi
         assert (await run.wait()).error is None
 
 
-async def test_the_terminal_says_that_it_continues_a_text(served: tuple[str, EngineService]) -> None:
+async def test_the_terminal_says_that_it_continues_a_text(odd_server: Server) -> None:
     said: list[str] = []
-    async with connect(served[0]) as client:
+    async with connect(url(odd_server)) as client:
         await client.ready()
         chat = Chat(client, said.append)
         assert "continues" in chat.greeting()

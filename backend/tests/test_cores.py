@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import psutil
 import pytest
 
 from steersight.engine import cores
@@ -94,8 +93,7 @@ def test_what_is_loaded_first(tmp_path: Path) -> None:
 @pytest.mark.engine
 async def test_the_worker_has_it_and_the_server_has_not(server: Server) -> None:
     """Looked at from outside, because a process that has given itself a title has no environment to read."""
-    family = psutil.Process().children(recursive=True)
-    (worker,) = (process for process in family if "Worker" in process.name())
+    (worker,) = (process for process in server.processes if "Worker" in process.name())
     affinities = [os.sched_getaffinity(thread.id) for thread in worker.threads()]
     bound = {number for affinity in affinities if len(affinity) == 1 for number in affinity}
     where = threads(cores.usable(), cores.quota(), 1).get(BIND, "nobind")

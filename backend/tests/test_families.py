@@ -1,35 +1,26 @@
 """Every metric and one steered reply of every model family, held against transformers in fp32.
 
-One process serves all checkpoints in turn (tests/family_engine.py); what it wrote down is compared here.
+One process serves all checkpoints in turn (tests/family_process.py); what it wrote down is compared here.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from steersight.metrics import BUILT_IN, Registry
-from steersight.vectors.operators import unit_rows
+from steersight.metrics import BUILT_IN
 
-from .families import FAMILIES, HIDDEN, make_checkpoint
+from .families import FAMILIES
+from .family_process import METRICS, PROMPTS, STRENGTHS, TOKENS, FamilyProcess, vectors
 from .family_reference import FamilyReading, FamilyReference
 from .taken import beyond_rounding
 
-TOKENS = 24
-PROMPTS = [list(range(10, 40)), list(range(50, 75))]
-STRENGTHS: list[dict[str, float]] = [{}, {"v": 0.3, "w": -0.2}]
-REGISTRY = Registry([("v", "v"), ("w", "w")])
-METRICS = [metric.id for metric in REGISTRY.all()]
+pytestmark = pytest.mark.timeout(300)
 TOLERANCE = 1e-3
 # Where a number crosses zero, or nears it, a relative error means nothing: below this size it is held
 # absolute.
@@ -37,79 +28,6 @@ FLOOR = 0.05
 NO_FLOOR = {"residual_norm", "update_norm", "attention_norm", "mlp_norm"}
 NOT_A_SUM = "OPT, norms after"
 """Its layers normalise the stream itself, so attention's part is not something that is added."""
-
-
-def test_vectors() -> dict[str, dict[int, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(3)
-    rows = unit_rows(torch.randn(3, HIDDEN, generator=generator))
-    return {"v": {1: rows[0]}, "w": {0: rows[1], 2: rows[2]}}
-
-
-test_vectors.__test__ = False  # type: ignore[attr-defined]
-
-
-@dataclass
-class Served:
-    """What the engine wrote down of one family."""
-
-    folder: Path
-    failure: str | None
-    prefix: str
-
-    def result(self, index: int) -> dict[str, Any]:
-        with np.load(f"{self.prefix}-{index}.npz") as stored:
-            return dict(stored)
-
-
-def run_jobs(
-    jobs: list[dict[str, Any]], folder: Path, environment: dict[str, str] | None = None
-) -> dict[str, str]:
-    """Serve these in one process of their own; returns the failures, by `out`."""
-    import os
-
-    listed = folder / "jobs.json"
-    listed.write_text(json.dumps(jobs))
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "tests.family_engine", str(listed)],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=500, check=False,
-        env=os.environ | (environment or {}),
-    )  # fmt: skip
-    (folder / "engine.log").write_text(done.stdout + done.stderr)
-    report = listed.with_suffix(".failures.json")
-    assert report.is_file(), f"The engine's process ended with {done.returncode}:\n{done.stderr[-3000:]}"
-    failures: dict[str, str] = json.loads(report.read_text())
-    return failures
-
-
-def job(model: Path, out: Path, vectors: Path, **more: Any) -> dict[str, Any]:
-    return {
-        "model": str(model), "out": str(out), "vectors": str(vectors), "vector_names": ["v", "w"],
-        "actions": [[{"vector": n, "strength": s} for n, s in each.items()] for each in STRENGTHS],
-        "prompts": PROMPTS, "tokens": TOKENS, "metrics": METRICS, "lens_stride": 1,
-    } | more  # fmt: skip
-
-
-def save_test_vectors(folder: Path) -> Path:
-    path = folder / "vectors.safetensors"
-    save_file(
-        {f"{n}/{at}": v.contiguous() for n, own in test_vectors().items() for at, v in own.items()}, path
-    )
-    return path
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Served]:
-    folder = tmp_path_factory.mktemp("families")
-    vectors = save_test_vectors(folder)
-    jobs = []
-    for index, config in enumerate(FAMILIES.values()):
-        make_checkpoint(config(), folder / str(index))
-        jobs.append(job(folder / str(index), folder / f"{index}-out", vectors))
-    failures = run_jobs(jobs, folder)
-    return {
-        name: Served(folder / str(index), failures.get(jobs[index]["out"]), jobs[index]["out"])
-        for index, name in enumerate(FAMILIES)
-    }
 
 
 def worst(metric: str, found: np.ndarray, expected: np.ndarray, floor: float) -> float:
@@ -143,19 +61,19 @@ def errors_of(result: dict[str, Any], reading: FamilyReading, prompt: int, name:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_number_and_a_steered_reply_equal_transformers(
-    name: str, served: dict[str, Served], record_testsuite_property: Callable[[str, object], None]
+    name: str, family_process: FamilyProcess, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
-    mine = served[name]
+    mine = family_process.served(name)
     assert mine.failure is None, mine.failure
-    reference = FamilyReference(str(mine.folder))
-    vectors = test_vectors()
+    reference = FamilyReference(str(mine.model))
+    directions = vectors()
     largest: dict[str, float] = {}
     replies = []
     for index, strengths in enumerate(STRENGTHS):
         result = mine.result(index)
         ids = PROMPTS[index] + result["reply"].tolist()
-        push = [(at, v, strengths[n]) for n in strengths for at, v in vectors[n].items()]
-        reading = reference.read(ids, push, vectors)
+        push = [(at, v, strengths[n]) for n in strengths for at, v in directions[n].items()]
+        reading = reference.read(ids, push, directions)
         start = len(PROMPTS[index])
         mean = reading.entropy.mean()
         assert 0.1 < mean < 0.98 * np.log(reading.logits.shape[-1]), f"entropy {mean}: a test of nothing"

@@ -19,6 +19,7 @@ import pytest
 
 from steersight.client import SteersightError, connect
 
+from .conftest import Server
 from .wire import greedy
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
@@ -91,8 +92,41 @@ def test_a_signal_while_the_engine_loads(served: Process, number: signal.Signals
     assert "Traceback" not in served.log.read_text()
 
 
-async def test_a_signal_while_it_serves(served: Process) -> None:
-    await asyncio.to_thread(served.wait_for, "/readyz", '"ready"')
+async def test_from_nothing_to_ready_to_a_signal_while_it_serves(
+    unused_tcp_port: int, model_dir: str, tmp_path: Path
+) -> None:
+    """What the terminal shows, what the file has (the engine's processes write into it as well), and how its
+    replies end."""
+    file = tmp_path / "logs" / "server.log"
+    served = Process(unused_tcp_port, model_dir, tmp_path / "terminal", "--log-file", str(file))
+    try:
+        await asyncio.to_thread(served.wait_for, "/readyz", '"ready"')
+        (core,) = (child for child in served.family() if child.name().endswith("EngineCore"))
+        assert os.readlink(f"/proc/{core.pid}/fd/1") == os.readlink(f"/proc/{core.pid}/fd/2") == str(file)
+        status, left = await end_while_it_serves(served)
+    finally:
+        served.process.kill()
+    written = file.read_text()
+    assert status == 0, written
+    assert left == []
+    assert served.log.read_text().splitlines() == [
+        f"What the server and the engine's libraries have to say goes to {file}.",
+        f"Steersight serves {served.url} while the engine loads.",
+        "  2%  Reading the model's configuration and tokenizer",
+        " 10%  Importing vLLM and NNsight",
+        " 30%  Building the model's module tree",
+        " 60%  Loading the model's weights",
+        " 80%  Reserving the KV cache and warming up",
+        "100%  Ready",
+        "The server is about to end",
+        "Stopped",
+    ]
+    assert "Triton" in written, "what vLLM has to say at its start"
+    assert not re.search(r"Traceback|EngineDeadError", written), written
+
+
+async def end_while_it_serves(served: Process) -> tuple[int, list[psutil.Process]]:
+    """Tell it to end while it writes two replies, one of them nearly done; status, and processes left."""
     async with connect(served.url.replace("http", "ws") + "/ws", patience=0) as client:
         question = [{"role": "user", "content": "Tell me a very long story."}]
         quick = await client.start(question, sampling=greedy(12))
@@ -109,11 +143,7 @@ async def test_a_signal_while_it_serves(served: Process) -> None:
         assert (told.code, told.message) == (
             "draining", "The server had to end before this reply did. What was written is kept.",
         )  # fmt: skip
-    status, left = await ending
-    log = served.log.read_text()
-    assert status == 0, log
-    assert left == []
-    assert not re.search(r"Traceback|EngineDeadError", log), log
+    return await ending
 
 
 def test_a_signal_while_a_lost_engine_is_started_again(served: Process) -> None:
@@ -128,41 +158,10 @@ def test_a_signal_while_a_lost_engine_is_started_again(served: Process) -> None:
     assert time.monotonic() - began < 15
 
 
-def test_what_the_terminal_shows_and_what_the_file_has(
-    unused_tcp_port: int, model_dir: str, tmp_path: Path
-) -> None:
-    """From nothing to ready and to the end; the engine's processes write into the file as well."""
-    file = tmp_path / "logs" / "server.log"
-    server = Process(unused_tcp_port, model_dir, tmp_path / "terminal", "--log-file", str(file))
-    try:
-        server.wait_for("/readyz", '"ready"')
-        (core,) = (child for child in server.family() if child.name().endswith("EngineCore"))
-        assert os.readlink(f"/proc/{core.pid}/fd/1") == os.readlink(f"/proc/{core.pid}/fd/2") == str(file)
-        status, _ = server.end(signal.SIGTERM)
-    finally:
-        server.process.kill()
-    assert status == 0
-    shown = server.log.read_text().splitlines()
-    assert shown[0].endswith(f"goes to {file}.")
-    assert shown[1] == f"Steersight serves {server.url} while the engine loads."
-    assert shown[2:] == [
-        "  2%  Reading the model's configuration and tokenizer",
-        " 10%  Importing vLLM and NNsight",
-        " 30%  Building the model's module tree",
-        " 60%  Loading the model's weights",
-        " 80%  Reserving the KV cache and warming up",
-        "100%  Ready",
-        "The server is about to end",
-        "Stopped",
-    ]
-    assert "Triton" in file.read_text(), "what vLLM has to say at its start"
-
-
-def test_a_port_that_is_taken(served: Process, model_dir: str, tmp_path: Path) -> None:
-    served.wait_for("/healthz", "ok")
-    second = Process(int(served.url.rsplit(":", 1)[1]), model_dir, tmp_path / "second.log")
-    assert second.process.wait(timeout=60) == 3
-    port = served.url.rsplit(":", 1)[1]
+async def test_a_port_that_is_taken(server: Server, model_dir: str, tmp_path: Path) -> None:
+    port = int(server.address.rpartition(":")[2])
+    second = Process(port, model_dir, tmp_path / "second.log")
+    assert await asyncio.to_thread(second.process.wait, 60) == 3
     assert second.log.read_text() == (
         f"Port {port} is taken by another Steersight; end it, or take another port: --port 8001, or "
         "`make run PORT=8001`.\n"

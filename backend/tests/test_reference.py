@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from .greedy import greedy
+from .greedy import Generation, greedy
 from .reference import Reference
 
 LAYER = 12
@@ -30,6 +30,11 @@ def paris(tokenizer: Any) -> list[int]:
 def direction() -> torch.Tensor:
     v = torch.randn(576, generator=torch.Generator().manual_seed(7))
     return v / v.norm()
+
+
+@pytest.fixture(scope="module")
+def plain(reference: Reference, paris: list[int]) -> Generation:
+    return greedy(reference.model, paris, 12, ignore_eos=True)
 
 
 def prompt(tokenizer: Any, text: str) -> list[int]:
@@ -94,15 +99,15 @@ def test_the_sum_of_all_pushes_is_capped(
 
 @pytest.mark.parametrize(("strength", "cap"), [(0.2, 1.0), (-0.3, 1.0), (2.0, 0.4)])
 def test_one_pass_sees_what_token_by_token_writes(
-    reference: Reference, paris: list[int], direction: torch.Tensor, strength: float, cap: float
-) -> None:
+    reference: Reference, paris: list[int], plain: Generation, direction: torch.Tensor, strength: float,
+    cap: float,
+) -> None:  # fmt: skip
     """The reading's premise, with strengths that change in the middle of the reply."""
     position = len(paris) + 4  # the pass whose input is reply token 4 samples reply token 5
 
     def steering(p: int) -> list[tuple[int, torch.Tensor, float]]:
         return [(LAYER, direction, strength)] if p >= position else []
 
-    plain = greedy(reference.model, paris, 12, ignore_eos=True)
     switched = greedy(reference.model, paris, 12, steering, cap, ignore_eos=True)
     assert switched.ids[:5] == plain.ids[:5]
     assert switched.gaps[:5] == plain.gaps[:5]
