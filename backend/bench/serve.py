@@ -243,7 +243,8 @@ def vllms(asked: argparse.Namespace, port: int, cuda: bool) -> list[str]:
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", asked.model, "--port",
         str(port), "--served-model-name", "m", "--max-model-len", "4096", *shlex.split(asked.vllm),
     ]  # fmt: skip
-    return command + (["--gpu-memory-utilization", "0.44"] if cuda else [])
+    # On a CPU it would take nearly all of the machine's memory, and not start beside another.
+    return [*command, "--gpu-memory-utilization", "0.44" if cuda else "0.15"]
 
 
 def make_vectors(port: int, count: int, size: int, layer: int) -> list[str]:

@@ -153,7 +153,7 @@ async def test_strength_zero_is_identical_to_none(server: Server) -> None:
 async def test_each_of_many_runs_in_one_batch_is_steered_by_vectors_of_its_own(
     server: Server, reference: Reference
 ) -> None:
-    """32 runs at once, each with two vectors that nobody else has: all are what forward hooks make of them."""
+    """32 runs at once, each with two vectors of its own: all are what forward hooks make of them."""
     offer, count, tokens = server.engine.offer, 32, 12
     units = torch.nn.functional.normalize(
         torch.randn(2 * count, HIDDEN, generator=torch.Generator().manual_seed(9)), dim=-1
