@@ -32,7 +32,7 @@ def send_vectors(engine: Any, data: bytes, names: list[str]) -> None:
     import torch
     from safetensors.torch import load
 
-    from steersight.engine.bank import described, pieces
+    from steersight.engine.arrivals import described, pieces
     from steersight.vectors.store import SteeringVector
 
     tensors = load(data)

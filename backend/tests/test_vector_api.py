@@ -17,7 +17,7 @@ from safetensors.torch import save
 
 from steersight.client import connect
 from steersight.engine import sending
-from steersight.engine.bank import pieces
+from steersight.engine.arrivals import pieces
 from steersight.vectors.action import Action
 from steersight.vectors.store import SteeringVector, load_vector
 
