@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import pytest_asyncio
+import torch
 
 from steersight.engine.reply import Entry, Reply
 from steersight.engine.request import RunRequest
@@ -30,13 +31,14 @@ from steersight.engine.step import Step
 from steersight.engine.use import VectorUse
 from steersight.metrics import Registry
 from steersight.protocol.codec import FrameError
-from steersight.protocol.messages import ChatMessage, ErrorCode, Gap, Sampling, Start, Steer
+from steersight.protocol.messages import MAX_VECTORS, ChatMessage, ErrorCode, Gap, Sampling, Start, Steer
 from steersight.runs import table as table_module
 from steersight.runs.events import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent, RowsEvent, TokenEvent
 from steersight.runs.run import Run, RunPhase
 from steersight.runs.table import RunLimits, RunTable
 from steersight.telemetry import Telemetry
 
+from .banks import steering_vector
 from .sent import sent
 
 
@@ -617,3 +619,19 @@ async def test_draining_takes_nothing_new_lets_live_runs_finish_and_tells_the_re
     said = ending(long).error
     assert said is not None
     assert (said.code, said.message[:18]) == ("draining", "The server had to ")
+
+
+async def test_more_vectors_than_can_be_at_work_on_one_reply_are_refused_in_a_sentence() -> None:
+    table = Table()
+    vectors = {f"v{n}": steering_vector(f"v{n}", {1: torch.ones(8)}) for n in range(MAX_VECTORS + 2)}
+    table.engine.offer.vectors = vectors
+
+    def steer(strengths: dict[str, float]) -> int:
+        frame = Steer(run="r", rev=1, strengths=strengths)
+        return len(table.table.actions(frame, prompt_tokens=5))
+
+    # Others may be named, at 0.
+    assert steer({name: float(n >= 2) for n, name in enumerate(vectors)}) == MAX_VECTORS
+    with pytest.raises(FrameError, match="18 vectors at once, and 16 are the most") as refused:
+        steer(dict.fromkeys(vectors, 0.1))
+    assert (refused.value.code, refused.value.field) == (ErrorCode.INVALID, "strengths")

@@ -15,7 +15,9 @@ def seen(sums: StreamSums, streams: torch.Tensor, start: int, count: int, group:
     rows = streams[:, start : start + count]
     for first in range(0, LAYERS, group):
         view = View(first, rows[first : first + group + 1], [("other", 0, 0), ("r", start, count)])
-        sums.take(view, {"r"})
+        # As a forward pass does. The sums are fetched outside of it, where its tensors cannot be written.
+        with torch.inference_mode():
+            sums.take(view, {"r"})
 
 
 def test_what_was_computed_behind_the_end_does_not_count() -> None:

@@ -36,7 +36,8 @@ class Sum:
     def settle(self, keep: int) -> None:
         """Add all rows to the total but the newest `keep`."""
         while len(self.newest) > keep:
-            self.total += self.newest.pop(next(iter(self.newest)))
+            # Not in place: it is fetched outside of inference mode.
+            self.total = self.total + self.newest.pop(next(iter(self.newest)))
             self.tokens += 1
 
 
