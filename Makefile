@@ -23,7 +23,7 @@ export STEERSIGHT_MODEL_DIR := $(BUNDLED)
 export STEERSIGHT_DATA_DIR  := $(DATA_DIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-units test-engine beside-engine e2e docker-test stranger-test targets-test picture types vectors bench bench-lens bench-cores bench-serve bench-alone prove doctor lock clean
+.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-units test-engine e2e docker-test stranger-test targets-test picture types vectors bench bench-lens bench-cores bench-serve bench-alone prove doctor lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,13 +59,7 @@ check-frontend: $(UI_STAMP)
 	$(SAY) 'Front end: types, lint, unit tests'
 	cd frontend && npm run --silent check
 
-test: ## Everything: checks, unit tests, real engine, real browser
-	@$(MAKE) --no-print-directory -j2 test-engine beside-engine
-	@$(MAKE) --no-print-directory e2e
-
-# An engine that loads, as those tests let it do again and again, leaves a core free.
-beside-engine: $(DEV_STAMP) $(UI_STAMP) model
-	@$(MAKE) --no-print-directory --output-sync check test-units
+test: check test-backend e2e ## Everything: checks, unit tests, real engine, real browser
 
 test-backend: test-units test-engine ## Python tests, on the real engine
 
