@@ -93,34 +93,50 @@ def start_frame(asked: Asked, index: int) -> dict[str, Any]:
     return frame
 
 
-async def ask_ours(asked: Asked, index: int) -> Reply:
-    """One run over Steersight's socket."""
-    reply = Reply()
-    over = asyncio.Event()
+class OurClient:
+    """One connection to Steersight, open and greeted before its run starts, as a page is."""
 
-    def take(reader: Reader, data: bytes) -> None:
+    def __init__(self, asked: Asked, index: int) -> None:
+        self._asked = asked
+        self._index = index
+        self._greeted = asyncio.Event()
+        self._over = asyncio.Event()
+        self._reply = Reply()
+
+    async def open(self) -> None:
+        """Connect, and wait for `welcome`."""
+        _, self._reader = await asyncio.get_running_loop().create_connection(
+            lambda: Reader("127.0.0.1", self._asked.port, self._take), "127.0.0.1", self._asked.port
+        )
+        await self._first(self._greeted)
+
+    async def ask(self) -> Reply:
+        """Start the run, and read it to its end."""
+        self._reply.began = time.perf_counter()
+        self._reader.send(start_frame(self._asked, self._index))
+        await self._first(self._over)
+        self._reader.close()
+        return self._reply
+
+    async def _first(self, event: asyncio.Event) -> None:
+        waiting = asyncio.ensure_future(event.wait())
+        await asyncio.wait([waiting, self._reader.lost], return_when="FIRST_COMPLETED")
+        if not event.is_set():
+            waiting.cancel()
+            self._reply.problem = self._reply.problem or "The connection was lost."
+
+    def _take(self, _reader: Reader, data: bytes) -> None:
         message = msgpack.unpackb(data)
         match message["type"]:
             case "welcome":
-                reply.began = time.perf_counter()
-                reader.send(start_frame(asked, index))
+                self._greeted.set()
             case "tokens":
-                reply.arrivals.append((time.perf_counter(), len(message["ids"])))
+                self._reply.arrivals.append((time.perf_counter(), len(message["ids"])))
             case "error":
-                reply.problem = message["message"]
-                over.set()
+                self._reply.problem = message["message"]
+                self._over.set()
             case "finished":
-                over.set()
-
-    loop = asyncio.get_running_loop()
-    _, reader = await loop.create_connection(
-        lambda: Reader("127.0.0.1", asked.port, take), "127.0.0.1", asked.port
-    )
-    await asyncio.wait([asyncio.ensure_future(over.wait()), reader.lost], return_when="FIRST_COMPLETED")
-    if not over.is_set():
-        reply.problem = "The connection was lost."
-    reader.close()
-    return reply
+                self._over.set()
 
 
 async def ask_vllm(asked: Asked, index: int, http: httpx.AsyncClient) -> Reply:
@@ -150,14 +166,16 @@ def client(asked: Asked, indices: list[int], go: Any, found: Any) -> None:
     """One client process."""
 
     async def all_runs() -> list[Reply]:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(timeout=600, limits=limits) as http:
-            if asked.side == "ours":
-                return await asyncio.gather(*(ask_ours(asked, index) for index in indices))
+        ours = [OurClient(asked, index) for index in indices if asked.side == "ours"]
+        for one in ours:
+            await one.open()
+        found.put(None)
+        await asyncio.to_thread(go.wait)
+        if ours:
+            return await asyncio.gather(*(one.ask() for one in ours))
+        async with httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=None)) as http:
             return await asyncio.gather(*(ask_vllm(asked, index, http) for index in indices))
 
-    found.put(None)
-    go.wait()
     found.put(asyncio.run(all_runs()))
 
 
