@@ -4,9 +4,9 @@
 
 256 connections with one run each, replies of 128 to 384 tokens one after the other, three metrics of 32
 layers for every token, a step 60 times a second: what an H100 does with a small model. Told are the share of
-a core that the server process takes, how long tokens are on their way from the worker's message to the client's socket,
-the pause between two messages to one client, and what the server's memory does. The clients read in processes
-of their own, and only decode what they are sent.
+a core that the server process takes, how long tokens are on their way from the worker's message to the
+client's socket, the pause between two messages to one client, and what the server's memory does. The clients
+read in processes of their own, and only decode what they are sent.
 """
 
 from __future__ import annotations
