@@ -209,11 +209,11 @@ def write(script: str, text: str, path: Path = DOCUMENT) -> None:
     path.write_text(f"{before}{first}\n{text}\n{last}{after}", encoding="utf-8")
 
 
-def report(script: str, text: str, asked_to_write: bool) -> None:
+def report(script: str, text: str, asked_to_write: bool, path: Path = DOCUMENT) -> None:
     """Print what was found, and put it into the document where that was asked for."""
     print(text, flush=True)
     if asked_to_write:
-        write(script, text)
+        write(script, text, path)
 
 
 def golden(direction: str) -> dict[str, bytes]:

@@ -39,7 +39,7 @@ from typing import Any
 import httpx
 import msgpack
 
-from .proving import MODEL, REPOSITORY, free_port, machine, quantile, table, write
+from .proving import MODEL, REPOSITORY, free_port, machine, quantile, report, table
 from .readers import Reader
 
 THREE = ["residual_norm", "update_norm", "cosine_below"]
@@ -216,8 +216,8 @@ def level(asked: Asked, processes: int) -> dict[str, float]:
 @contextmanager
 def server(
     command: list[str], port: int, path: str, log: Path, environment: Mapping[str, str]
-) -> Iterator[None]:
-    """A server from its start to its end."""
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server's process, from the moment at which it answers at `path` to its end."""
     with log.open("wb") as out:
         started = subprocess.Popen(  # noqa: S603
             command, stdout=out, stderr=out, env=os.environ | environment, start_new_session=True
@@ -228,7 +228,7 @@ def server(
             if started.poll() is not None or time.monotonic() > until:
                 raise SystemExit(f"{shlex.join(command)} did not start:\n{log.read_text()[-4000:]}")
             time.sleep(0.5)
-        yield
+        yield started
     finally:
         started.terminate()
         try:
@@ -296,7 +296,7 @@ def run(asked: argparse.Namespace) -> str:
         vectors = make_vectors(ports["ours"], many, model["hidden_size"], model["layers"] // 2)
         sides: list[tuple[str, str]] = [("vllm", "plain")]
         own = vllms(asked, ports["vllm"], cuda)
-        servers.enter_context(server(own, ports["vllm"], "/health", log / "vllm.log", asked.environment))
+        servers.enter_context(server(own, ports["vllm"], "/health", log / "vllm.log", {}))
         if not cuda:
             from steersight.engine import cores
 
@@ -360,11 +360,8 @@ def main() -> None:
     parser.add_argument("--vllm", default="", help="more arguments for vLLM's server")
     parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
     asked = parser.parse_args()
-    asked.environment = {}
     text = run(asked)
-    print(text, flush=True)
-    if asked.write:
-        write("serve.py", text, DOCUMENT)
+    report("serve.py", text, asked.write, DOCUMENT)
 
 
 if __name__ == "__main__":

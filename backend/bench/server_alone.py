@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import multiprocessing
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,12 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgpack
 import psutil
 
-from .proving import MODEL, REPOSITORY, free_port, machine, quantile, table, write
+from .proving import MODEL, REPOSITORY, free_port, machine, quantile, report, table
 from .readers import Reader
+from .serve import server
 from .simulated import TICKS, now
 
 METRICS = ["residual_norm", "update_norm", "cosine_below"]
@@ -126,38 +125,20 @@ def read(port: int, names: list[str], counts: Any, over: Any, found: Any) -> Non
 def measure(asked: argparse.Namespace) -> str:
     """Run it, and say what came of it."""
     port = free_port()
-    server = [
+    command = [
         sys.executable, "-m", "bench.simulated", "--hz", str(asked.hz), "--layers", str(asked.layers), "--",
         "serve", "--port", str(port), "--model", MODEL,
     ]  # fmt: skip
     limits = {"max_runs": asked.runs, "max_connections": asked.runs + 8, "starts_per_minute": 1_000_000}
     environment = {f"STEERSIGHT_{name.upper()}": str(value) for name, value in limits.items()}
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder, "server.log")
-        with log.open("wb") as out:
-            started = subprocess.Popen(  # noqa: S603
-                [*server, "--data-dir", folder], stdout=out, stderr=out, env=os.environ | environment
-            )
-        try:
-            while not _is_ready(port):
-                if started.poll() is not None:
-                    raise SystemExit(log.read_text())
-                time.sleep(0.2)
+        command = [*command, "--data-dir", folder]
+        with server(command, port, "/readyz", Path(folder, "server.log"), environment) as started:
             profiler = _profiler(asked.profile, started.pid)
             text = asyncio.run(_watch(asked, port, psutil.Process(started.pid)))
             if profiler is not None:
                 profiler.wait()
             return text
-        finally:
-            started.terminate()
-            started.wait(30)
-
-
-def _is_ready(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def _profiler(path: str | None, pid: int) -> subprocess.Popen[bytes] | None:
@@ -170,7 +151,7 @@ def _profiler(path: str | None, pid: int) -> subprocess.Popen[bytes] | None:
     return subprocess.Popen(["/bin/sh", "-c", command])  # noqa: S603
 
 
-async def _watch(asked: argparse.Namespace, port: int, server: psutil.Process) -> str:
+async def _watch(asked: argparse.Namespace, port: int, measured: psutil.Process) -> str:
     context = multiprocessing.get_context("spawn")
     found: Any = context.Queue()
     counts, over = context.Event(), context.Event()
@@ -188,11 +169,11 @@ async def _watch(asked: argparse.Namespace, port: int, server: psutil.Process) -
     await asyncio.sleep(WARM_SECONDS)
     counts.set()
     end = time.monotonic() + asked.seconds
-    before, memory = server.cpu_times(), [server.memory_info().rss / 2**20]
+    before, memory = measured.cpu_times(), [measured.memory_info().rss / 2**20]
     while (left := end - time.monotonic()) > 0:
         await asyncio.sleep(min(left, 10.0))
-        memory.append(server.memory_info().rss / 2**20)
-    after = server.cpu_times()
+        memory.append(measured.memory_info().rss / 2**20)
+    after = measured.cpu_times()
     over.set()
     seen: list[Seen] = [await asyncio.to_thread(found.get, True, 20) for _ in processes]
     used = (after.user + after.system - before.user - before.system) / asked.seconds
@@ -237,9 +218,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
     asked = parser.parse_args()
     text = measure(asked)
-    print(text, flush=True)
-    if asked.write:
-        write("server_alone.py", text, DOCUMENT)
+    report("server_alone.py", text, asked.write, DOCUMENT)
 
 
 if __name__ == "__main__":

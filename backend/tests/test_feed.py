@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steersight.protocol.codec import FrameError
-from steersight.protocol.messages import Gap, Lens, Prompt, Rows, RunEvent, Tokens
+from steersight.protocol.messages import Gap, Lens, Prompt, Rows, Tokens
 from steersight.runs.events import GapEvent, LensEvent, QueuedEvent, RowsEvent, StartedEvent, TokenEvent
 from steersight.runs.log import RunLog
 from steersight.ws.feed import MAX_ASKED, Feed
@@ -50,7 +50,7 @@ class Reader:
         self.names: dict[int, str] = {}
         self.guesses: dict[int, str] = {}
 
-    def take(self, frames: list[RunEvent]) -> None:
+    def take(self, frames: list[Any]) -> None:
         for frame in frames:
             match frame:
                 case Rows():

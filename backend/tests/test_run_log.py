@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersight.protocol.messages import Applied, Gap, Lens, Rows, RunEvent, Tokens
+from steersight.protocol.messages import Applied, Gap, Lens, Rows, Tokens
 from steersight.runs import log as module
 from steersight.runs.budget import RowBudget, common_level
 from steersight.runs.events import AppliedEvent, GapEvent, LensEvent, RowsEvent, TokenEvent
@@ -44,7 +44,7 @@ def grow(log: RunLog, kind: str) -> None:
         log.append(AppliedEvent(rows, rows))
 
 
-def read(frames: list[RunEvent]) -> tuple[list[int], list[int], int]:
+def read(frames: list[Any]) -> tuple[list[int], list[int], int]:
     tokens: list[int] = []
     rows: list[int] = []
     applied = 0
@@ -122,7 +122,7 @@ class Client:
         self.names: dict[int, str] = {}
         self.seq = 0
 
-    def take(self, frames: list[RunEvent]) -> None:
+    def take(self, frames: list[Any]) -> None:
         for frame in frames:
             self.seq = max(self.seq, frame.seq)
             if isinstance(frame, Tokens):

@@ -126,8 +126,7 @@ class Offer:
 
         Yields: the name for actions with it. Its id may belong to another vector, which others steer with.
 
-        Raises: TooManyVectorsError where it would be one too many; VectorError where this engine cannot
-            use it.
+        Raises: VectorError where this engine cannot use it, or has no room for it.
         """
         name = f"lent-{secrets.token_hex(8)}"
         with self._use.lending(name):

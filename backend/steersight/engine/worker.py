@@ -120,17 +120,19 @@ class ObservedRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight sh
         return self.cudagraph_dispatcher._create_padded_batch_descriptor(size, False, False)
 
     def _keep_mixed_graphs_if_proved(self) -> None:
-        """Graphs that read prompts save time and nothing else: where one differs, prompts are read eagerly.
+        """Graphs that read prompts save time and nothing else: where one differs, or cannot be tried, prompts
+        are read eagerly.
 
-        All ranks do the same: each has its part in every operation of the others.
+        All ranks do the same, for each has its part in every operation of the others. So every rank votes,
+        whatever has happened to it: the others would wait for its vote for ever.
         """
         if not self._mixed_sizes:
             return
         why = ""
         try:
             self._prove_graphs(self._mixed_sizes, decoding=False)
-        except UnsupportedModelError as error:
-            why = str(error)
+        except Exception as error:
+            why = str(error) or type(error).__name__
         differs = torch.tensor([float(bool(why))], device=self.device)
         if get_tp_group().all_reduce(differs).item():
             logger.warning("Prompts are read without CUDA graphs. %s", why or "Another rank's differ.")

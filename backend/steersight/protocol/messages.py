@@ -597,7 +597,6 @@ ServerFrame = Annotated[
     | Pong,
     Field(discriminator="type"),
 ]
-RunEvent = Started | Queued | Tokens | Rows | Lens | Applied | Gap | Finished
 
 CLIENT_TYPES: dict[str, type[Frame]] = {
     "hello": Hello, "start": Start, "steer": Steer, "stop": Stop, "resume": Resume, "rows": AskRows,

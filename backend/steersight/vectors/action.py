@@ -38,10 +38,6 @@ class Action:
     layers: tuple[int, int] | None = None
     """First and last layer; None is the vector's own layers."""
 
-    def acts_at(self, position: int) -> bool:
-        """Whether the pass that reads this position is steered by it."""
-        return max(1, self.start) <= position and (self.end is None or position < self.end)
-
     def to_map(self) -> dict[str, Any]:
         """For the way to the worker."""
         return asdict(self)
