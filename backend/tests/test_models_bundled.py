@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -166,3 +168,23 @@ def test_publishing_replaces_an_outdated_model_and_keeps_a_finished_one(tmp_path
     assert bundled.is_prepared(out)
     bundled._publish(second / "model", out)
     assert (out / "who").read_text() == "first"
+
+
+def test_the_image_has_what_makes_the_model(tmp_path: Path) -> None:
+    """The Dockerfile's stage of the model copies single files of the package, so that it is built once."""
+    dockerfile = (Path(__file__).parents[1] / "Dockerfile").read_text()
+    stage = dockerfile.split(" AS model\n")[1].split("\nFROM ")[0]
+    for line in stage.splitlines():
+        if line.startswith("COPY "):
+            *sources, target = line.split()[1:]
+            folder = tmp_path / target.removeprefix("/tmp/")
+            folder.mkdir(parents=True, exist_ok=True)
+            for source in sources:
+                shutil.copy(Path(__file__).parents[2] / source, folder)
+
+    found = subprocess.run(
+        [sys.executable, "-m", "steersight.models.bundled", "--help"],
+        cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert found.returncode == 0, found.stderr
