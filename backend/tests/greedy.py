@@ -75,17 +75,19 @@ def _steered(model: Any, start: int, count: int, steering: Steering | None, cap:
     ]
 
     def hook(index: int) -> Any:
-        def run(_module: Any, _args: Any, output: torch.Tensor) -> torch.Tensor:
+        def run(_module: Any, _args: Any, found: Any) -> Any:
+            output = found[0] if isinstance(found, tuple) else found
             after = output.clone()
             for row, active in enumerate(in_force):
                 here = [(v, s) for layer, v, s in active if layer == index and s != 0.0]
                 if here:
                     after[0, row] = _push(output[0, row], here, cap)
-            return after
+            return (after, *found[1:]) if isinstance(found, tuple) else after
 
         return run
 
-    handles = [layer.register_forward_hook(hook(i)) for i, layer in enumerate(model.model.layers)]
+    layers = model.transformer.h if hasattr(model, "transformer") else model.model.layers
+    handles = [layer.register_forward_hook(hook(i)) for i, layer in enumerate(layers)]
     try:
         yield
     finally:

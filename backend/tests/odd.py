@@ -1,7 +1,8 @@
 """A model and a cache with peculiarities that the bundled model does not have, served by one engine.
 
 The model is a base model: no chat template, and a token in its tokenizer that it has no row for; checkpoints
-like both are published. The cache holds 8 blocks of 128 tokens, so that few runs overfill it.
+like both are published. The cache holds 32 blocks of 32 tokens, so that few runs overfill it, and a step
+takes at most 64 tokens, so that prompts come in pieces.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from .tokenizers_made import byte_level
 
 END, WITHOUT_ROW = 259, 260
 ROWS = 260
-BLOCKS = 9
-"""One of them vLLM keeps to itself."""
+BLOCK, BLOCKS = 32, 33
+"""Tokens of a block, and how many there are. One of them vLLM keeps to itself."""
+MOST_IN_STEP = 64
 ODD_VECTORS = {"gone": 1, "stays": 2}
 """Their seeds, by name."""
 
@@ -58,7 +60,8 @@ def few_blocks() -> Iterator[None]:
 
     class Small(model.SteersightVLLM):  # type: ignore[misc]  # nnsight ships no types
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs, num_gpu_blocks_override=BLOCKS)
+            more = {**kwargs, "block_size": BLOCK, "max_num_batched_tokens": MOST_IN_STEP}
+            super().__init__(*args, **more, num_gpu_blocks_override=BLOCKS)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "SteersightVLLM", Small)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from steersight.engine.assumptions import BrokenAssumptionError, check
+from steersight.engine.assumptions import SCHEDULER, BrokenAssumptionError, check
 from steersight.engine.layout import UnsupportedModelError
 from steersight.engine.proof import ranks_agree
 
@@ -31,8 +31,8 @@ def as_it_should_be(*, graphs: bool = False) -> Any:
             pipeline_parallel_size=1, data_parallel_size=1, prefill_context_parallel_size=1,
             decode_context_parallel_size=1, enable_dbo=False,
         ),
-        cache_config=Namespace(enable_prefix_caching=False),
-        scheduler_config=Namespace(enable_chunked_prefill=False, max_num_seqs=64),
+        cache_config=Namespace(enable_prefix_caching=True),
+        scheduler_config=Namespace(scheduler_cls=SCHEDULER, max_num_seqs=64),
         compilation_config=Namespace(
             mode=0, cudagraph_mode=Namespace(name="FULL_DECODE_ONLY" if graphs else "NONE"),
             cudagraph_capture_sizes=[1, 64] if graphs else [],
@@ -52,8 +52,7 @@ BREAKS: dict[str, Callable[[Any], object]] = {
     "data parallelism": lambda c: setattr(c.parallel_config, "data_parallel_size", 2),
     "context parallelism": lambda c: setattr(c.parallel_config, "decode_context_parallel_size", 2),
     "dual batch overlap": lambda c: setattr(c.parallel_config, "enable_dbo", True),
-    "prefix caching": lambda c: setattr(c.cache_config, "enable_prefix_caching", True),
-    "chunked prefill": lambda c: setattr(c.scheduler_config, "enable_chunked_prefill", True),
+    "prefix caching": lambda c: setattr(c.scheduler_config, "scheduler_cls", None),
     "LoRA": lambda c: setattr(c, "lora_config", Namespace()),
     "speculative decoding": lambda c: setattr(c, "speculative_config", Namespace()),
     "another engine has filled": lambda c: setattr(c, "kv_transfer_config", Namespace()),

@@ -16,6 +16,7 @@ from steersight.engine.graph import GraphPass
 from steersight.engine.kernel_reference import STRENGTH
 from steersight.engine.observer import Observer
 from steersight.engine.outgoing import DeviceStep
+from steersight.engine.plan import Span
 from steersight.engine.step import Step
 from steersight.metrics import Registry
 from steersight.vectors.action import Action
@@ -58,7 +59,7 @@ def forward(observer: Observer, *spans: tuple[str, int, int]) -> torch.Tensor:
     tokens = sum(count for _, _, count in spans)
     generator = torch.Generator().manual_seed(tokens)
     entering, h0, r0, h1, r1 = (torch.randn(tokens, HIDDEN, generator=generator) for _ in range(5))
-    observer.begin(list(spans))
+    observer.begin([Span(*span) for span in spans])
     observer.enter((None, entering), {})
     observer.layer(0, (h0, r0))
     observer.layer(1, (h1, r1))
@@ -209,7 +210,7 @@ def test_a_replayed_graph_never_steers_by_a_table_that_could_not_be_filled(
         ]
 
     decode = (("a", 0, 1), ("b", 0, 1), ("c", 0, 1))
-    observer.begin([(run, at + 1, count) for run, at, count in decode])
+    observer.begin([Span(run, at + 1, count) for run, at, count in decode])
     assert strengths() == pytest.approx([0.5, 0, 0.2, 0, 0, 0, 0, 0])
 
     def half(_action: Action) -> tuple[float, ...]:
@@ -219,12 +220,12 @@ def test_a_replayed_graph_never_steers_by_a_table_that_could_not_be_filled(
     observer.steer("c", 1, (Action("v", 0.3),))
     with monkeypatch.context() as patch:
         patch.setattr(graph.acting, "_entry", half)
-        observer.begin([(run, at + 2, count) for run, at, count in decode])
+        observer.begin([Span(run, at + 2, count) for run, at, count in decode])
     # `a` had been set to 0 and so was not to be steered: it goes on.
     assert list(outbox.failed) == ["c"]
     assert not graph.acting.counts.any()
     observer.steer("a", 2, (Action("v", 0.25),))
-    observer.begin([(run, at + 3, count) for run, at, count in decode])
+    observer.begin([Span(run, at + 3, count) for run, at, count in decode])
     assert strengths() == [0.25, 0, 0, 0, 0, 0, 0, 0]
 
 

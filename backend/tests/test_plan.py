@@ -12,9 +12,10 @@ from steersight.engine.channel import RowSender
 from steersight.engine.layout import Layout
 from steersight.engine.observer import Observer
 from steersight.engine.outgoing import DeviceStep
-from steersight.engine.plan import Block, StepPlan
+from steersight.engine.plan import Block, Span, StepPlan
 from steersight.engine.reply import Entry, entries
 from steersight.engine.steering import Steering, steering_tables
+from steersight.engine.step import NO_TOKEN
 from steersight.metrics import Registry
 from steersight.vectors.action import Action
 
@@ -67,8 +68,8 @@ def options(run: str, strengths: dict[str, float] | None = None, first_row: int 
     }  # fmt: skip
 
 
-def step(observer: Observer, *spans: tuple[str, int, int]) -> StepPlan:
-    observer.begin(list(spans))
+def step(observer: Observer, *spans: tuple[str, int, int] | tuple[str, int, int, bool]) -> StepPlan:
+    observer.begin([Span(*span) for span in spans])
     plan = observer._plan
     assert plan is not None
     return plan
@@ -89,9 +90,12 @@ def test_a_recomputed_position_keeps_its_revision(pauses: list[int], back: int) 
         assert observer.steer("run", rev, acting({"v": rev / 10})) == len(revs)
         for _ in range(pause):
             revs += step(observer, ("r", len(revs), 1)).blocks[0].revisions
+    if len(revs) > 1:
+        piece = step(observer, ("r", 0, len(revs) - 1, False))
+        assert piece.blocks == piece.bare == [], "a piece of it has an entry, and nothing to tell"
     again = step(observer, ("r", 0, len(revs)))
     assert again.blocks == [], "a row was sent twice"
-    assert again.bare == [Block("run", len(revs), [], 0)], "the token behind the rows has no entry"
+    assert again.bare == [Block("run", len(revs), [], True, 0)], "the token behind the rows has no entry"
     state = observer.runs.get("r")
     assert state is not None
     assert [state.revision_at(p).rev for p in range(len(revs))] == revs
@@ -116,15 +120,38 @@ def test_prompt_rows_can_be_left_out() -> None:
     observer = make_observer()
     observer.add("a", options("a", first_row=3))
     first = step(observer, ("a", 0, 3))
-    assert (first.blocks, first.bare) == ([], [Block("a", 3, [], 0)])
-    assert step(observer, ("a", 3, 1)).blocks == [Block("a", 3, [0], 0)]
+    assert (first.blocks, first.bare) == ([], [Block("a", 3, [], True, 0)])
+    assert step(observer, ("a", 3, 1)).blocks == [Block("a", 3, [0], True, 0)]
+
+
+def test_a_piece_of_a_prompt_has_rows_and_no_token() -> None:
+    """What is sampled behind it is thrown away, and so are its entropy and its logit lens."""
+    outbox = Outbox()
+    observer = make_observer(outbox)
+    observer.add("a", {**options("a"), "entropy": True, "lens_stride": 1, "lens_top": 2})
+    observer.add("b", options("b"))
+    plan = step(observer, ("a", 0, 2, False), ("b", 0, 1))
+    assert plan.heads == []
+    assert [block.samples for block in plan.blocks] == [False, True]
+    for layer in range(2):
+        stream = torch.ones(3, HIDDEN)
+        if layer == 0:
+            observer.enter((None, stream), {})
+        observer.layer(layer, (stream, stream))
+    observer.forwarded()
+    observer.final(torch.zeros(2, 5))
+    observer.sampled(torch.tensor([[3], [4]]))
+    (_, a), (_, b) = outbox.entries()
+    assert (a.token, b.token) == (NO_TOKEN, 4)
+    assert (a.start, a.end, a.first) == (0, 2, 0)
+    assert [head.row for head in step(observer, ("b", 1, 1), ("a", 2, 1)).heads] == [1]
 
 
 def test_a_steer_that_comes_before_its_run_is_not_lost() -> None:
     observer = make_observer()
     assert observer.steer("a", 4, acting({"v": 0.1})) is None
     observer.add("r", options("a"))
-    assert step(observer, ("r", 0, 2)).blocks == [Block("a", 0, [4, 4], 0)]
+    assert step(observer, ("r", 0, 2)).blocks == [Block("a", 0, [4, 4], True, 0)]
     observer.remove("r")
     assert len(observer.runs) == 0
     assert observer.steer("a", 5, ()) is None

@@ -1,6 +1,6 @@
 """A KV cache that is too small for the batch: vLLM throws runs out and computes them again.
 
-The odd engine's cache holds 8 blocks of 128 tokens, where the runs come to need 12. The server's own
+The odd engine's cache holds 1,024 tokens, where the runs come to need 1,440. The server's own
 admission would not let them in; the engine is asked directly.
 """
 
@@ -21,7 +21,7 @@ from steersight.engine.step import NO_TOKEN
 from steersight.vectors.action import Action
 
 from .conftest import Server
-from .odd import BLOCKS, ODD_VECTORS, odd_vector
+from .odd import BLOCK, BLOCKS, ODD_VECTORS, odd_vector
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
@@ -94,7 +94,7 @@ async def generate(
 async def test_preempted_runs_are_what_they_would_have_been(odd_server: Server) -> None:
     """Unsteered, steered throughout, and steered by a vector that is deleted before the run comes back."""
     engine = odd_server.engine
-    assert engine.capacity_tokens == (BLOCKS - 1) * 128
+    assert engine.capacity_tokens == (BLOCKS - 1) * BLOCK
     starts = [[], [Action("stays", 0.2)], [Action("gone", 0.3)], [Action("gone", -0.3)], [], []]
     back: list[str] = []
 

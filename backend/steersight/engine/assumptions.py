@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+SCHEDULER = "steersight.engine.scheduling.scheduler"
+"""Where vLLM finds the scheduler whose cache of prefixes knows what acted on them."""
+
 
 class BrokenAssumptionError(RuntimeError):
     """The engine is set up in a way in which rows or steering would be wrong; the message says which."""
@@ -49,15 +52,10 @@ def violations(config: Any, *, graphs: bool, channel: str) -> Iterator[str]:
         yield "With context parallelism no process sees all tokens of a run. Use tensor parallelism instead."
     if parallel.enable_dbo:
         yield "With dual batch overlap a step is computed in two halves, and rows would mix. Leave it out."
-    if config.cache_config.enable_prefix_caching:
+    if config.cache_config.enable_prefix_caching and config.scheduler_config.scheduler_cls != SCHEDULER:
         yield (
-            "With prefix caching positions that are read from the cache run no forward pass: they would have "
-            "no rows and no steering. Leave enable_prefix_caching off."
-        )
-    if config.scheduler_config.enable_chunked_prefill:
-        yield (
-            "With chunked prefill each piece of a prompt but the last samples a token that is thrown away, "
-            "and its entropy and logit lens would be shown. Leave enable_chunked_prefill off."
+            "With prefix caching a reply would read what was computed with other steering, unless the "
+            "scheduler is ours. Leave scheduler_cls alone, or start with --prefix-caching 0."
         )
     if config.lora_config is not None:
         yield (

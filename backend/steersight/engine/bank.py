@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..vectors.action import MAX_AT_WORK, Action, TooManyVectorsError
 from ..vectors.store import READER_FIELDS
 from .pool import VectorPool
@@ -121,8 +119,7 @@ class VectorBank:
             KeyError: a vector is unknown. Ignoring it would report steering that never happened.
             TooManyVectorsError: more than `MAX_AT_WORK`. The server refuses such sliders before.
         """
-        # What is 0 in fp32 is 0 on the device, and would not be for an operator that sets to it.
-        acting = [action for action in actions if np.float32(action.strength) != 0]
+        acting = [action for action in actions if action.acts]
         missing = {action.vector for action in acting} - self.vectors.keys()
         if missing:
             raise KeyError(f"The engine has no vector {', '.join(sorted(missing))}.")

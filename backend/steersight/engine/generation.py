@@ -41,6 +41,8 @@ class Ended:
     """The stop string that ended the reply."""
     prompt_logprobs: list[float | None] | None = None
     """Of each token of the prompt; None where not asked for."""
+    cached_tokens: int = 0
+    """So many tokens of the prompt were not read, because they were in the cache of prefixes."""
 
 
 @dataclass
@@ -186,6 +188,7 @@ async def _follow(live: _Live, outputs: AsyncGenerator[Any, None]) -> Ended:
                 reason="stop" if completion.finish_reason == "stop" else "length",
                 stop=completion.stop_reason if isinstance(completion.stop_reason, str) else None,
                 prompt_logprobs=_prompt_logprobs(output),
+                cached_tokens=max(0, output.num_cached_tokens or 0),
             )
     raise RunFailedError("The engine ended this reply without saying why.")
 

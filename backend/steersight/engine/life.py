@@ -194,6 +194,11 @@ class Life:
                 raise CallError(answer[ERROR])
         return answers
 
+    async def forget_prefixes(self) -> None:
+        """Let no run that starts from now on read what is in the cache of prefixes."""
+        with contextlib.suppress(EngineLostError), self._waiting():
+            await self.engine.reset_prefix_cache()
+
     async def stream(self, outputs: Any) -> AsyncGenerator[Any, None]:
         """A request's outputs. The request is aborted when this is closed before its last."""
         from vllm.v1.engine.exceptions import EngineDeadError

@@ -18,6 +18,7 @@ from ..metrics import Registry
 from ..naming import model_id
 from ..text.rendering import Renderer
 from . import cores, libnuma, trouble
+from .assumptions import SCHEDULER
 from .options import EngineOptions, ModelFacts
 from .tokenizer import read_tokenizer
 
@@ -159,7 +160,7 @@ def build_engine(
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     dtype = "float32" if options.dtype == "auto" and on_cpu else model.dtype
     report("Building the model's module tree", 0.3)
-    more: dict[str, Any] = {}
+    more = _caching(options, on_cpu)
     if not on_cpu:
         more["gpu_memory_utilization"] = options.gpu_memory
     if options.executor != "auto":
@@ -187,7 +188,9 @@ def build_engine(
                     "metrics": list(options.metrics),
                     "vectors": vectors,
                     "graphs": options.mode != "eager" and not on_cpu,
-                    "graph_tokens": graph_tokens(model, options.max_runs),
+                    "graph_tokens": min(
+                        graph_tokens(model, options.max_runs), more["max_num_batched_tokens"]
+                    ),
                 }
             },
         )
@@ -196,6 +199,32 @@ def build_engine(
     return Built(
         nnsight, dtype, [process.pid for process in processes], _capacity(engine.vllm_config.cache_config)
     )
+
+
+CPU_BATCHED_TOKENS = 256
+"""On a CPU a step takes as long as it has tokens: a piece of so many is read in some 0.3 s on two cores, and
+so long everybody else's next token waits. Larger pieces are hardly faster."""
+GPU_BATCHED_TOKENS = 8192
+"""What vLLM's own server takes on a GPU of 70 GiB and more."""
+
+
+def _caching(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
+    """vLLM's arguments for what is kept of prompts, and in which pieces they are read.
+
+    None leaves both to vLLM, which knows for which models they are sound; NNsight (0.8.1) would switch them
+    off. With Ray a change of steering and a step may reach the workers in another order than the scheduler
+    sent them, and its keys would not be true.
+    """
+    default = CPU_BATCHED_TOKENS if on_cpu else GPU_BATCHED_TOKENS
+    arguments: dict[str, Any] = {
+        "enable_prefix_caching": None if options.prefix_caching and options.executor != "ray" else False,
+        "enable_chunked_prefill": None,
+        "max_num_batched_tokens": max(options.batched_tokens or default, options.max_runs),
+        "scheduler_cls": SCHEDULER,
+    }
+    if options.block_size:
+        arguments["block_size"] = options.block_size
+    return arguments
 
 
 def graph_tokens(model: ModelFacts, max_runs: int) -> int:

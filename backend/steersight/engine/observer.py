@@ -20,6 +20,7 @@ from .eager import EagerPass
 from .faults import Containment, Failures
 from .graph import GraphPass
 from .layout import Layout, part
+from .ledger import BlockLedger, Deeds
 from .plan import Span, StepPlan
 from .publish import Publisher
 from .reduce import Reducer, StepNumbers
@@ -87,6 +88,9 @@ class Observer:
             max_runs=max_runs, while_steering=self._while_steering, while_observing=self._while_observing,
         )  # fmt: skip
         self.publisher = Publisher(layout, self.reducer, device, dtype)
+        self.ledger: BlockLedger | None = None
+        """Holds what the cache of prefixes gives against what runs would have computed; None without one."""
+        self._refused: set[str] = set()  # requests that are runs and could not be taken up
         self._plan: StepPlan | None = None
         self._replayed: StepNumbers | None = None
         self._logits: torch.Tensor | None = None
@@ -148,12 +152,20 @@ class Observer:
             self.runs.add(request_id, wanted, self.bank.composed(wanted.actions))
         except Exception as error:
             # The run is not registered; it generates unsteered until the server aborts it.
+            self._refused.add(request_id)
             self._failures.add([options["run"]], "The engine could not take this reply up", error)
 
     def remove(self, request_id: str) -> None:
         """Forget a run whose request is over, finished or aborted."""
+        self._refused.discard(request_id)
+        self.throw_away(request_id)
         if self.runs.remove(request_id):
             self._drop_retired()
+
+    def throw_away(self, request_id: str) -> None:
+        """A request has lost its place in the KV cache; what it reads when it comes back is checked."""
+        if self.ledger is not None:
+            self.ledger.leave(request_id)
 
     def steer(self, run: str, rev: int, actions: tuple[Action, ...]) -> int | None:
         """New actions for a run; called between two steps.
@@ -168,19 +180,37 @@ class Observer:
     # ------------------------------------------------------------ one step
 
     def begin(self, spans: list[Span]) -> None:
-        """Plan the step from (request id, first position, tokens) in batch order."""
+        """Plan the step from what the batch holds, in its order."""
         self._failures.tell()
         self._plan = self._replayed = None
         self.eager.begin()
         self._step_runs = [
-            state.run for request, _, _ in spans if (state := self.runs.get(request)) is not None
+            state.run for span in spans if (state := self.runs.get(span.request_id)) is not None
         ]
+        if self.ledger is not None:
+            self._note_blocks(self.ledger, spans)
         if self._step_runs:
             with self._in_step:
                 self._plan = self._make_plan(spans)
-        if self.graph is not None and sum(count for _, _, count in spans) <= self.graph.most_tokens:
+        if self.graph is not None and sum(span.tokens for span in spans) <= self.graph.most_tokens:
             with self._in_step:
                 self._upload(self.graph)
+
+    def _note_blocks(self, ledger: BlockLedger, spans: list[Span]) -> None:
+        """Note what is computed now; whoever would read what was computed otherwise has failed."""
+        ledger.begin()
+        for request_id, start, count, _, blocks in spans:
+            state = self.runs.get(request_id)
+            deeds: Deeds | None = _unsteered if state is None else state.deeds
+            if request_id in self._refused or (state is not None and state.failed):
+                deeds = None
+            try:
+                ledger.compute(request_id, deeds, start, count, blocks)
+            except Exception as error:
+                # What it computes from here on rests on what it should not have read.
+                ledger.compute(request_id, None, start, count, blocks)
+                if state is not None:
+                    self._fail([state.run], "This reply would have read what others left behind", error)
 
     def _make_plan(self, spans: list[Span]) -> StepPlan:
         return plans.make_plan(
@@ -315,6 +345,7 @@ class Observer:
 
     def _fail_steered(self, error: Exception) -> None:
         """The step's steering failed: it is not steered from here on, and whoever was to be has failed."""
+        self._spoil()
         plan = self._plan
         if plan is not None:
             self._fail(plan.steered_runs, "The engine could not steer this reply", error)
@@ -331,5 +362,15 @@ class Observer:
 
     def _fail_step(self, error: Exception) -> None:
         """It cannot be told whose fault it is: all runs of the step have failed."""
+        self._spoil()
         self._forget_step()
         self._fail(self._step_runs, "The engine's observer failed while it computed this reply", error)
+
+    def _spoil(self) -> None:
+        """Nobody may read what the step under way leaves in the cache: it may be half steered."""
+        if self.ledger is not None:
+            self.ledger.spoil()
+
+
+def _unsteered(_start: int, _end: int) -> str:
+    return ""

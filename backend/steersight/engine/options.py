@@ -21,6 +21,12 @@ class EngineOptions:
     tensor_parallel: int = 1
     kv_cache_gib: int = 1
     """Size of the KV cache on a CPU."""
+    prefix_caching: bool = True
+    """Whether what was read of a prompt is kept, for the next that begins with the same tokens."""
+    batched_tokens: int = 0
+    """The most tokens of one step, in pieces of which long prompts are read; 0 is chosen for the machine."""
+    block_size: int = 0
+    """Tokens of a block of the KV cache; 0 is vLLM's own choice."""
     gpu_memory: float = 0.9
     """Share of each GPU's memory for weights and KV cache."""
     metrics: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .step import BARE, Guesses, Step
+from .step import BARE, NO_TOKEN, Guesses, Step
 from .transfer import to_host
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class DeviceStep:
         if self._values is not None:
             first[: self.observed] = np.cumsum(counts[: self.observed]) - counts[: self.observed]
         tokens, ranks, logprobs = self._columns()
+        tokens = np.where([block.samples for block in blocks], tokens, NO_TOKEN).astype(np.int32)
         return Step(
             runs=[block.run for block in blocks],
             starts=np.array([block.start for block in blocks], dtype=np.int32),

@@ -16,10 +16,25 @@ if TYPE_CHECKING:
     from ..metrics import Registry
     from ..vectors.action import Action
     from .request import Wants
-    from .run_state import Revision, RunState, RunStates
+    from .run_state import RunState, RunStates
 
-Span = tuple[str, int, int]
-"""One request's part of the batch: vLLM's id, position of the first token, number of tokens."""
+
+class Span(NamedTuple):
+    """One request's part of the batch."""
+
+    request_id: str
+    """vLLM's"""
+    start: int
+    """Position of its first token."""
+    tokens: int
+    """How many it has in this step."""
+    samples: bool = True
+    """Whether what is sampled behind them is its next token. Behind a piece of a prompt that goes on, or of
+    what a preemption threw away, the next token is known, and what is sampled is nothing."""
+    blocks: Sequence[int] = ()
+    """Numbers of its blocks of the KV cache, in order."""
+
+
 Steered = tuple[range, "Action"]
 """Tokens of the batch, and what acts on all of them."""
 
@@ -32,6 +47,8 @@ class Block(NamedTuple):
     """Position of the first row that is sent; the sampled token's where none is."""
     revisions: list[int]
     """Per row."""
+    samples: bool
+    """Whether the sampled token is its next one."""
     request: int
     """Index of the request in the batch, and so in logits and sampled tokens."""
 
@@ -119,29 +136,32 @@ def make_plan(
         without: metrics that are switched off.
         fail: called with a run that cannot be planned, and why; the others are.
     """
-    plan = StepPlan(tokens=sum(count for _, _, count in spans))
+    plan = StepPlan(tokens=sum(span.tokens for span in spans))
     metrics: set[str] = set()
     offset = 0
-    for request, (request_id, start, count) in enumerate(spans):
-        state = runs.get(request_id)
+    for request, span in enumerate(spans):
+        state = runs.get(span.request_id)
         if state is not None and not state.failed:
             try:
-                metrics.update(_plan_run(plan, state, request, start, count, offset))
+                metrics.update(_plan_run(plan, state, request, span, offset))
             except Exception as error:
                 fail(state.run, error)
-        offset += count
+        offset += span.tokens
     plan.metrics = registry.ordered(metrics - without)
     strides = {head.wants.lens_stride for head in plan.lens_heads}
     plan.lens_layers = sorted({layer for stride in strides for layer in lens_layers(layers, stride)})
     return plan
 
 
-def _plan_run(
-    plan: StepPlan, state: RunState, request: int, start: int, count: int, offset: int
-) -> tuple[str, ...]:
+def _plan_run(plan: StepPlan, state: RunState, request: int, span: Span, offset: int) -> tuple[str, ...]:
     """Add what one run needs; returns the metrics it wants. Where it raises, it has added nothing."""
+    _, start, count, samples, _ = span
     revisions = [state.revision_at(start + i) for i in range(count)]
-    pieces = _pieces(offset, start, revisions)
+    shift = offset - start
+    pieces = [
+        (range(first + shift, end + shift), action)
+        for first, end, action in state.acting(start, start + count)
+    ]
     # Not sent again when a preempted run is recomputed, nor where nobody asked.
     first = max(start, state.next_position, state.first_row)
     state.next_position = max(state.next_position, start + count)
@@ -149,7 +169,9 @@ def _plan_run(
         plan.steered.extend(pieces)
         plan.steered_runs.append(state.run)
     first = min(first, start + count)
-    block = Block(state.run, first, [r.rev for r in revisions[first - start :]], request)
+    if first == start + count and not samples:
+        return ()  # a piece of what was computed before: there is nothing to tell
+    block = Block(state.run, first, [r.rev for r in revisions[first - start :]], samples, request)
     if state.wants.nothing or not block.revisions:
         plan.bare.append(block)
         return ()
@@ -157,24 +179,6 @@ def _plan_run(
     plan.keep.extend(range(offset + first - start, offset + count))
     if state.wants.sums:
         plan.summed.add(state.run)
-    if state.wants.entropy or state.wants.lens_stride:
+    if samples and (state.wants.entropy or state.wants.lens_stride):
         plan.heads.append(Head(len(plan.blocks) - 1, request, len(plan.keep) - 1, state.wants))
     return state.wants.metrics
-
-
-def _pieces(offset: int, start: int, revisions: list[Revision]) -> list[Steered]:
-    """What acts on the tokens of one run, which begin at `offset` in the batch and at position `start`."""
-    found: list[Steered] = []
-    at = 0
-    while at < len(revisions):
-        revision = revisions[at]
-        until = at + 1
-        while until < len(revisions) and revisions[until] is revision:
-            until += 1
-        for action in revision.actions:
-            first = max(start + at, action.start, 1)
-            end = start + until if action.end is None else min(start + until, action.end)
-            if first < end:
-                found.append((range(offset + first - start, offset + end - start), action))
-        at = until
-    return found

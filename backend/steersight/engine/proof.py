@@ -15,6 +15,7 @@ from ..vectors.action import Action
 from .bank import BankedVector
 from .kernel_reference import NUMBERS
 from .layout import Layout, UnsupportedModelError, first
+from .plan import Span
 from .request import RunOptions, Wants
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def _rehearsed(
         actions = (Action(PROOF_VECTOR, 0.5),) if row % 2 == 0 else ()
         observer.add(name, RunOptions(name, wants=Wants(NUMBERS), actions=actions).to_wire())
     try:
-        return observer.rehearse([(name, 1, 1) for name in names], lambda: run(size, replay))
+        return observer.rehearse([Span(name, 1, 1) for name in names], lambda: run(size, replay))
     finally:
         for name in names:
             observer.remove(name)

@@ -76,6 +76,9 @@ class RunRequest:
     sampling: dict[str, Any]
     """Keyword arguments of vLLM's SamplingParams."""
     options: RunOptions
+    read_cache: bool = True
+    """Whether the beginning of the prompt may come from the cache of prefixes: without a pass, and so without
+    rows. What is summed is computed in any case."""
 
     @property
     def run(self) -> str:

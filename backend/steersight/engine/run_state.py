@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .request import RunOptions, Wants
 
@@ -60,6 +60,39 @@ class RunState:
     def revision_at(self, position: int) -> Revision:
         """The revision that position is, was, and on recomputation will be computed with."""
         return self.revisions[bisect.bisect_right(self.starts, position) - 1]
+
+    def acting(self, start: int, end: int) -> Iterator[tuple[int, int, Action]]:
+        """What acts on positions [start, end), as (first position, one past the last, action).
+
+        Of each position in the order in which its actions compose. Position 0 is never steered.
+        """
+        index = bisect.bisect_right(self.starts, start) - 1
+        while start < end:
+            until = min(end, self.starts[index + 1]) if index + 1 < len(self.starts) else end
+            for action in self.revisions[index].actions:
+                first = max(start, action.start, 1)
+                last = until if action.end is None else min(until, action.end)
+                if first < last:
+                    yield first, last, action
+            start = until
+            index += 1
+
+    def deeds(self, start: int, end: int) -> str:
+        """What acts on the tokens of [start, end), as text: equal for two stretches exactly where each token
+        of one is steered as its fellow of the other is. "" where nothing acts on any.
+
+        By deeds and not by revisions: another slider's change, or a scope that ends elsewhere, makes no
+        difference here. In which order the vectors compose is not said, because it is the same for all runs
+        (`VectorBank.composed`).
+        """
+        found: dict[Any, list[tuple[int, int]]] = {}
+        for first, last, action in self.acting(start, end):
+            parts = found.setdefault(action.deed, [])
+            if parts and parts[-1][1] == first - start:
+                parts[-1] = (parts[-1][0], last - start)
+            else:
+                parts.append((first - start, last - start))
+        return repr(sorted(found.items(), key=repr)) if found else ""
 
     def steer(self, revision: Revision) -> None:
         """Let `revision` be in force from the next uncomputed position on."""

@@ -79,6 +79,7 @@ class EngineService:
         self._again = ""
         """What the stage begins with while a lost engine is started again."""
         self._rebuilding: asyncio.Task[None] | None = None
+        self._forgetting: set[asyncio.Task[None]] = set()
 
     @property
     def tokenizer(self) -> Any:
@@ -289,8 +290,17 @@ class EngineService:
             self._loading(item.stage, item.progress)
         elif isinstance(item, FailedRuns):
             self.generations.fail(item.runs)
+            self._distrust()
         else:
             self._take_step(item)
+
+    def _distrust(self) -> None:
+        """A run has failed in the worker: what it left in the cache of prefixes may be half steered."""
+        life = self._life
+        if life is not None and life.lost is None and life.nnsight is not None:
+            task = asyncio.create_task(life.forget_prefixes(), name="forget-prefixes")
+            self._forgetting.add(task)
+            task.add_done_callback(self._forgetting.discard)
 
     def _take_step(self, step: Step) -> None:
         self.on_step()

@@ -55,6 +55,7 @@ def submission(engine: Any, request: RunRequest, max_model_len: int) -> Submissi
         detokenize=stops,
         output_kind=RequestOutputKind.DELTA if stops else RequestOutputKind.FINAL_ONLY,
         extra_args={OPTIONS_KEY: request.options.to_wire()},
+        skip_reading_prefix_cache=not request.read_cache or request.options.wants.sums or None,
     )
     ends = None
     if not stops:

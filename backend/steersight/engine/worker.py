@@ -23,6 +23,7 @@ from vllm.config import CUDAGraphMode
 from vllm.distributed.parallel_state import get_tensor_model_parallel_rank, get_tp_group
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.v1.attention.backend import AttentionCGSupport
+from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 from ..metrics import Registry
 from ..metrics.own import load_own
@@ -34,7 +35,9 @@ from .channel import RowSender, Stage
 from .errors import ERROR
 from .graph import GraphPass
 from .layout import Layout, UnsupportedModelError, find_layout
+from .ledger import BlockLedger
 from .observer import Observer
+from .plan import Span
 from .pool import VectorPool
 from .proof import LayoutProof, prove_replays, ranks_agree
 from .submission import OPTIONS_KEY
@@ -55,6 +58,8 @@ class ObservedRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight sh
     observer: Observer
     _mixed_sizes: list[int]
     """Numbers of tokens for which there are graphs that take prompts too."""
+    _read_group: int | None
+    """Which group of the KV cache's layers the ledger watches."""
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         options = self.vllm_config.additional_config[CONFIG_KEY]
@@ -166,10 +171,24 @@ class ObservedRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight sh
 
         prove_replays(self.observer, sizes, run, self.model_config.get_hidden_size())
 
+    def initialize_kv_cache(self, kv_cache_config: Any, *args: Any, **kwargs: Any) -> None:
+        super().initialize_kv_cache(kv_cache_config, *args, **kwargs)
+        self._read_group = None
+        if not self.vllm_config.cache_config.enable_prefix_caching:
+            return
+        for index, group in enumerate(kv_cache_config.kv_cache_groups):
+            # Of a window's layers some blocks are gone; where all layers have a window, nothing is checked.
+            if isinstance(group.kv_cache_spec, FullAttentionSpec):
+                self._read_group = index
+                self.observer.ledger = BlockLedger(group.kv_cache_spec.block_size)
+                return
+
     def _update_states(self, scheduler_output: Any) -> Any:
         result = super()._update_states(scheduler_output)
         self._handoff.switch(bool(self.nnsight_model.interleaver.mediators))
         observer = self.observer
+        for request_id in scheduler_output.preempted_req_ids or ():
+            observer.throw_away(request_id)
         for request_id in scheduler_output.finished_req_ids:
             observer.remove(request_id)
         for new in scheduler_output.scheduled_new_reqs:
@@ -180,12 +199,20 @@ class ObservedRunner(NNsightGPUModelRunner):  # type: ignore[misc]  # nnsight sh
         # The batch's own order: the forward's tensors follow it, not the scheduler's.
         observer.begin(
             [
-                (request_id, self.requests[request_id].num_computed_tokens, scheduled[request_id])
+                self._span(request_id, scheduled[request_id])
                 for request_id in self.input_batch.req_ids
                 if request_id in scheduled
             ]
         )
         return result
+
+    def _span(self, request_id: str, count: int) -> Span:
+        request = self.requests[request_id]
+        start = request.num_computed_tokens
+        # As vLLM decides which of the sampled tokens it throws away.
+        samples = start + count >= request.num_tokens
+        group = self._read_group
+        return Span(request_id, start, count, samples, () if group is None else request.block_ids[group])
 
     def execute_model(self, *args: Any, **kwargs: Any) -> Any:
         output = super().execute_model(*args, **kwargs)

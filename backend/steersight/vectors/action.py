@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from .operators import Operator
 from .store import SteeringVector, VectorError
@@ -37,6 +39,8 @@ class Action:
     """First position it does not act at any more; None is never."""
     layers: tuple[int, int] | None = None
     """First and last layer; None is the vector's own layers."""
+    serial: int = field(default=0, compare=False)
+    """The vector's `SteeringVector.serial`: its id may be another vector's tomorrow. 0 is not known."""
 
     def to_map(self) -> dict[str, Any]:
         """For the way to the worker."""
@@ -47,6 +51,17 @@ class Action:
         """The inverse of `to_map`."""
         layers = found.get("layers")
         return cls(**{**found, "layers": None if layers is None else (layers[0], layers[1])})
+
+    @property
+    def acts(self) -> bool:
+        """Whether it does anything. What is 0 in fp32 is 0 on the device, and would not be for an operator
+        that sets to it."""
+        return bool(np.float32(self.strength) != 0)
+
+    @property
+    def deed(self) -> tuple[int | str, float, str, float, float, tuple[int, int] | None]:
+        """What it does to a token it acts on: two tokens with equal deeds are steered alike."""
+        return self.serial or self.vector, self.strength, self.operator, self.lo, self.hi, self.layers
 
     @property
     def code(self) -> Operator:
@@ -92,7 +107,7 @@ def decide(
         vector=vector.id, strength=float(strength), operator=operator,
         lo=-math.inf if lo is None else lo, hi=math.inf if hi is None else hi,
         start=reply if scope == "reply" else 1, end=end,
-        layers=None if between is None else (between[0], between[1]),
+        layers=None if between is None else (between[0], between[1]), serial=vector.serial,
     )  # fmt: skip
 
 

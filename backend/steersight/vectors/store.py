@@ -29,6 +29,7 @@ Importing this module imports neither torch nor an engine; reading a vector impo
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -53,6 +54,7 @@ BUNDLED = Path(__file__).parent / "bundled"
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_TEXT = 1000
 
+_SERIALS = itertools.count(1)
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
 _TENSOR = re.compile(r"layer\.(0|[1-9][0-9]{0,4})\Z")
 
@@ -108,6 +110,8 @@ class SteeringVector:
     """Reads a feature's activation; None where that cannot be read from its own weights alone (top-k)."""
     lengths: torch.Tensor = field(init=False)
     """[len(layers)] fp32: the lengths the directions were given with."""
+    serial: int = field(init=False, compare=False, default_factory=_SERIALS.__next__)
+    """No other vector of this process has it or has had it, whatever their ids."""
 
     @property
     def operators(self) -> list[str]:
