@@ -132,7 +132,7 @@ def import_engine(report: Report) -> None:
     """
     report("Importing vLLM and NNsight", 0.1)
     libnuma.load()
-    from . import model  # noqa: F401
+    from . import nnsight_adapter  # noqa: F401
 
 
 def build_engine(
@@ -149,7 +149,7 @@ def build_engine(
     """
     from vllm.platforms import current_platform
 
-    from .model import SteersightVLLM
+    from .nnsight_adapter import SteersightVLLM
 
     on_cpu = current_platform.is_cpu()
     if on_cpu:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+CONFIG_KEY = "steersight"
+"""Under this key of vLLM's `additional_config` the worker finds what it has to know."""
+
 
 @dataclass(frozen=True)
 class EngineOptions:
