@@ -186,7 +186,7 @@ def build_engine(
                     "layout": options.layout,
                     "metrics": list(options.metrics),
                     "vectors": vectors,
-                    "graphs": options.mode != "eager" and not on_cpu,
+                    "graphs": options.engine_mode != "eager" and not on_cpu,
                     "graph_tokens": graph_tokens(model, options.max_runs),
                 }
             },
