@@ -89,7 +89,7 @@ def build(settings: dict[str, Any]) -> tuple[Any, Any]:
     import torch
     from safetensors.torch import save
 
-    from steersight.engine.model import SteersightVLLM
+    from steersight.engine.nnsight_adapter import SteersightVLLM
 
     model = SteersightVLLM(
         settings["model"], mode="sync", dispatch=True, **shared,

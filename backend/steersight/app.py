@@ -7,10 +7,6 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator
 
-# nnsight 0.8.1 mounts `.save` on every object of the process once it is imported (PYMOUNT), and anyio 4.16
-# cannot define its typed attributes any more after that. anyio loads them at the first file it serves: a page
-# first opened after the engine had come up was answered with 500. So they are loaded here, before the engine.
-import anyio._backends._asyncio  # noqa: F401
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -24,7 +20,8 @@ from .api import routes
 from .api.building import BuildApi
 from .api.vectors import VectorApi
 from .config import Settings
-from .engine.service import EngineOptions, EngineService
+from .engine.service import EngineService
+from .flags import part_of
 from .garbage import Sweeper
 from .runs.table import RunLimits, RunTable
 from .telemetry import Telemetry
@@ -41,29 +38,12 @@ TELL_SECONDS = 2.0
 
 def create_app(settings: Settings) -> Starlette:
     """The application; its engine starts loading in the background when the server starts."""
-    engine = EngineService(
-        EngineOptions(
-            model=settings.model, data_dir=settings.data_dir, dtype=settings.dtype,
-            max_model_len=settings.max_model_len, max_runs=settings.max_runs,
-            tensor_parallel=settings.tensor_parallel, kv_cache_gib=settings.kv_cache_gib,
-            gpu_memory=settings.gpu_memory, executor=settings.executor,
-            mode=settings.engine_mode, metrics=settings.metrics,
-            chat_template=settings.chat_template,
-            layout=settings.layout, stall_seconds=settings.stall_seconds,
-        )
-    )  # fmt: skip
+    engine = EngineService(settings.engine)
     telemetry = Telemetry()
     engine.on_step = telemetry.step_arrived
     doors = Doors.of(settings)
     visitors = Visitors(doors, settings.max_connections, settings.starts_per_minute)
-    table = RunTable(
-        engine,
-        RunLimits(
-            max_runs=settings.max_runs, max_queue=settings.max_queue, grace_seconds=settings.grace_seconds,
-            max_reply_tokens=settings.max_reply_tokens,
-        ),
-        telemetry,
-    )  # fmt: skip
+    table = RunTable(engine, part_of(RunLimits, settings), telemetry)
     vector_api = VectorApi(engine, settings.data_dir / "vectors", settings.vector_quota_mib << 20)
     building = BuildApi(vector_api, table.places)
     epoch = secrets.token_hex(8)

@@ -12,10 +12,9 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
-from .config import token_from, unguarded
+from .config import model_from, token_from, unguarded
 from .engine import cores
 from .hosts import is_loopback
 from .machine import Facts, gather
@@ -320,11 +319,10 @@ def door_of(host: str, token: str, is_open: bool) -> str:
 
 def main(arguments: argparse.Namespace) -> int:
     """The command; 1 when something keeps the server from working."""
-    data_dir = Path(arguments.data_dir).expanduser().resolve()
-    served = arguments.model or str(data_dir / "models" / "smollm2-135m-instruct")
-    door = door_of(arguments.host, token_from(arguments), arguments.open)
+    token = token_from(arguments)
+    door = door_of(arguments.host, token, arguments.open)
     facts = gather(
-        arguments.host, arguments.port, served, data_dir, Path(arguments.ui), door, token_from(arguments)
+        arguments.host, arguments.port, model_from(arguments), arguments.data_dir, arguments.ui, door, token
     )
     findings = diagnose(facts)
     if arguments.json:

@@ -17,6 +17,9 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+"""Where the source is, with `data` and the built page beside it."""
+
 
 def why(error: OSError) -> str:
     """What went wrong, as the end of a sentence: 'Read-only file system'."""

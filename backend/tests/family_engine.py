@@ -56,7 +56,7 @@ def serve(job: dict[str, Any]) -> None:
     from vllm import SamplingParams
 
     from steersight.engine.channel import unpack
-    from steersight.engine.model import SteersightVLLM
+    from steersight.engine.nnsight_adapter import SteersightVLLM
     from steersight.engine.reply import entries
     from steersight.engine.step import Step
 

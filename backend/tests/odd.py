@@ -56,13 +56,13 @@ def odd_vector(name: str, seed: int) -> SteeringVector:
 def few_blocks() -> Iterator[None]:
     """Engines that are started meanwhile have so few blocks."""
     loading.import_engine(lambda _stage, _progress: None)
-    from steersight.engine import model
+    from steersight.engine import nnsight_adapter
 
-    class Small(model.SteersightVLLM):  # type: ignore[misc]  # nnsight ships no types
+    class Small(nnsight_adapter.SteersightVLLM):  # type: ignore[misc]  # nnsight ships no types
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             more = {**kwargs, "block_size": BLOCK, "max_num_batched_tokens": MOST_IN_STEP}
             super().__init__(*args, **more, num_gpu_blocks_override=BLOCKS)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "SteersightVLLM", Small)
+        patch.setattr(nnsight_adapter, "SteersightVLLM", Small)
         yield

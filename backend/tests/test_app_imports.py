@@ -5,8 +5,9 @@ import sys
 
 FIRST_PAGE_AFTER_THE_ENGINE = """
 import steersight.app
-import nnsight
-assert hasattr(object(), "save"), "NNsight no longer mounts .save; the eager import in app.py can go"
+from steersight.engine.loading import import_engine
+import_engine(lambda stage, progress: None)
+assert hasattr(object(), "save"), "NNsight no longer mounts .save; nnsight_adapter.py need not import anyio"
 import os
 import anyio
 assert anyio.run(anyio.to_thread.run_sync, os.getpid) == os.getpid()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -117,36 +115,3 @@ def test_a_step_that_no_graph_can_hold_leaves_the_table_alone() -> None:
     model.observer.add("reads", RunOptions("reads", wants=Wants(NUMBERS)).to_wire())
     found = model.observer.rehearse([("reads", 0, 9)], lambda: model.run(9, replay=False))
     assert found.shape == (9, len(NUMBERS), LAYERS)
-
-
-@pytest.mark.parametrize("error", [UnsupportedModelError("It differs."), RuntimeError("out of memory")])
-def test_a_rank_that_could_not_prove_its_graphs_votes_all_the_same(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Or the other ranks would wait for it for ever."""
-    from steersight.engine import worker
-
-    votes: list[float] = []
-
-    class Group:
-        def all_reduce(self, vote: torch.Tensor) -> torch.Tensor:
-            votes.append(vote.item())
-            return vote
-
-    def fails(_sizes: list[int], *, decoding: bool) -> None:
-        assert not decoding
-        raise error
-
-    full = worker.CUDAGraphMode.FULL
-    runner = SimpleNamespace(
-        _mixed_sizes=[8, 16], _prove_graphs=fails, _mixed_graph=lambda size: ("mixed", size),
-        device=torch.device("cpu"),
-        cudagraph_dispatcher=SimpleNamespace(
-            cudagraph_keys={full: {("decode", 8), ("mixed", 8), ("mixed", 16)}}
-        ),
-    )  # fmt: skip
-    monkeypatch.setattr(worker, "get_tp_group", Group)
-    worker.ObservedRunner._keep_mixed_graphs_if_proved(runner)
-    assert votes == [1.0]
-    assert runner.cudagraph_dispatcher.cudagraph_keys == {full: {("decode", 8)}}
-    assert runner._mixed_sizes == []

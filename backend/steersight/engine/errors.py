@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 ERROR = "steersight_error"
-"""Key of a worker's answer that is an error; see `worker.answering`."""
+"""Key of a worker's answer that is an error; see `worker_methods.answering`."""
 
 
 class EngineNotReadyError(RuntimeError):

@@ -279,7 +279,7 @@ class Life:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         # What vLLM (0.32) does when it finds its engine dead, and what it leaves out: answers to calls that
-        # never come. NNsight (0.8.1) waits for such a call at the end of every stream.
+        # never come.
         engine = self.nnsight.vllm_entrypoint
         engine.engine_core.resources.engine_dead = True
         for answer in engine.engine_core.utility_results.values():

@@ -133,7 +133,7 @@ def import_engine(report: Report) -> None:
     """
     report("Importing vLLM and NNsight", 0.1)
     libnuma.load()
-    from . import model  # noqa: F401
+    from . import nnsight_adapter  # noqa: F401
 
 
 def build_engine(
@@ -150,7 +150,7 @@ def build_engine(
     """
     from vllm.platforms import current_platform
 
-    from .model import SteersightVLLM
+    from .nnsight_adapter import SteersightVLLM
 
     on_cpu = current_platform.is_cpu()
     if on_cpu:
@@ -187,7 +187,7 @@ def build_engine(
                     "layout": options.layout,
                     "metrics": list(options.metrics),
                     "vectors": vectors,
-                    "graphs": options.mode != "eager" and not on_cpu,
+                    "graphs": options.engine_mode != "eager" and not on_cpu,
                     "graph_tokens": min(
                         graph_tokens(model, options.max_runs), more["max_num_batched_tokens"]
                     ),
@@ -204,6 +204,9 @@ def build_engine(
 CPU_BATCHED_TOKENS = 256
 """On a CPU a step takes as long as it has tokens: a piece of so many is read in some 0.3 s on two cores, and
 so long everybody else's next token waits. Larger pieces are hardly faster."""
+CPU_BLOCK_SIZE = 32
+"""Only whole blocks are found again. vLLM's own 128 on a CPU would leave a quarter of a second's reading to
+do for each turn of a conversation."""
 GPU_BATCHED_TOKENS = 8192
 """What vLLM's own server takes on a GPU of 70 GiB and more."""
 
@@ -219,11 +222,11 @@ def _caching(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "enable_prefix_caching": None if options.prefix_caching and options.executor != "ray" else False,
         "enable_chunked_prefill": None,
-        "max_num_batched_tokens": max(options.batched_tokens or default, options.max_runs),
+        "max_num_batched_tokens": max(options.max_num_batched_tokens or default, options.max_runs),
         "scheduler_cls": SCHEDULER,
     }
-    if options.block_size:
-        arguments["block_size"] = options.block_size
+    if block_size := options.block_size or (CPU_BLOCK_SIZE if on_cpu else 0):
+        arguments["block_size"] = block_size
     return arguments
 
 

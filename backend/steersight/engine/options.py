@@ -2,46 +2,104 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..files import REPOSITORY
+from ..flags import option
+from ..kinds import file, files, folder, number, one_of, switch
+from .layout import parse_template
+
+CONFIG_KEY = "steersight"
+"""Under this key of vLLM's `additional_config` the worker finds what it has to know."""
+
+
+def vllm_executor(text: str) -> str:
+    """One of vLLM's executors, checked here because vLLM would fail late and at length."""
+    chosen = one_of("auto", "mp", "ray")(text)
+    if chosen == "ray" and importlib.util.find_spec("ray") is None:
+        raise ValueError(
+            "Ray is not installed here. Install it in the server's environment with `pip install ray`."
+        )
+    return chosen
+
+
+def layout_template(text: str) -> str:
+    """A layout template, checked here because the engine would fail late."""
+    parse_template(text)
+    return text
+
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How to start the engine."""
+    """How to start the engine; the part of the settings that concerns it."""
 
-    model: str
+    model: str = option(
+        "", "Checkpoint folder or hub name; default is the bundled SmolLM2-135M-Instruct in the data folder."
+    )
     """Path of a checkpoint folder, or a name the Hugging Face hub knows."""
-    data_dir: Path
-    dtype: str = "auto"
+    data_dir: Path = option(str(REPOSITORY / "data"), "Folder of models and vectors.", folder)
+    dtype: str = option("auto", "Weights and activations: auto, float32, bfloat16 or float16.")
     """`auto` is float32 on a CPU and the checkpoint's own type on CUDA."""
-    max_model_len: int = 4096
-    max_runs: int = 64
-    tensor_parallel: int = 1
-    kv_cache_gib: int = 1
-    """Size of the KV cache on a CPU."""
-    prefix_caching: bool = True
-    """Whether what was read of a prompt is kept, for the next that begins with the same tokens."""
-    batched_tokens: int = 0
-    """The most tokens of one step, in pieces of which long prompts are read; 0 is chosen for the machine."""
-    block_size: int = 0
-    """Tokens of a block of the KV cache; 0 is vLLM's own choice."""
-    gpu_memory: float = 0.9
-    """Share of each GPU's memory for weights and KV cache."""
-    metrics: tuple[str, ...] = ()
-    """Python files with metrics of one's own."""
-    layout: str = ""
-    """Where the decoder layers are, for a model that Steersight does not know; see engine/layout.py."""
-    chat_template: str = ""
-    """File of a chat template to take instead of the model's own; empty is the model's own, if it has one."""
-    mode: str = "auto"
-    """`graphs` decodes in CUDA graphs, `eager` does not; `auto` is graphs on CUDA."""
-    executor: str = "auto"
+    max_model_len: int = option("4096", "The most tokens of prompt and reply together.", number(int, 16))
+    max_runs: int = option("64", "Runs that may be live at once on the whole server.", number(int, 1))
+    tensor_parallel: int = option(
+        "1",
+        "Number of GPUs to spread the model over. On a CPU the number of processes, which share out the "
+        "cores; VLLM_CPU_OMP_THREADS_BIND gives each its own, such as 0-3|4-7.",
+        number(int, 1),
+    )
+    kv_cache_gib: int = option("1", "Size of the KV cache on a CPU, in GiB.", number(int, 1))
+    prefix_caching: bool = option(
+        "1", "Keep what was read of a prompt, for the next one that begins with the same tokens.", switch
+    )
+    max_num_batched_tokens: int = option(
+        "0",
+        "The most tokens of one step, in pieces of which long prompts are read; 0 is 256 on a CPU and 8192 "
+        "on CUDA.",
+        number(int, 0),
+    )
+    block_size: int = option(
+        "0", "Tokens of a block of the KV cache; 0 is 32 on a CPU and vLLM's choice on CUDA.", number(int, 0)
+    )
+    gpu_memory: float = option(
+        "0.9", "Share of each GPU's memory to use.", number(float, 0, 1, more_than_low=True)
+    )
+    executor: str = option(
+        "auto", "How vLLM runs its ranks: auto, mp or ray (several machines).", vllm_executor
+    )
     """vLLM's way to run its ranks: `mp` (processes), `ray` (other machines too), `auto` (vLLM chooses)."""
-    stall_seconds: float = 60.0
-    """An engine that owes an answer and gives no sign of life for so long counts as hung and is started
-    again. A long prompt on a big model and a CPU can truly take tens of seconds."""
+    engine_mode: str = option(
+        "auto",
+        "eager, or graphs (decode in CUDA graphs); auto is graphs on CUDA and eager on a CPU.",
+        one_of("auto", "eager", "graphs"),
+    )
+    metrics: tuple[str, ...] = option(
+        "",
+        f"Python files with metrics of your own, separated by {os.pathsep!r}; they run in the server.",
+        files,
+    )
+    layout: str = option(
+        "",
+        "Where a model's layers are, when it is not known: "
+        "layers=PATH,form=pair|single,attention=NAME,norm=PATH.",
+        layout_template,
+    )
+    """See engine/layout.py."""
+    chat_template: str = option(
+        "",
+        "File of a chat template (Jinja) for the model, in place of its own. A model without any continues a "
+        "text.",
+        file,
+    )
+    stall_seconds: float = option(
+        "60", "How long the engine may take for a step before it counts as stuck.", number(float, 1, 86_400)
+    )
+    """An engine that owes an answer and gives no sign of life for so long is started again. A long prompt on
+    a big model and a CPU can truly take tens of seconds."""
 
 
 @dataclass(frozen=True)

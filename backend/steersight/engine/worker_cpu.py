@@ -10,15 +10,17 @@ from nnsight.modeling.vllm.workers.GPUWorker import NNsightGPUWorker
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from .worker import ObservedRunner, WorkerMethods
+from .worker import ObservedRunner
+from .worker_methods import WorkerMethods
 
 
-class CPUObservedRunner(ObservedRunner, CPUModelRunner):  # type: ignore[misc]
+class CPUObservedRunner(ObservedRunner, CPUModelRunner):  # type: ignore[misc]  # vLLM ships no types
     """The same over vLLM's CPU runner."""
 
 
 class ObservedCPUWorker(WorkerMethods, NNsightGPUWorker, CPUWorker):  # type: ignore[misc]
-    """vLLM's CPU worker with an observer. NNsight 0.8.1 ships a GPU worker only."""
+    """vLLM's CPU worker with an observer. NNsight 0.8.1 ships a GPU worker only; what traces call on a worker
+    is in it."""
 
     def init_device(self) -> None:
         # Not NNsight's own init_device: it refuses every runner but the GPU one.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from ..config import REPOSITORY
+from ..config import Settings, model_from
 from ..files import why, write_whole
+from ..flags import add_flags
 from . import build_cli
 from .importers import Choice, ImportReport, read_import
 from .importers.features import MAX_CONFIG_BYTES
@@ -74,16 +74,7 @@ def add_arguments(subparsers: Subparsers) -> None:
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
-    data = os.environ.get("STEERSIGHT_DATA_DIR", str(REPOSITORY / "data"))
-    parser.add_argument(
-        "--data-dir", default=data, help="Folder of models and vectors. [STEERSIGHT_DATA_DIR]"
-    )
-    parser.add_argument(
-        "--model",
-        default=os.environ.get("STEERSIGHT_MODEL", ""),
-        metavar="FOLDER",
-        help="Checkpoint folder or hub name; default is the bundled model. [STEERSIGHT_MODEL]",
-    )
+    add_flags(parser, Settings, ("data_dir", "model"))
 
 
 def main(arguments: Arguments) -> int:
@@ -134,18 +125,14 @@ def model_norm(model: str) -> Norm:
     return "layer" if any(name.startswith("layer_norm") for name in config) else "unknown"
 
 
-def _model(arguments: Arguments) -> str:
-    return arguments.model or str(Path(arguments.data_dir).expanduser() / "models" / "smollm2-135m-instruct")
-
-
 def _offered(arguments: Arguments) -> Selection:
-    model = _model(arguments)
-    store = VectorStore(Path(arguments.data_dir).expanduser())
+    model = model_from(arguments)
+    store = VectorStore(arguments.data_dir)
     return store.select(model, *model_shape(model))
 
 
 def _import(arguments: Arguments) -> int:
-    model = _model(arguments)
+    model = model_from(arguments)
     hidden_size, layers = model_shape(model)
     report = read_import(
         Path(arguments.path).name,
@@ -187,7 +174,7 @@ def _small_file(path: Path) -> bytes:
 
 def _save(report: ImportReport, arguments: Arguments) -> int:
     """Save what has an id that is not taken. A running server offers it from its next start on."""
-    folder = Path(arguments.data_dir).expanduser() / "vectors"
+    folder = arguments.data_dir / "vectors"
     taken = _offered(arguments).vectors
     saved = 0
     for vector in report.vectors:
@@ -236,7 +223,7 @@ def _list(arguments: Arguments) -> int:
 
 
 def _export(arguments: Arguments) -> int:
-    store = VectorStore(Path(arguments.data_dir).expanduser())
+    store = VectorStore(arguments.data_dir)
     selection = _offered(arguments)
     vector = selection.vectors.get(arguments.id)
     if vector is None:

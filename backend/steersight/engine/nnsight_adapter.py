@@ -1,0 +1,172 @@
+"""All that is here only because of how NNsight (0.8.1) behaves; each part says for which behaviour.
+
+NNsight owns the engine: it builds vLLM, with workers whose model runner it has given a class of its own. The
+observer comes on top of that, and ordinary NNsight traces go on working. The rest of the package deals with
+vLLM alone; `worker_cpu.py` is the one other module that imports NNsight, and says why. A new version of
+NNsight is to be read against this file.
+
+Imported in the loading thread and in the workers only: importing vLLM takes some 8 seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Before NNsight: once imported it mounts `.save` on every object of the process (its setting PYMOUNT), and
+# anyio 4.16 cannot define its typed attributes any more after that. anyio loads them at the first file it
+# serves, so a page first opened after the engine had come up was answered with 500.
+import anyio._backends._asyncio  # noqa: F401
+import torch
+from nnsight.intervention.source import Controller
+from nnsight.modeling.vllm import VLLM
+from nnsight.modeling.vllm.model_runners.GPUModelRunner import NNsightGPUModelRunner
+from nnsight.modeling.vllm.workers.GPUWorker import NNsightGPUWorker
+from vllm.model_executor.model_loader import base_loader
+from vllm.platforms import current_platform
+
+from .options import CONFIG_KEY
+
+
+class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
+    """NNsight's engine with the observer in its workers, on CUDA and on CPU."""
+
+    # NNsight names its GPU worker here, and hands the name to vLLM, whose processes import it.
+    _WORKER_CLS = "steersight.engine." + (
+        "worker_cpu.ObservedCPUWorker" if current_platform.is_cpu() else "worker.ObservedGPUWorker"
+    )
+
+    def _load_meta(self, repo_id: str, **kwargs: Any) -> Any:
+        """NNsight builds the model's module tree without weights in this process, before the engine.
+
+        It does so with vLLM's own loader, which on a CPU is not ready for that.
+        """
+        if not current_platform.is_cpu():
+            return super()._load_meta(repo_id, **kwargs)
+        # vLLM 0.32.0's CPU runner does this for itself, later.
+        from vllm.v1.worker.cpu_model_runner import _set_torch_accelerator_to_noop
+
+        _set_torch_accelerator_to_noop()
+        with _weights_left_as_they_are():
+            return super()._load_meta(repo_id, **kwargs)
+
+    def _load_async(self, repo_id: str, **kwargs: Any) -> Any:
+        """NNsight runs eagerly unless it has taps, and with them breaks each graph at every layer."""
+        if not _graphs(kwargs):
+            return super()._load_async(repo_id, **kwargs)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        return AsyncLLM.from_engine_args(
+            AsyncEngineArgs(model=repo_id, worker_cls=self._WORKER_CLS, **_with_graphs(kwargs))
+        )
+
+    def _load_sync(self, repo_id: str, **kwargs: Any) -> Any:
+        """The same for an engine that is not asynchronous, whose step collects what traces have saved."""
+        if not _graphs(kwargs):
+            return super()._load_sync(repo_id, **kwargs)
+        from nnsight.modeling.vllm.engines.engine import NNsightLLMEngine
+        from vllm import LLM
+
+        engine = LLM(repo_id, worker_cls=self._WORKER_CLS, **_with_graphs(kwargs))
+        engine.llm_engine.__class__ = NNsightLLMEngine
+        return engine
+
+
+@contextmanager
+def _weights_left_as_they_are() -> Iterator[None]:
+    """vLLM 0.32.0 packs a mixture of experts for its CPU kernel once the weights are loaded, with an operator
+    that meta tensors do not have. NNsight's tree is read for its structure only.
+    """
+    packs = base_loader.process_weights_after_loading
+    base_loader.process_weights_after_loading = lambda *_args, **_more: None
+    try:
+        yield
+    finally:
+        base_loader.process_weights_after_loading = packs
+
+
+def _graphs(kwargs: dict[str, Any]) -> bool:
+    return bool(kwargs["additional_config"][CONFIG_KEY].get("graphs"))
+
+
+def _with_graphs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The engine's settings with decoding in full CUDA graphs.
+
+    What the observer does needs no breaks: it is recorded. Without vLLM's compiler (mode 0), because it would
+    trace through the hooks. The sizes are vLLM's own; `recorded_graphs.py` adds the graphs that can read
+    prompts, and longer prompts are read eagerly, where the hooks are called.
+    """
+    runs = kwargs["max_num_seqs"]
+    most = max(runs, kwargs["additional_config"][CONFIG_KEY].get("graph_tokens", runs))
+    sizes = sorted(
+        {size for size in (1, 2, 4, *range(8, 257, 8), *range(272, most, 16)) if size <= most} | {runs, most}
+    )
+    compilation = {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": sizes}
+    return {**kwargs, "enforce_eager": False, "compilation_config": compilation}
+
+
+class TracedGPUWorker(NNsightGPUWorker):  # type: ignore[misc]
+    """NNsight's worker, with a class of ours over its model runner.
+
+    NNsight comes into a worker by giving the runner that vLLM has built another class. It refuses a runner
+    that is not of vLLM's own class, so ours follows, one step further in the same way.
+    """
+
+    RUNNER: type[TracedRunner]
+
+    def init_device(self) -> None:
+        super().init_device()
+        self.model_runner.__class__ = self.RUNNER
+
+
+class TracedRunner(NNsightGPUModelRunner):  # type: ignore[misc]
+    """NNsight's model runner, at the cost of vLLM's own in steps without a trace."""
+
+    _handoff: Handoff
+
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
+        super().load_model(*args, **kwargs)
+        self._handoff = Handoff(self.get_model())
+
+    def _update_states(self, scheduler_output: Any) -> Any:
+        result = super()._update_states(scheduler_output)
+        # NNsight has just said whose blocks take part in this step.
+        self._handoff.switch(bool(self.nnsight_model.interleaver.mediators))
+        return result
+
+    def nnsight_requests(self) -> int:
+        """How many requests NNsight still carries. It takes up each that is scheduled, without a trace too,
+        and forgets it in the step that says it is finished."""
+        count: int = self.nnsight_request_count()
+        return count
+
+
+class Handoff:
+    """NNsight's handoff at every module, taken off in steps that no NNsight block takes part in.
+
+    NNsight replaces each module's `forward` by a controller for good. Where nobody waits it only passes the
+    call on, but some 300 times in a step, which a small model feels.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        # A module that had a `forward` of its own before NNsight came keeps the controller that now holds it.
+        self._controllers = [
+            (vars(module), controller)
+            for module in model.modules()
+            if isinstance(controller := vars(module).get("forward"), Controller)
+            and controller.state.body is type(module).forward
+        ]
+        self._on = True
+
+    def switch(self, on: bool) -> None:
+        """Put the controllers in their place or take them out of it; between two forward passes."""
+        if on == self._on:
+            return
+        self._on = on
+        for attributes, controller in self._controllers:
+            if on:
+                attributes["forward"] = controller
+            else:
+                del attributes["forward"]

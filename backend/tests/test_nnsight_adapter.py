@@ -1,0 +1,43 @@
+"""What NNsight does to every module, and that it is out of the way where no trace takes part."""
+
+from __future__ import annotations
+
+import torch
+
+
+class Small(torch.nn.Module):
+    """One layer, and one module that has a `forward` of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+        self.odd = torch.nn.Identity()
+        self.odd.forward = lambda value: value * 2  # type: ignore[assignment,method-assign]
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        changed: torch.Tensor = self.odd(self.layer(value))
+        return changed
+
+
+def test_the_handoff_is_taken_off_and_put_back() -> None:
+    from nnsight import NNsight
+
+    from steersight.engine.nnsight_adapter import Handoff
+
+    module = Small()
+    plain = module(torch.ones(1, 2))
+    traced = NNsight(module)
+    held = {name: vars(part).get("forward") for name, part in module.named_modules()}
+    assert all(held.values()), "NNsight no longer replaces forward; Handoff can go"
+    handoff = Handoff(module)
+
+    handoff.switch(False)
+    left = {name for name, part in module.named_modules() if "forward" in vars(part)}
+    assert left == {"odd"}
+    assert torch.equal(module(torch.ones(1, 2)), plain)
+
+    handoff.switch(True)
+    assert {name: vars(part).get("forward") for name, part in module.named_modules()} == held
+    with traced.trace(torch.ones(1, 2)):
+        seen = traced.layer.output.save()
+    assert torch.equal(seen * 2, plain)

@@ -1,0 +1,101 @@
+"""Graphs that read prompts: recorded where attention can be in one, kept where all ranks have proved them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from steersight.engine.layout import UnsupportedModelError
+
+ONE_GROUP = [SimpleNamespace(kv_cache_spec=None)]
+
+
+class Dispatcher:
+    """What vLLM's dispatcher of graphs tells and takes."""
+
+    def __init__(self) -> None:
+        from vllm.config import CUDAGraphMode
+
+        self.cudagraph_mode = CUDAGraphMode.FULL_DECODE_ONLY
+        self.cudagraph_keys = {CUDAGraphMode.FULL: {("decode", 8)}}
+
+    def add_cudagraph_key(self, mode: Any, key: Any) -> None:
+        self.cudagraph_keys[mode].add(key)
+
+    def _create_padded_batch_descriptor(self, size: int, uniform: bool, lora: bool) -> Any:
+        assert not uniform
+        assert not lora
+        return ("mixed", size)
+
+    @property
+    def names(self) -> set[Any]:
+        (names,) = self.cudagraph_keys.values()
+        return names
+
+
+def backend(support: str) -> Any:
+    """A kind of attention, and in which graphs it can be."""
+    from vllm.v1.attention.backend import AttentionCGSupport
+
+    class Builder:
+        @staticmethod
+        def get_cudagraph_support(_config: Any, _spec: Any) -> AttentionCGSupport:
+            return AttentionCGSupport[support]
+
+    class Backend:
+        @staticmethod
+        def get_builder_cls() -> type[Builder]:
+            return Builder
+
+    return Backend
+
+
+def runner_of(dispatcher: Dispatcher) -> Any:
+    return SimpleNamespace(
+        cudagraph_dispatcher=dispatcher, vllm_config=None, device=torch.device("cpu"), observer=None,
+        compilation_config=SimpleNamespace(cudagraph_capture_sizes=[8, 16]),
+        model_config=SimpleNamespace(get_hidden_size=lambda: 16),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [UnsupportedModelError("It differs."), RuntimeError("out of memory")])
+def test_a_rank_that_could_not_prove_its_graphs_votes_all_the_same(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the other ranks would wait for it for ever."""
+    from steersight.engine import recorded_graphs
+
+    votes: list[float] = []
+
+    class Group:
+        def all_reduce(self, vote: torch.Tensor) -> torch.Tensor:
+            votes.append(vote.item())
+            return vote
+
+    def fails(*_arguments: object) -> None:
+        raise error
+
+    dispatcher = Dispatcher()
+    graphs = recorded_graphs.RecordedGraphs(runner_of(dispatcher))
+    graphs.add_mixed([{backend("ALWAYS")}], ONE_GROUP)
+    assert dispatcher.names == {("decode", 8), ("mixed", 8), ("mixed", 16)}
+    monkeypatch.setattr(recorded_graphs, "get_tp_group", Group)
+    monkeypatch.setattr(recorded_graphs, "prove_replays", fails)
+    graphs._keep_mixed_if_proved()
+    assert votes == [1.0]
+    assert dispatcher.names == {("decode", 8)}
+    # And nothing is left to vote on.
+    graphs._keep_mixed_if_proved()
+    assert votes == [1.0]
+
+
+def test_attention_that_takes_no_prompts_in_graphs_has_them_read_eagerly() -> None:
+    from steersight.engine.recorded_graphs import RecordedGraphs
+
+    dispatcher = Dispatcher()
+    graphs = RecordedGraphs(runner_of(dispatcher))
+    graphs.add_mixed([{backend("ALWAYS"), backend("UNIFORM_BATCH")}], ONE_GROUP)
+    assert dispatcher.names == {("decode", 8)}
