@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import Gap, Lens, Prompt, Rows, Tokens
-from steersight.runs.events import GapEvent, LensEvent, QueuedEvent, RowsEvent, StartedEvent, TokenEvent
+from steersight.runs.events import GapEvent, LensEvent, QueuedEvent, StartedEvent
 from steersight.runs.log import RunLog
 from steersight.ws.feed import MAX_ASKED, Feed
 
@@ -22,20 +24,37 @@ LAYERS = 3
 ROW_BYTES = LAYERS * 2
 
 
-def log_of(rows: int, *, lens: bool = False, lost: frozenset[int] = frozenset()) -> RunLog:
-    """A run whose row p holds the number p; positions in `lost` never came from the engine."""
-    log = RunLog("run", "id", ["m"], LAYERS)
-    log.append(StartedEvent(Prompt(ids=[0], texts=[""], spans=[])))
+Write = Callable[[RunLog], None]
+
+
+def written(rows: int, *, lens: bool = False, lost: frozenset[int] = frozenset()) -> Iterator[Write]:
+    """The events of a run whose row p holds the number p; positions in `lost` never came from the engine."""
+    yield partial(RunLog.append, event=StartedEvent(Prompt(ids=[0], texts=[""], spans=[])))
     for position in range(rows):
         if position in lost:
-            log.append(GapEvent(position, 1))
+            yield partial(RunLog.append, event=GapEvent(position, 1))
             continue
-        log.append(RowsEvent(position, [position], np.full((1, 1, LAYERS), position, dtype="<f2")))
+        values = np.full((1, 1, LAYERS), position, dtype="<f2").tobytes()
+        yield partial(RunLog.add_rows, start=position, revs=[position], values=values)
         if lens:
             ids = np.array([[position]], dtype="<i4")
             names = [(position, f"<{position}>")]
-            log.append(LensEvent(position, [2], ids, np.ones((1, 1), dtype="<f2"), names))
-        log.append(TokenEvent(1 + position, position, f"<{position}>", None, None))
+            guesses = LensEvent(position, [2], ids, np.ones((1, 1), dtype="<f2"), names)
+            yield partial(RunLog.add_guesses, event=guesses)
+        yield partial(
+            RunLog.add_token,
+            position=1 + position,
+            token=position,
+            text=f"<{position}>",
+            logprob=None,
+            rank=None,
+        )
+
+
+def log_of(rows: int, *, lost: frozenset[int] = frozenset()) -> RunLog:
+    log = RunLog("run", "id", ["m"], LAYERS)
+    for write in written(rows, lost=lost):
+        write(log)
     return log
 
 
@@ -77,16 +96,15 @@ class Reader:
 def test_a_lagging_reader_misses_rows_and_nothing_else(
     total: int, pauses: list[tuple[int, bool]], lens: bool
 ) -> None:
-    whole = log_of(total, lens=lens)
     growing = RunLog("run", "id", ["m"], LAYERS)
     feed, reader = Feed(growing), Reader()
-    events = iter(whole.events)
+    events = written(total, lens=lens)
     for count, lags in pauses:
-        for _, event in zip(range(count * 3), events, strict=False):
-            growing.append(event)
+        for _, write in zip(range(count * 3), events, strict=False):
+            write(growing)
         reader.take(sent(feed.take(4 * ROW_BYTES if lags else None)))
-    for event in events:
-        growing.append(event)
+    for write in events:
+        write(growing)
     reader.take(sent(feed.take(2 * ROW_BYTES)))
     assert reader.tokens == list(range(total)), "a token was lost, doubled or reordered"
     assert reader.rows.keys() | reader.missing == set(range(total))
@@ -107,7 +125,7 @@ def test_what_is_new_goes_before_what_was_asked_for_again() -> None:
     feed.ask(0, 2000)
     first = sent(feed.take())
     assert sum(frame.count for frame in first if isinstance(frame, Rows)) == 256
-    log.append(TokenEvent(2001, 7, "<7>", None, None))
+    log.add_token(2001, 7, "<7>", None, None)
     assert [type(frame) for frame in sent(feed.take())] == [Tokens]
     reader = Reader()
     reader.take(first)

@@ -6,6 +6,8 @@ Also how much a log weighs, and how much of it anybody gets at once.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from steersight.protocol.messages import Applied, Gap, Lens, Rows, Tokens
 from steersight.runs import log as module
 from steersight.runs.budget import RowBudget, common_level
-from steersight.runs.events import AppliedEvent, GapEvent, LensEvent, RowsEvent, TokenEvent
+from steersight.runs.events import AppliedEvent, GapEvent, LensEvent
 from steersight.runs.log import RunLog
 
 from .sent import sent
@@ -32,14 +34,13 @@ histories = st.lists(st.sampled_from("tra"), max_size=60)
 
 
 def grow(log: RunLog, kind: str) -> None:
-    tokens = sum(isinstance(e, TokenEvent) for e in log.events)
-    rows = sum(len(e.revs) for e in log.events if isinstance(e, RowsEvent))
+    tokens, rows = len(log.tokens), len(log.rows)
     if kind == "t":
-        log.append(TokenEvent(tokens, tokens, f"<{tokens}>", None, None))
+        log.add_token(tokens, tokens, f"<{tokens}>", None, None)
     elif kind == "r":
         values = np.full((2, 1, 3), rows, dtype="<f2")
         values[1] += 1
-        log.append(RowsEvent(rows, [rows, rows + 1], values))
+        log.add_rows(rows, [rows, rows + 1], values.tobytes())
     else:
         log.append(AppliedEvent(rows, rows))
 
@@ -78,7 +79,7 @@ def test_a_reader_that_lags_gets_everything_once(history: list[str], data: st.Da
     assert tokens == list(range(history.count("t")))
     assert rows == list(range(2 * history.count("r")))
     assert applied == history.count("a")
-    assert cursor == len(log.events)
+    assert cursor == log.end == history.count("t") + 2 * history.count("r") + history.count("a")
     seqs = [frame.seq for frame in frames]
     assert seqs == sorted(seqs)
 
@@ -99,16 +100,28 @@ def test_after_any_frame_its_seq_tells_what_is_still_missing(history: list[str],
 LAYERS = 4
 
 
-def watched(rows: int) -> RunLog:
-    """Tokens, rows and guesses of so many positions; every position's guess is a token of its own, which is
-    named there and never again."""
-    log = RunLog("run", "id", ["m"], LAYERS)
+Write = Callable[[RunLog], None]
+
+
+def watched(rows: int) -> Iterator[Write]:
+    """Tokens, rows and guesses of so many positions, an event each; every position's guess is a token of its
+    own, which is named there and never again."""
     for position in range(rows):
-        log.append(TokenEvent(position, position, f"<{position}>", None, None))
-        log.append(RowsEvent(position, [0], np.full((1, 1, LAYERS), position, dtype="<f2")))
+        row = np.full((1, 1, LAYERS), position, dtype="<f2").tobytes()
         ids = np.array([[position], [position // 2]], dtype="<i4")
         names = [(position, f"<{position}>")]
-        log.append(LensEvent(position, [1, 3], ids, np.ones((2, 1), dtype="<f2"), names))
+        guesses = LensEvent(position, [1, 3], ids, np.ones((2, 1), dtype="<f2"), names)
+        yield partial(
+            RunLog.add_token, position=position, token=position, text=f"<{position}>", logprob=None, rank=None
+        )
+        yield partial(RunLog.add_rows, start=position, revs=[0], values=row)
+        yield partial(RunLog.add_guesses, event=guesses)
+
+
+def log_of(rows: int) -> RunLog:
+    log = RunLog("run", "id", ["m"], LAYERS)
+    for write in watched(rows):
+        write(log)
     return log
 
 
@@ -150,20 +163,18 @@ def read_all(log: RunLog, client: Client) -> None:
 @given(st.integers(1, 40), st.integers(0, 120), st.lists(st.integers(0, 1500), max_size=4))
 def test_what_is_let_go_is_a_gap_to_who_has_not_had_it(rows: int, seen: int, weights: list[int]) -> None:
     log, client = RunLog("run", "id", ["m"], LAYERS), Client()
-    for index, event in enumerate(watched(rows).events):
-        log.append(event)
+    for index, write in enumerate(watched(rows)):
+        write(log)
         if index == seen:
             read_all(log, client)
     had = set(client.rows)
-    newest = log.events[-1]
     for most in weights:
         before = log.size
         gone = log.trim(most)
-        held = [e for e in log.events if isinstance(e, RowsEvent | LensEvent)]
-        assert log.size == sum(event.size for event in held) <= before
-        assert log.size <= max(most, newest.size if isinstance(newest, LensEvent) else 0)
+        assert log.size == log.rows.size + sum(event.size for event in log.guesses) <= before
+        assert log.size <= max(most, log.guesses[-1].size)
         assert gone >= 0
-    assert log.rows_end == rows
+    assert log.rows.end == rows
     read_all(log, client)
     assert client.tokens == list(range(rows)), "a token was lost, doubled or reordered"
     assert client.rows | client.lost == set(range(rows))
@@ -172,14 +183,14 @@ def test_what_is_let_go_is_a_gap_to_who_has_not_had_it(rows: int, seen: int, wei
     again.names = {token: f"<{token}>" for token in range(rows)}
     again.take(sent(log.rows_at(0, 4096, log.end)))
     assert again.lost == {p for p in range(rows) if p not in again.rows}
-    assert again.rows == {e.start for e in log.events if isinstance(e, RowsEvent)}
+    assert again.rows == set(range(log.rows.gone, rows))
 
 
 def test_who_catches_up_gets_batches_of_a_bounded_size() -> None:
     log = RunLog("run", "id", ["m"], 2048)
     for position in range(6000):
-        log.append(TokenEvent(position, position, "x", None, None))
-        log.append(RowsEvent(position, [0], np.zeros((1, 1, 2048), dtype="<f2")))
+        log.add_token(position, position, "x", None, None)
+        log.add_rows(position, [0], bytes(4096))
     cursor, tokens, rows, batches = 0, 0, 0, 0
     while cursor < log.end:
         frames, cursor = since(log, cursor)
@@ -190,11 +201,11 @@ def test_who_catches_up_gets_batches_of_a_bounded_size() -> None:
         rows += sum(f.count for f in frames if isinstance(f, Rows))
     assert (tokens, rows) == (6000, 6000)
     assert batches == -(-log.size // module.MAX_BYTES_AT_ONCE)
-    # One event may be larger than a batch, and is one.
-    log.append(RowsEvent(6000, [0] * 2000, np.zeros((2000, 1, 2048), dtype="<f2")))
-    frames, cursor = since(log, log.end - 1)
-    assert cursor == log.end
-    assert isinstance(frames[0], Rows)
+    # So do the rows of a prompt, which are written together.
+    log.add_rows(6000, [0] * 2000, bytes(2000 * 4096))
+    frames, cursor = since(log, cursor)
+    assert sum(f.count for f in frames) == module.MAX_BYTES_AT_ONCE // 4096
+    assert cursor < log.end
 
 
 def test_a_long_log_with_many_holes_costs_time_that_grows_with_its_length() -> None:
@@ -202,7 +213,7 @@ def test_a_long_log_with_many_holes_costs_time_that_grows_with_its_length() -> N
         log = RunLog("run", "id", ["m"], 2)
         for position in range(0, events, 2):
             log.append(GapEvent(position, 1))
-            log.append(RowsEvent(position + 1, [0], np.zeros((1, 1, 2), dtype="<f2")))
+            log.add_rows(position + 1, [0], bytes(4))
         began = time.perf_counter()
         cursor = 0
         while cursor < log.end:
@@ -221,7 +232,7 @@ def test_a_long_log_with_many_holes_costs_time_that_grows_with_its_length() -> N
 def test_holes_that_touch_are_one_frame() -> None:
     log = RunLog("run", "id", ["m"], 2)
     for position in range(1000):
-        log.append(RowsEvent(position, [0], np.zeros((1, 1, 2), dtype="<f2")))
+        log.add_rows(position, [0], bytes(4))
     assert log.trim(0) == 1000
     assert log.size == 0
     (gap,), _ = since(log, 0)
@@ -241,11 +252,12 @@ def test_the_common_level_takes_from_the_heaviest_only(sizes: list[int], most: i
 
 
 def test_a_log_that_is_light_keeps_its_rows() -> None:
-    light, heavy = watched(10), watched(1000)
+    light, heavy = log_of(10), log_of(1000)
     told: list[int] = []
     budget = RowBudget(8000, lambda: [light, heavy], told.append)
     before = light.size
     budget.grew(8000)
     assert light.size == before
     assert light.size + heavy.size <= 8000
-    assert told == [1000 - len([e for e in heavy.events if isinstance(e, RowsEvent)])]
+    assert told == [heavy.rows.gone]
+    assert heavy.rows.gone > 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -33,7 +34,7 @@ from steersight.metrics import Registry
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import MAX_VECTORS, ChatMessage, ErrorCode, Gap, Sampling, Start, Steer
 from steersight.runs import table as table_module
-from steersight.runs.events import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent, RowsEvent, TokenEvent
+from steersight.runs.events import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent
 from steersight.runs.run import Run, RunPhase
 from steersight.runs.table import RunLimits, RunTable
 from steersight.telemetry import Telemetry
@@ -124,11 +125,11 @@ def prompts_of_five_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def place(run: Run) -> int | None:
-    return next((e.position for e in reversed(run.log.events) if isinstance(e, QueuedEvent)), None)
+    return next((e.position for e in reversed(run.log.others) if isinstance(e, QueuedEvent)), None)
 
 
 def ending(run: Run) -> FinishedEvent:
-    event = run.log.events[-1]
+    event = run.log.others[-1]
     assert isinstance(event, FinishedEvent)
     return event
 
@@ -282,7 +283,7 @@ async def test_rows_that_never_came_are_named_at_the_end(table: MakeTable) -> No
     t.engine.end(run)
     await settle()
     assert ending(run).reason == "stop"
-    gaps = [event for event in run.log.events if isinstance(event, GapEvent)]
+    gaps = [event for event in run.log.others if isinstance(event, GapEvent)]
     # Five tokens of prompt and one of reply, which was never an input.
     assert [(gap.start, gap.count) for gap in gaps] == [(0, 5)]
 
@@ -493,13 +494,11 @@ async def rows(table: MakeTable, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 
 def positions(run: Run) -> list[int]:
-    return [
-        p for e in run.log.events if isinstance(e, RowsEvent) for p in range(e.start, e.start + len(e.revs))
-    ]
+    return run.log.rows.positions.tolist()
 
 
 def applied(run: Run) -> list[tuple[int, int]]:
-    return [(e.rev, e.position) for e in run.log.events if isinstance(e, AppliedEvent)]
+    return [(e.rev, e.position) for e in run.log.others if isinstance(e, AppliedEvent)]
 
 
 @pytest.mark.parametrize("how", ["stop string", "cancelled", "failed"])
@@ -529,7 +528,7 @@ async def test_no_row_beyond_the_end_of_the_reply_is_ever_in_the_log(rows: Rows,
     # Five tokens of prompt and three of reply.
     assert positions(run) == [0, 1, 2, 3, 4, 5, 6]
     assert applied(run) == []
-    assert not any(isinstance(e, GapEvent) for e in run.log.events)
+    assert not any(isinstance(e, GapEvent) for e in run.log.others)
     end = run.log.end
     rows.step(10, 10)
     rows.confirm(9)
@@ -541,10 +540,22 @@ async def test_a_row_that_was_lost_is_named(rows: Rows) -> None:
     rows.step(6, 6, rows=0)  # it travelled without its rows
     rows.step(7, 7, rev=1)
     await rows.end([5, 6, 7])
-    gaps = [(e.start, e.count) for e in rows.run.log.events if isinstance(e, GapEvent)]
+    gaps = [(e.start, e.count) for e in rows.run.log.others if isinstance(e, GapEvent)]
     assert gaps == [(5, 1)]
     assert positions(rows.run) == [0, 1, 2, 3, 4, 6]
     assert applied(rows.run) == [(1, 6)]
+
+
+async def test_a_log_keeps_nothing_of_the_other_runs_of_a_step(rows: Rows) -> None:
+    """A step's numbers are one array for all its runs; one long reply would keep those of all short ones."""
+    one = entry(5, 5, rows=5)
+    assert one.step is not None
+    assert one.step.entropy is not None
+    step = [weakref.ref(one.step.values), weakref.ref(one.step.entropy)]
+    rows.take(one)
+    del one
+    assert positions(rows.run) == [0, 1, 2, 3, 4]
+    assert [array() for array in step] == [None, None]
 
 
 async def test_a_step_that_never_came_costs_rows_and_no_token(rows: Rows) -> None:
@@ -552,8 +563,8 @@ async def test_a_step_that_never_came_costs_rows_and_no_token(rows: Rows) -> Non
     rows.step(7, 7)
     await rows.end([5, 6, 7])
     log = rows.run.log
-    assert [e.token for e in log.events if isinstance(e, TokenEvent)] == [5, 6, 7]
-    assert [(e.start, e.count) for e in log.events if isinstance(e, GapEvent)] == [(5, 1)]
+    assert log.tokens.ids.tolist() == [5, 6, 7]
+    assert [(e.start, e.count) for e in log.others if isinstance(e, GapEvent)] == [(5, 1)]
     assert positions(rows.run) == [0, 1, 2, 3, 4, 6]
 
 
@@ -565,8 +576,7 @@ async def test_live_logs_together_stay_within_their_budget(
     runs = [await t.start() for _ in range(4)]
     for position in range(1000):
         for run, size in zip(runs, (4, 8, 16, 32), strict=True):
-            values = np.full((1, 1, size), position, dtype="<f2")
-            run.log.append(RowsEvent(position, [0], values))
+            run.log.add_rows(position, [0], bytes(2 * size))
         assert sum(run.log.size for run in runs) <= 64_000 * (1 + 1 / 64) + 64
     small, _, _, large = (run.log for run in runs)
     assert small.rows_at(0, 1, 0)[0]["type"] == "rows", "the lightest was trimmed"
@@ -582,7 +592,7 @@ async def test_live_logs_together_stay_within_their_budget(
     await settle()
     fresh = await t.start()
     for position in range(400):
-        fresh.log.append(RowsEvent(position, [0], np.zeros((1, 1, 64), dtype="<f2")))
+        fresh.log.add_rows(position, [0], bytes(128))
     assert fresh.log.rows_at(0, 1, 0)[0]["type"] == "rows"
 
 
@@ -595,7 +605,7 @@ async def test_the_rows_of_a_forgotten_run_are_gone_though_somebody_holds_it(
     for _ in range(3):
         run = await t.start()
         runs.append(run)
-        run.log.append(RowsEvent(0, [0], np.zeros((1, 1, 400), dtype="<f2")))
+        run.log.add_rows(0, [0], bytes(800))
         await settle()
         t.engine.end(run)
         await settle()

@@ -21,7 +21,6 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import garbage
 from . import trouble
 from .causes import cause, explain
 from .channel import FailedRuns, RowReceiver, Stage
@@ -111,7 +110,6 @@ class Life:
         self._watcher = asyncio.create_task(self._watch(), name="watch-engine")
         ranks = await self.call("steersight_process")
         self._family.settle(built.roots, ranks)
-        garbage.set_aside()
         self.ready_at = loop.time()
         return built
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .. import garbage
 from .causes import explain
 from .channel import FailedRuns, Stage
 from .errors import EngineLostError as EngineLostError
@@ -154,6 +155,7 @@ class EngineService:
         except Exception:
             await life.end(kindly=False)
             raise
+        garbage.set_aside()
         self.model = replace(model, dtype=built.dtype)
         self.capacity_tokens = built.capacity_tokens
         self._again = ""

@@ -9,6 +9,7 @@ The log is the only place where a run's past is kept. A reader's queue is its cu
 a slow reader misses (`most_bytes`) is still here and can be asked for by position (`rows_at`). However much a
 reader has to catch up with, it gets it in batches of a bounded size.
 
+Tokens and rows, nearly all events, lie in columns (`columns.py`); the others are objects (`events.py`).
 Rows and guesses are nearly all that a log weighs, and the oldest of them can be let go (`trim`). Events keep
 their numbers then: a reader that has not had those rows finds a gap in their place.
 """
@@ -16,30 +17,23 @@ their numbers then: a reader that has not had those rows finds a gap in their pl
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..protocol.codec import WireMap
 from ..protocol.messages import Finished
-from .events import (
-    AppliedEvent,
-    Event,
-    FinishedEvent,
-    GapEvent,
-    LensEvent,
-    QueuedEvent,
-    RowsEvent,
-    StartedEvent,
-    TokenEvent,
-    TrimmedEvent,
-)
+from .columns import RowColumns, TokenColumns
+from .events import AppliedEvent, Event, FinishedEvent, GapEvent, LensEvent, QueuedEvent, StartedEvent
 
 MAX_ROWS_PER_FRAME = 256
 MAX_EVENTS_AT_ONCE = 4096
 """Events that one batch of frames is made of."""
 MAX_BYTES_AT_ONCE = 4 << 20
-"""Rows and guesses in one batch of frames; a single event may be larger."""
+"""Rows and guesses in one batch of frames, if one row with its guesses is not more."""
+
+Range = tuple[int, int]
+"""Positions [start, end)."""
 
 
 @dataclass
@@ -50,36 +44,50 @@ class RunLog:
     client_id: str
     metrics: list[str]
     layers: int
-    events: list[Event] = field(default_factory=list)
+    end: int = 0
+    """Number of the newest event."""
     size: int = 0
     """Bytes of all rows and guesses, which are nearly all that a log weighs."""
-    rows_end: int = 0
-    """One past the newest position that has had a row."""
     grew: Callable[[int], None] = lambda _size: None
     """Called with the bytes of rows and guesses that were added."""
-    _rows: list[RowsEvent] = field(default_factory=list)
-    _rows_at: list[int] = field(default_factory=list)
-    """Their indices in `events`."""
-    _lens: list[LensEvent] = field(default_factory=list)
-    _lens_at: list[int] = field(default_factory=list)
+    tokens: TokenColumns = field(default_factory=TokenColumns)
+    rows: RowColumns = field(default_factory=RowColumns)
+    guesses: list[LensEvent] = field(default_factory=list)
+    """Those that are held."""
+    others: list[Event] = field(default_factory=list)
+    """All events that are neither tokens, rows nor guesses."""
+    _guess_numbers: list[int] = field(default_factory=list)
+    _other_numbers: list[int] = field(default_factory=list)
 
-    def append(self, event: Event) -> None:
-        """Add an event; its sequence number is the log's new length."""
-        self.events.append(event)
-        if isinstance(event, TokenEvent):
-            return  # most of them
-        if isinstance(event, RowsEvent):
-            self._rows.append(event)
-            self._rows_at.append(len(self.events) - 1)
-            self.rows_end = event.start + len(event.revs)
-        elif isinstance(event, LensEvent):
-            self._lens.append(event)
-            self._lens_at.append(len(self.events) - 1)
-        else:
-            return
-        size = event.size
+    # ------------------------------------------------------------ writing
+
+    def add_token(
+        self, position: int, token: int, text: str, logprob: float | None, rank: int | None
+    ) -> None:
+        """The reply's next token."""
+        self.end += 1
+        self.tokens.append(self.end, position, token, text, logprob, rank)
+
+    def add_rows(self, start: int, revs: Sequence[int], values: bytes, entropy: bytes | None = None) -> None:
+        """Rows of consecutive positions, an event each; see `RowColumns.append`."""
+        size = self.rows.append(self.end + 1, start, revs, values, entropy)
+        self.end += len(revs)
         self.size += size
         self.grew(size)
+
+    def add_guesses(self, event: LensEvent) -> None:
+        """The guesses of one position."""
+        self.end += 1
+        self.guesses.append(event)
+        self._guess_numbers.append(self.end)
+        self.size += event.size
+        self.grew(event.size)
+
+    def append(self, event: Event) -> None:
+        """An event of any other kind."""
+        self.end += 1
+        self.others.append(event)
+        self._other_numbers.append(self.end)
 
     def trim(self, most: int) -> int:
         """Let go of the oldest rows, with the guesses that belong to them, until the log weighs at most
@@ -88,29 +96,24 @@ class RunLog:
         The newest guess always stays: a token is named once in a run, and the names of what goes are handed
         to what stays.
         """
-        rows, lens, size = 0, 0, self.size
-        while size > most and rows < len(self._rows):
-            row = self._rows[rows]
-            rows, size = rows + 1, size - row.size
-            while lens < len(self._lens) - 1 and self._lens[lens].position < row.start + len(row.revs):
-                lens, size = lens + 1, size - self._lens[lens].size
-        for index, row in zip(self._rows_at[:rows], self._rows, strict=False):
-            self.events[index] = GapEvent(row.start, len(row.revs))
-        for index in self._lens_at[:lens]:
-            self.events[index] = TrimmedEvent()
-        if lens:
-            names = [name for event in self._lens[: lens + 1] for name in event.names]
-            heir = self._lens[lens] = replace(self._lens[lens], names=names)
-            self.events[self._lens_at[lens]] = heir
-        gone = sum(len(row.revs) for row in self._rows[:rows])
-        del self._rows[:rows], self._rows_at[:rows], self._lens[:lens], self._lens_at[:lens]
-        self.size = size
-        return gone
+        rows, before = self.rows, self.rows.gone
+        while self.size > most and rows.gone < len(rows):
+            # At most one guess for each row: it takes so many rows at least.
+            each = rows.width + (self.guesses[-1].size if self.guesses else 0)
+            rows.let_go(min(len(rows) - rows.gone, -(-(self.size - most) // each)))
+            self._let_guesses_go(rows.positions[rows.gone - 1])
+            self.size = rows.size + sum(event.size for event in self.guesses)
+        return rows.gone - before
 
-    @property
-    def end(self) -> int:
-        """Number of the newest event."""
-        return len(self.events)
+    def _let_guesses_go(self, position: int) -> None:
+        """Forget those up to a position, but for the newest."""
+        last = bisect_right(self.guesses, position, key=lambda event: event.position)
+        if (gone := min(last, len(self.guesses) - 1)) > 0:
+            names = [name for event in self.guesses[: gone + 1] for name in event.names]
+            self.guesses[gone] = replace(self.guesses[gone], names=names)
+            del self.guesses[:gone], self._guess_numbers[:gone]
+
+    # ------------------------------------------------------------ reading
 
     def frames_since(self, cursor: int, most_bytes: int | None = None) -> tuple[list[WireMap], int]:
         """Frames for the next events after `cursor`, and the new cursor. Tokens go first: they must not wait.
@@ -119,121 +122,158 @@ class RunLog:
         for the next one. With `most_bytes`, rows and guesses beyond so many bytes are left out instead, the
         oldest first, and `gap` frames say which; nothing else is ever left out.
         """
-        end = self._batch_end(cursor, None if most_bytes is not None else MAX_BYTES_AT_ONCE)
-        fresh = _Sorted(self.events[cursor:end])
-        rows, lens = fresh.rows, fresh.lens
-        skipped: list[tuple[int, int]] = []
+        end = min(self.end, cursor + MAX_EVENTS_AT_ONCE)
+        if most_bytes is None:
+            end = self._within_bytes(cursor, end)
+        first, last = self.rows.between(cursor, end)
+        lens = self._guesses_between(cursor, end) if self.guesses else []
+        others = self._others_between(cursor, end)
+        frames = self._first(others, cursor) if others else []
+        self._add_tokens(frames, cursor, end)
+        if others or first < self.rows.gone:
+            gone = self._positions(first, min(last, self.rows.gone))
+            frames += [self._gap(cursor, *one, kept=False) for one in _lost(others, gone)]
+            first = min(last, max(first, self.rows.gone))
         if most_bytes is not None:
-            rows, lens, skipped = _newest(rows, lens, most_bytes)
-        frames = [self._started(event, cursor) for event in fresh.started]
-        if fresh.queued:
-            frames.append(self._frame("queued", cursor, position=fresh.queued[-1].position))
-        if fresh.tokens:
-            frames.append(self._tokens(fresh.tokens, cursor))
-        frames += [self._gap(cursor, start, stop, kept=False) for start, stop in _joined(fresh.lost)]
-        frames += [self._gap(cursor, start, stop, kept=True) for start, stop in skipped]
-        frames += self._row_frames(rows, cursor)
-        frames += self._lens_frames(lens, cursor)
-        frames += [self._last(event, cursor) for event in fresh.last]
+            begin, lens = self._newest(first, last, lens, most_bytes)
+            frames += [self._gap(cursor, *one, kept=True) for one in self._positions(first, begin)]
+            first = begin
+        self._add_rows(frames, first, last, cursor)
+        if lens:
+            frames += self._lens_frames(lens, cursor)
+        if others:
+            frames += self._last(others, cursor)
         if frames:
             frames[-1]["seq"] = end
         return frames, end
-
-    def _frame(self, kind: str, seq: int, **fields: Any) -> WireMap:
-        return {"type": kind, "run": self.run, "seq": seq, **fields}
-
-    def _batch_end(self, cursor: int, most_bytes: int | None) -> int:
-        end = min(len(self.events), cursor + MAX_EVENTS_AT_ONCE)
-        if most_bytes is None:
-            return end
-        held = 0
-        for index in range(cursor, end):
-            event = self.events[index]
-            if isinstance(event, RowsEvent | LensEvent):
-                held += event.size
-                if held > most_bytes and index > cursor:
-                    return index
-        return end
 
     def rows_at(self, start: int, count: int, seq: int) -> list[WireMap]:
         """Frames of the rows of positions [start, start + count) once more, with the guesses that belong to
         them; `gap` frames for those that nobody can have. Rows still to come are not among them.
         """
-        end = min(start + count, self.rows_end)
-        found: list[RowsEvent] = []
-        first = max(0, bisect_right(self._rows, start, key=lambda event: event.start) - 1)
-        for event in self._rows[first:]:
-            if event.start >= end:
-                break
-            if (part := event.between(start, end)) is not None:
-                found.append(part)
+        end = min(start + count, self.rows.end)
+        first, last = self.rows.at(start, end)
+        first = min(last, max(first, self.rows.gone))
         frames: list[WireMap] = []
         at = start
-        for event in found:
-            if event.start > at:
-                frames.append(self._gap(seq, at, event.start, kept=False))
-            at = event.start + len(event.revs)
+        for begin, behind in self._positions(first, last):
+            if begin > at:
+                frames.append(self._gap(seq, at, begin, kept=False))
+            at = behind
         if at < end:
             frames.append(self._gap(seq, at, end, kept=False))
-        frames += self._row_frames(found, seq)
-        first, last = (
-            bisect_left(self._lens, position, key=lambda event: event.position) for position in (start, end)
+        self._add_rows(frames, first, last, seq)
+        one, other = (
+            bisect_left(self.guesses, position, key=lambda event: event.position) for position in (start, end)
         )
-        frames += self._lens_frames(self._lens[first:last], seq)
-        return frames
+        return frames + self._lens_frames(self.guesses[one:other], seq)
+
+    def _within_bytes(self, cursor: int, end: int) -> int:
+        """The last event up to `end` with which a batch is not too heavy, if one row alone is not."""
+        weight = self.rows.width + (self.guesses[-1].size if self.guesses else 0)
+        if (end - cursor) * weight <= MAX_BYTES_AT_ONCE:
+            return end  # nearly always
+        first, last = self.rows.between(cursor, end)
+        if (last - first) * weight <= MAX_BYTES_AT_ONCE:
+            return end
+        room = max(1, MAX_BYTES_AT_ONCE // weight)
+        # What is between two rows goes with the one before.
+        return self.rows.numbers[first + room] - 1
+
+    def _guesses_between(self, cursor: int, end: int) -> list[LensEvent]:
+        numbers = self._guess_numbers
+        return self.guesses[bisect_right(numbers, cursor) : bisect_right(numbers, end)]
+
+    def _others_between(self, cursor: int, end: int) -> list[Event]:
+        numbers = self._other_numbers
+        if not numbers or numbers[-1] <= cursor:
+            return []  # nearly always
+        return self.others[bisect_right(numbers, cursor) : bisect_right(numbers, end)]
+
+    def _positions(self, first: int, last: int) -> list[Range]:
+        """The positions of the rows [first, last), those that touch as one range."""
+        positions = self.rows.positions
+        return [(positions[a], positions[b - 1] + 1) for a, b in self.rows.stretches(first, last)]
+
+    def _newest(
+        self, first: int, last: int, lens: list[LensEvent], most_bytes: int
+    ) -> tuple[int, list[LensEvent]]:
+        """Of the rows [first, last) and guesses the newest that weigh at most `most_bytes` together, and the
+        newest row at any weight: index of the first row, and the guesses.
+        """
+        weight = self.rows.width + (lens[-1].size if lens else 0)
+        if last - first <= 1 or (last - first) * weight <= most_bytes:
+            return first, lens
+        begin = last - max(1, most_bytes // weight)
+        bound = self.rows.positions[begin]
+        kept = [event for event in lens if event.position >= bound]
+        # A token is named once in a run: the names of what is left out go with what is not.
+        names = [name for event in lens if event.position < bound for name in event.names]
+        if names and not kept:
+            kept = [lens[-1]]
+            names = [name for event in lens[:-1] for name in event.names]
+        if names:
+            kept = [replace(kept[0], names=[*names, *kept[0].names]), *kept[1:]]
+        return begin, kept
+
+    # ------------------------------------------------------------ frames
+
+    def _frame(self, kind: str, seq: int, **fields: Any) -> WireMap:
+        return {"type": kind, "run": self.run, "seq": seq, **fields}
 
     def _gap(self, seq: int, start: int, stop: int, *, kept: bool) -> WireMap:
         return self._frame("gap", seq, start=start, count=stop - start, kept=kept)
 
-    def _started(self, event: StartedEvent, seq: int) -> WireMap:
-        prompt = event.prompt.model_dump()
-        return self._frame("started", seq, id=self.client_id, prompt=prompt, metrics=self.metrics)
-
-    def _tokens(self, events: list[TokenEvent], seq: int) -> WireMap:
-        return {
-            "type": "tokens",
-            "run": self.run,
-            "seq": seq,
-            "start": events[0].position,
-            "ids": [event.token for event in events],
-            "texts": [event.text for event in events],
-            "logprobs": [event.logprob for event in events],
-            "ranks": [event.rank for event in events],
-        }
-
-    def _row_frames(self, events: list[RowsEvent], seq: int) -> list[WireMap]:
-        frames: list[WireMap] = []
-        group: list[RowsEvent] = []
-        end = whole = 0
-        for event in events:
-            count = len(event.revs)
-            if group and (event.start != end or whole + count > MAX_ROWS_PER_FRAME):
-                frames.append(self._rows_frame(group, seq))
-                group, whole = [], 0
-            group.append(event)
-            end, whole = event.start + count, whole + count
-        if group:
-            frames.append(self._rows_frame(group, seq))
+    def _first(self, others: list[Event], seq: int) -> list[WireMap]:
+        """What goes before tokens."""
+        frames = [
+            self._frame(
+                "started", seq, id=self.client_id, prompt=event.prompt.model_dump(), metrics=self.metrics
+            )
+            for event in others
+            if isinstance(event, StartedEvent)
+        ]
+        places = [event.position for event in others if isinstance(event, QueuedEvent)]
+        if places:
+            frames.append(self._frame("queued", seq, position=places[-1]))
         return frames
 
-    def _rows_frame(self, group: list[RowsEvent], seq: int) -> WireMap:
-        revs = [rev for event in group for rev in event.revs]
-        entropy = None
-        if group[0].entropy is not None:
-            entropy = b"".join([event.entropy.tobytes() for event in group if event.entropy is not None])
-        return {
-            "type": "rows",
-            "run": self.run,
-            "seq": seq,
-            "start": group[0].start,
-            "count": len(revs),
-            "revs": revs,
-            "metrics": self.metrics,
-            "layers": self.layers,
-            "dtype": "f2",
-            "data": b"".join([event.values.tobytes() for event in group]),
-            "entropy": entropy,
-        }
+    def _add_tokens(self, frames: list[WireMap], cursor: int, end: int) -> None:
+        tokens = self.tokens
+        first, last = tokens.between(cursor, end)
+        if first == last:
+            return
+        frames.append(
+            {
+                "type": "tokens",
+                "run": self.run,
+                "seq": cursor,
+                "start": tokens.start + first,
+                "ids": tokens.ids[first:last].tolist(),
+                "texts": tokens.texts[first:last],
+                "logprobs": tokens.logprobs[first:last],
+                "ranks": tokens.ranks[first:last],
+            }
+        )
+
+    def _add_rows(self, frames: list[WireMap], first: int, last: int, seq: int) -> None:
+        rows = self.rows
+        for begin, end in rows.stretches(first, last, MAX_ROWS_PER_FRAME):
+            frames.append(
+                {
+                    "type": "rows",
+                    "run": self.run,
+                    "seq": seq,
+                    "start": rows.positions[begin],
+                    "count": end - begin,
+                    "revs": rows.revs[begin:end].tolist(),
+                    "metrics": self.metrics,
+                    "layers": self.layers,
+                    "dtype": "f2",
+                    "data": rows.values_of(begin, end),
+                    "entropy": rows.entropy_of(begin, end),
+                }
+            )
 
     def _lens_frames(self, events: list[LensEvent], seq: int) -> list[WireMap]:
         groups: list[list[LensEvent]] = []
@@ -258,77 +298,35 @@ class RunLog:
             for group in groups
         ]
 
-    def _last(self, event: AppliedEvent | FinishedEvent, seq: int) -> WireMap:
-        if isinstance(event, AppliedEvent):
-            return self._frame("applied", seq, rev=event.rev, position=event.position)
-        frame = Finished(
-            run=self.run, seq=seq, reason=event.reason, stop=event.stop, error=event.error,
-            usage=event.usage, timing=event.timing,
-        )  # fmt: skip
-        return frame.model_dump()
+    def _last(self, others: list[Event], seq: int) -> list[WireMap]:
+        """What goes behind rows."""
+        frames: list[WireMap] = []
+        for event in others:
+            if isinstance(event, AppliedEvent):
+                frames.append(self._frame("applied", seq, rev=event.rev, position=event.position))
+            elif isinstance(event, FinishedEvent):
+                finished = Finished(
+                    run=self.run, seq=seq, reason=event.reason, stop=event.stop, error=event.error,
+                    usage=event.usage, timing=event.timing,
+                )  # fmt: skip
+                frames.append(finished.model_dump())
+        return frames
 
 
-class _Sorted:
-    """Events by what becomes of them, each kind in its order."""
+def _lost(others: list[Event], gone: list[Range]) -> list[Range]:
+    """Positions whose rows nobody can have, those that touch as one range.
 
-    def __init__(self, events: list[Event]) -> None:
-        self.started: list[StartedEvent] = []
-        self.queued: list[QueuedEvent] = []
-        self.tokens: list[TokenEvent] = []
-        self.rows: list[RowsEvent] = []
-        self.lens: list[LensEvent] = []
-        self.lost: list[tuple[int, int]] = []
-        """Ranges [start, end) of positions whose rows nobody can have."""
-        self.last: list[AppliedEvent | FinishedEvent] = []
-        for event in events:
-            if isinstance(event, TokenEvent):
-                self.tokens.append(event)
-            elif isinstance(event, RowsEvent):
-                self.rows.append(event)
-            elif isinstance(event, LensEvent):
-                self.lens.append(event)
-            elif isinstance(event, AppliedEvent | FinishedEvent):
-                self.last.append(event)
-            elif isinstance(event, GapEvent):
-                self.lost.append((event.start, event.start + event.count))
-            elif isinstance(event, StartedEvent):
-                self.started.append(event)
-            elif isinstance(event, QueuedEvent):
-                self.queued.append(event)
-
-
-def _newest(
-    rows: list[RowsEvent], lens: list[LensEvent], most_bytes: int
-) -> tuple[list[RowsEvent], list[LensEvent], list[tuple[int, int]]]:
-    """The newest of both that weigh at most `most_bytes` together (the newest rows at any weight), and the
-    ranges [start, end) of positions that were left out.
+    Args:
+        others: `GapEvent`s among others, in ascending order.
+        gone: positions of rows that were let go, ascending.
     """
-    weights = {event.position: event.size for event in lens}
-    held, first = 0, len(rows)
-    while first > 0:
-        event = rows[first - 1]
-        held += event.size + sum(weights.get(event.start + i, 0) for i in range(len(event.revs)))
-        if held > most_bytes and first < len(rows):
-            break
-        first -= 1
-    if first == 0:
-        return rows, lens, []
-    skipped = _joined((event.start, event.start + len(event.revs)) for event in rows[:first])
-    bound = rows[first].start
-    kept = [event for event in lens if event.position >= bound]
-    # A token is named once in a run: the names of what is left out go with what is not.
-    names = [name for event in lens if event.position < bound for name in event.names]
-    if names and not kept:
-        kept = [lens[-1]]
-        names = [name for event in lens[:-1] for name in event.names]
-    if names:
-        kept = [replace(kept[0], names=[*names, *kept[0].names]), *kept[1:]]
-    return rows[first:], kept, skipped
+    never = [(event.start, event.start + event.count) for event in others if isinstance(event, GapEvent)]
+    return _joined(sorted([*never, *gone]))
 
 
-def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ascending ranges [start, end), those that touch as one."""
-    out: list[tuple[int, int]] = []
+def _joined(ranges: Iterable[Range]) -> list[Range]:
+    """Ascending ranges, those that touch as one."""
+    out: list[Range] = []
     for start, end in ranges:
         if out and out[-1][1] == start:
             out[-1] = (out[-1][0], end)

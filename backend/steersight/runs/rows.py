@@ -15,8 +15,8 @@ import numpy as np
 from ..engine.step import BARE
 from ..metrics import LENS_METRICS
 from ..metrics.logit_lens import lens_layers
-from .events import GapEvent, LensEvent, RowsEvent
-from .log import MAX_ROWS_PER_FRAME, RunLog
+from .events import GapEvent, LensEvent
+from .log import RunLog
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,13 +84,12 @@ class RowWriter:
             self._end = until
 
     def _write(self, step: Step, first: int, start: int, revs: list[int]) -> None:
-        for at in range(0, len(revs), MAX_ROWS_PER_FRAME):
-            some = revs[at : at + MAX_ROWS_PER_FRAME]
-            rows = slice(first + at, first + at + len(some))
-            nats = None
-            if self._entropy:
-                nats = self._nothing(len(some)) if step.entropy is None else step.entropy[rows]
-            self._log.append(RowsEvent(start + at, tuple(some), self._mine(step, step.values[rows]), nats))
+        # Copied: a slice would keep the numbers of all runs of its step for as long as this log is kept.
+        rows = slice(first, first + len(revs))
+        nats = None
+        if self._entropy:
+            nats = (self._nothing(len(revs)) if step.entropy is None else step.entropy[rows]).tobytes()
+        self._log.add_rows(start, revs, self._mine(step, step.values[rows]).tobytes(), nats)
 
     @staticmethod
     def _nothing(*shape: int) -> NDArray[np.float16]:
@@ -122,7 +121,7 @@ class RowWriter:
         ids = guesses.ids[at, layers, : self._top]
         fresh = sorted(set(ids.ravel().tolist()) - self._named)
         self._named.update(fresh)
-        self._log.append(
+        self._log.add_guesses(
             LensEvent(
                 position=position,
                 layers=self._layers,

@@ -29,7 +29,7 @@ from ..engine.service import EngineLostError, EngineNotReadyError, EngineService
 from ..engine.step import NO_TOKEN
 from ..protocol.codec import FrameError
 from ..protocol.messages import ErrorCode, Prompt, RunError, Start, Steer, Timing, Usage, VectorSetting
-from .events import AppliedEvent, FinishedEvent, QueuedEvent, StartedEvent, TokenEvent
+from .events import AppliedEvent, FinishedEvent, QueuedEvent, StartedEvent
 from .log import RunLog
 from .rows import RowWriter
 
@@ -301,9 +301,7 @@ class Run:
             self._first = now
         self._telemetry.tokens_written(1, None if self._newest is None else (now - self._newest) * 1e3)
         self._newest = now
-        self.log.append(
-            TokenEvent(entry.end, entry.token, self._texts.next(entry.token), entry.logprob, entry.rank)
-        )
+        self.log.add_token(entry.end, entry.token, self._texts.next(entry.token), entry.logprob, entry.rank)
         self._tokens += 1
 
     def _apply(self, rev: int, position: int) -> None:
@@ -334,8 +332,8 @@ class Run:
             error=None if ending.error is None else ending.error.code,
         )  # fmt: skip
         if logs.prompts.isEnabledFor(logging.INFO):
-            pieces = [event.text for event in self.log.events if isinstance(event, TokenEvent)]
-            logs.event(logs.prompts, logging.INFO, "What was answered.", reply="".join(pieces))
+            reply = "".join(self.log.tokens.texts)
+            logs.event(logs.prompts, logging.INFO, "What was answered.", reply=reply)
         first_ms = None if self._first is None else (self._first - self._began) * 1e3
         self.log.append(
             FinishedEvent(

@@ -49,8 +49,8 @@ class Feed:
         frames, self.cursor = self.log.frames_since(self.cursor, most_bytes)
         if not frames and self._asked:
             start, end = self._asked.popleft()
-            until = min(end, start + ROWS_AT_ONCE, self.log.rows_end)
-            if until < min(end, self.log.rows_end):
+            until = min(end, start + ROWS_AT_ONCE, self.log.rows.end)
+            if until < min(end, self.log.rows.end):
                 self._asked.appendleft((until, end))
             frames = self.log.rows_at(start, until - start, self.cursor)
         return frames
