@@ -7,6 +7,10 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator
 
+# nnsight 0.8.1 mounts `.save` on every object of the process once it is imported (PYMOUNT), and anyio 4.16
+# cannot define its typed attributes any more after that. anyio loads them at the first file it serves: a page
+# first opened after the engine had come up was answered with 500. So they are loaded here, before the engine.
+import anyio._backends._asyncio  # noqa: F401
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request

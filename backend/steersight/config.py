@@ -59,6 +59,9 @@ class Settings(EngineOptions):
     max_reply_tokens: int = option(
         "0", "The longest reply, in tokens; 0 is what the model's length allows.", number(int, 0)
     )
+    kept_rows_mib: int = option(
+        "256", "Memory for rows of prompts, for replies whose prompts begin alike, in MiB.", number(int, 0)
+    )
     grace_seconds: float = option(
         "30",
         "How long a run goes on that nobody watches, and is kept when it has finished.",

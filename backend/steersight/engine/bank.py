@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..vectors.action import MAX_AT_WORK, Action, TooManyVectorsError
+from ..vectors.action import MAX_AT_WORK, Action, TooManyVectorsError, acting
 from ..vectors.store import READER_FIELDS
 from .pool import VectorPool
 
@@ -119,12 +119,12 @@ class VectorBank:
             KeyError: a vector is unknown. Ignoring it would report steering that never happened.
             TooManyVectorsError: more than `MAX_AT_WORK`. The server refuses such sliders before.
         """
-        acting = [action for action in actions if action.acts]
-        missing = {action.vector for action in acting} - self.vectors.keys()
+        at_work = acting(actions)
+        missing = {action.vector for action in at_work} - self.vectors.keys()
         if missing:
             raise KeyError(f"The engine has no vector {', '.join(sorted(missing))}.")
-        if len(acting) > MAX_AT_WORK:
+        if len(at_work) > MAX_AT_WORK:
             raise TooManyVectorsError(
-                f"{len(acting)} vectors are at work on one reply, and {MAX_AT_WORK} are the most."
+                f"{len(at_work)} vectors are at work on one reply, and {MAX_AT_WORK} are the most."
             )
-        return tuple(sorted(acting, key=lambda action: self._order[action.vector]))
+        return tuple(sorted(at_work, key=lambda action: self._order[action.vector]))

@@ -14,10 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Before NNsight: once imported it mounts `.save` on every object of the process (its setting PYMOUNT), and
-# anyio 4.16 cannot define its typed attributes any more after that. anyio loads them at the first file it
-# serves, so a page first opened after the engine had come up was answered with 500.
-import anyio._backends._asyncio  # noqa: F401
 import torch
 from nnsight.intervention.source import Controller
 from nnsight.modeling.vllm import VLLM

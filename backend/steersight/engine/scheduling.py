@@ -33,7 +33,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.core import EngineCore
 
-from ..vectors.action import Action
+from ..vectors.action import Action, acting
 from .errors import ERROR
 from .request import RunOptions
 from .run_state import Revision, RunStates
@@ -112,7 +112,7 @@ class Deeds:
         if OPTIONS_KEY in extra:
             try:
                 options = RunOptions.from_wire(extra[OPTIONS_KEY])
-                keys.states.add(request.request_id, options, _acting(options.actions))
+                keys.states.add(request.request_id, options, acting(options.actions))
                 self._names[options.run] = request.request_id
             except Exception:
                 # The workers will say so, and the server ends the run. Nothing may raise in here.
@@ -173,13 +173,9 @@ class Deeds:
         known = tuple(map(Action.from_map, actions)) if done else (Action(f"?{uuid.uuid4().hex}", 1.0),)
         request = self.requests.get(self._names.get(run, ""))
         ahead = 0 if request is None else self._note_ahead(request)
-        self._keys.states.steer(run, Revision(rev, _acting(known)))
+        self._keys.states.steer(run, Revision(rev, acting(known)))
         if request is not None:
             self._keys.renew(request, ahead)
-
-
-def _acting(actions: Sequence[Action]) -> tuple[Action, ...]:
-    return tuple(action for action in actions if action.acts)
 
 
 class DeedScheduler(Deeds, Scheduler):  # type: ignore[misc]

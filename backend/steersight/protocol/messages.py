@@ -198,6 +198,10 @@ class Start(Frame):
     """Whether rows carry the entropy of the model's final distribution."""
     prompt_rows: bool = True
     """Whether rows of the prompt are sent too."""
+    read_cache: bool = True
+    """Whether the engine may take the beginning of the prompt from its cache of prefixes. No forward pass
+    runs over it then; its rows are those of the run that computed it, where the server has kept them, and a
+    `gap` with `cached` where not. With false all of it is computed, and all its rows come."""
 
 
 class Steer(Frame):
@@ -516,7 +520,10 @@ class Gap(Frame):
     count: Count
     kept: bool
     """Skipped because this client reads too slowly: a `rows` frame brings them while the run is kept. If
-    false, nobody has them: they were lost between engine and server, or let go to save memory."""
+    false, nobody has them: they were lost between engine and server, let go to save memory, or `cached`."""
+    cached: bool = False
+    """The engine had these positions in its cache of prefixes, and the server has kept no rows of them. A
+    `start` with `read_cache` false computes them."""
 
 
 class Usage(Frame):
@@ -524,6 +531,8 @@ class Usage(Frame):
 
     prompt_tokens: Count
     reply_tokens: Count
+    cached_tokens: Count = 0
+    """Of the prompt's, those that the engine took from its cache of prefixes."""
 
 
 class Timing(Frame):

@@ -47,6 +47,8 @@ class GapEvent:
 
     start: int
     count: int
+    cached: bool = False
+    """No pass of this run computed them: the engine had their positions in its cache of prefixes."""
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,11 @@ class RunLog:
         self._add_tokens(frames, cursor, end)
         if others or first < self.rows.gone:
             gone = self._positions(first, min(last, self.rows.gone))
-            frames += [self._gap(cursor, *one, kept=False) for one in _lost(others, gone)]
+            never = [event for event in others if isinstance(event, GapEvent)]
+            for cached in (True, False):
+                lost = [(event.start, event.start + event.count) for event in never if event.cached is cached]
+                joined = _joined(sorted(lost if cached else [*lost, *gone]))
+                frames += [self._gap(cursor, *one, kept=False, cached=cached) for one in joined]
             first = min(last, max(first, self.rows.gone))
         if most_bytes is not None:
             begin, lens = self._newest(first, last, lens, most_bytes)
@@ -157,11 +161,9 @@ class RunLog:
         frames: list[WireMap] = []
         at = start
         for begin, behind in self._positions(first, last):
-            if begin > at:
-                frames.append(self._gap(seq, at, begin, kept=False))
+            frames += self._never(seq, at, begin)
             at = behind
-        if at < end:
-            frames.append(self._gap(seq, at, end, kept=False))
+        frames += self._never(seq, at, end)
         self._add_rows(frames, first, last, seq)
         one, other = (
             bisect_left(self.guesses, position, key=lambda event: event.position) for position in (start, end)
@@ -221,8 +223,24 @@ class RunLog:
     def _frame(self, kind: str, seq: int, **fields: Any) -> WireMap:
         return {"type": kind, "run": self.run, "seq": seq, **fields}
 
-    def _gap(self, seq: int, start: int, stop: int, *, kept: bool) -> WireMap:
-        return self._frame("gap", seq, start=start, count=stop - start, kept=kept)
+    def _gap(self, seq: int, start: int, stop: int, *, kept: bool, cached: bool = False) -> WireMap:
+        return self._frame("gap", seq, start=start, count=stop - start, kept=kept, cached=cached)
+
+    def _never(self, seq: int, start: int, stop: int) -> list[WireMap]:
+        """Gaps for positions [start, stop), of which there are no rows here."""
+        frames: list[WireMap] = []
+        at = start
+        for event in self.others:
+            if isinstance(event, GapEvent) and event.cached:
+                begin, end = max(at, event.start), min(stop, event.start + event.count)
+                if begin < end:
+                    if begin > at:
+                        frames.append(self._gap(seq, at, begin, kept=False))
+                    frames.append(self._gap(seq, begin, end, kept=False, cached=True))
+                    at = end
+        if at < stop:
+            frames.append(self._gap(seq, at, stop, kept=False))
+        return frames
 
     def _first(self, others: list[Event], seq: int) -> list[WireMap]:
         """What goes before tokens."""
@@ -311,17 +329,6 @@ class RunLog:
                 )  # fmt: skip
                 frames.append(finished.model_dump())
         return frames
-
-
-def _lost(others: list[Event], gone: list[Range]) -> list[Range]:
-    """Positions whose rows nobody can have, those that touch as one range.
-
-    Args:
-        others: `GapEvent`s among others, in ascending order.
-        gone: positions of rows that were let go, ascending.
-    """
-    never = [(event.start, event.start + event.count) for event in others if isinstance(event, GapEvent)]
-    return _joined(sorted([*never, *gone]))
 
 
 def _joined(ranges: Iterable[Range]) -> list[Range]:

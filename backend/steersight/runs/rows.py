@@ -7,7 +7,7 @@ everything that comes here is written. Invariant: the last row in the log, with 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..engine.step import BARE
 from ..metrics import LENS_METRICS
 from ..metrics.logit_lens import lens_layers
 from .events import GapEvent, LensEvent
+from .kept import BLOCK, Prefix
 from .log import RunLog
 
 if TYPE_CHECKING:
@@ -33,13 +34,25 @@ class RowWriter:
 
     def __init__(
         self, log: RunLog, start: Start, prompt_tokens: int, *, texts: TokenTexts, telemetry: Telemetry,
-        applied: Callable[[int, int], None],
+        applied: Callable[[int, int], None], read: Callable[[int, int], Iterable[Prefix]],
     ) -> None:  # fmt: skip
-        """`applied` is told a revision and its position when the first row of it is written."""
+        """
+        Args:
+            log: of the run.
+            start: what its client asked for.
+            prompt_tokens: length of the prompt.
+            texts: the text of any token.
+            telemetry: counts rows.
+            applied: told a revision and its position when the first row of it is written.
+            read: gives the rows of positions before the one given, which the engine had in its cache, as
+                computed with a revision.
+        """
         self._log = log
         self._texts = texts
         self._telemetry = telemetry
         self._applied = applied
+        self._read = read
+        self._began = False
         self._entropy = start.entropy
         self._numbers = bool(log.metrics or start.entropy)
         self._top = start.lens.top if start.lens else 0
@@ -55,8 +68,12 @@ class RowWriter:
         """Write the rows of an entry, those that are not there yet."""
         skip = self._end - entry.start
         if skip < 0:
-            self.close(entry.start)
+            if self._began:
+                self.close(entry.start)
+            else:
+                self._write_prefix(entry.start, entry.revisions[0] if entry.revisions else 0)
             skip = 0
+        self._began = True
         revs = entry.revisions[skip:] if skip else entry.revisions
         if not revs:
             return
@@ -75,6 +92,21 @@ class RowWriter:
                 if rev > self.revs_seen:
                     self.revs_seen = rev
                     self._applied(rev, position)
+
+    def _write_prefix(self, until: int, rev: int) -> None:
+        """The run begins behind what the engine had in its cache, which was computed as with `rev`."""
+        for start, values in self._read(until, rev) if self._numbers else ():
+            if values is None:
+                self._log.append(GapEvent(start, min(BLOCK, until - start), cached=True))
+                continue
+            revs = [rev] * len(values)
+            self._telemetry.rows_written(len(revs))
+            nats = self._nothing(len(revs)).tobytes() if self._entropy else None
+            self._log.add_rows(start, revs, values.tobytes(), nats)
+            if rev > self.revs_seen:
+                self.revs_seen = rev
+                self._applied(rev, start)
+        self._end = until
 
     def close(self, until: int) -> None:
         """Say of the rows before `until` that are not here that they never come."""

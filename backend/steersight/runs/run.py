@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from dataclasses import dataclass
 from enum import Enum
@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Literal
 
 from .. import logs
 from ..engine.request import RunOptions, RunRequest, Wants
+from ..engine.run_state import Revision, RunState
 from ..engine.service import EngineLostError, EngineNotReadyError, EngineService, RunFailedError
 from ..engine.step import NO_TOKEN
 from ..protocol.codec import FrameError
 from ..protocol.messages import ErrorCode, Prompt, RunError, Start, Steer, Timing, Usage, VectorSetting
+from ..vectors.action import acting
 from .events import AppliedEvent, FinishedEvent, QueuedEvent, StartedEvent
 from .log import RunLog
 from .rows import RowWriter
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from ..telemetry import Telemetry
     from ..text.pieces import TokenTexts
     from ..vectors.action import Action
+    from .kept import Columns, KeptRows, Prefix
     from .places import Place
 
 logger = logging.getLogger(__name__)
@@ -94,6 +97,8 @@ class Run:
         metrics: list[str],
         layers: int,
         engine: EngineService,
+        kept: KeptRows,
+        columns: Columns,
         max_reply_tokens: int,
         telemetry: Telemetry,
         ended: Callable[[Run], None],
@@ -121,7 +126,15 @@ class Run:
         self._tokens = 0
         self._rows = RowWriter(
             self.log, start, len(prompt.ids), texts=texts, telemetry=telemetry, applied=self._apply,
+            read=self._read_prefix,
         )  # fmt: skip
+        self._kept = kept
+        self._columns = columns
+        self._past = RunState.begin(RunOptions(run_id), acting(actions))
+        """What acted on each position so far, as the rows say it."""
+        self._sent: dict[int, tuple[Action, ...]] = {}
+        """What each revision is that the engine was told and no row has shown yet."""
+        self._cached_tokens = 0
         self._began = time.perf_counter()
         self._first: float | None = None
         self._newest: float | None = None
@@ -146,6 +159,7 @@ class Run:
         """Start generating, with what the sliders say now."""
         self._become(RunPhase.WRITING)
         self._sent_rev = self.rev
+        self._past = RunState.begin(RunOptions(self.id, rev=self.rev), acting(self.actions))
         # Of its own: whoever gave the place back may have been another run, and the log names the task's.
         context = copy_context()
         context.run(logs.run.set, self.id)
@@ -220,6 +234,7 @@ class Run:
     async def _hand_over(self) -> None:
         while self._sent_rev != self.rev and not self.done:
             rev = self.rev
+            self._sent[rev] = acting(self.actions)
             try:
                 await self._engine.steer(self.id, rev, self.actions)
             except (EngineLostError, EngineNotReadyError) as error:
@@ -244,6 +259,7 @@ class Run:
         try:
             ended = await self._engine.generate(self._request(), self._take)
             self._rows.close(self.prompt_tokens + self._tokens - 1)
+            self._cached_tokens = ended.cached_tokens
             return Ending(ended.reason, ended.stop)
         except (EngineLostError, EngineNotReadyError) as lost:
             return failure(ErrorCode.ENGINE_FAILED, str(lost))
@@ -283,7 +299,7 @@ class Run:
             actions=tuple(self.actions),
             rev=self.rev,
         )
-        return RunRequest(self._prompt.ids, sampling, options)
+        return RunRequest(self._prompt.ids, sampling, options, read_cache=start.read_cache)
 
     # ------------------------------------------------------------ what the engine sends
 
@@ -293,7 +309,18 @@ class Run:
         if entry.token != NO_TOKEN:
             self._take_token(entry)
         self._rows.take(entry)
+        if entry.end == self.prompt_tokens:
+            self._keep_rows()  # others may ask the same while this one writes
         self._wake()
+
+    def _read_prefix(self, until: int, rev: int) -> Iterable[Prefix]:
+        """The rows of what the engine had in its cache."""
+        self._cached_tokens = until
+        self._show(rev, 0)
+        return self._kept.find(self._columns, self.log.layers, self._prompt.ids, self._past, until)
+
+    def _keep_rows(self) -> None:
+        self._kept.keep(self.log, self._columns, [*self._prompt.ids, *self.log.tokens.ids], self._past)
 
     def _take_token(self, entry: Entry) -> None:
         now = time.perf_counter()
@@ -305,6 +332,7 @@ class Run:
         self._tokens += 1
 
     def _apply(self, rev: int, position: int) -> None:
+        self._show(rev, position)
         self.log.append(AppliedEvent(rev, position))
         asked = self._asked.get(rev)
         # What it replaced before any row was computed with it has no first row.
@@ -314,8 +342,17 @@ class Run:
             # Of a change while the prompt was read: in force somewhere in it.
             self._telemetry.steer_applied(max(0, position - (tokens - 1)), (time.perf_counter() - when) * 1e3)
 
+    def _show(self, rev: int, position: int) -> None:
+        """A row tells that a revision is in force from a position on."""
+        if (told := self._sent.get(rev)) is not None:
+            self._past.next_position = position
+            self._past.steer(Revision(rev, told))
+            self._sent = {other: told for other, told in self._sent.items() if other > rev}
+
     def _finish(self, ending: Ending) -> None:
         self._become(RunPhase.FINISHED)
+        if ending.reason != "error":
+            self._keep_rows()
         try:
             self._note_end(ending)
         finally:
@@ -340,7 +377,11 @@ class Run:
                 reason=ending.reason,
                 stop=ending.stop,
                 error=ending.error,
-                usage=Usage(prompt_tokens=len(self._prompt.ids), reply_tokens=self._tokens),
+                usage=Usage(
+                    prompt_tokens=len(self._prompt.ids),
+                    reply_tokens=self._tokens,
+                    cached_tokens=self._cached_tokens,
+                ),
                 timing=Timing(
                     first_token_ms=first_ms, total_ms=(now - self._began) * 1e3, tokens_per_s=speed
                 ),

@@ -33,6 +33,7 @@ from ..telemetry import Telemetry
 from ..vectors.action import Action, TooManyVectorsError, decide_all
 from ..vectors.store import VectorError
 from .budget import RowBudget
+from .kept import KeptRows
 from .places import Places
 from .prompt import build_prompt
 from .run import Run
@@ -68,6 +69,8 @@ class RunLimits:
     """Runs that may wait for a place."""
     max_reply_tokens: int = 0
     """The longest reply; 0 is what the model's length allows."""
+    kept_rows_mib: int = 256
+    """Memory for rows of prefixes that other runs may begin with."""
     grace_seconds: float = 30.0
     """How long a live run goes on, and a finished one is kept, that nobody watches."""
 
@@ -79,6 +82,8 @@ class RunTable:
         self.engine = engine
         self.telemetry = telemetry
         self.limits = limits
+        self.kept = KeptRows(limits.kept_rows_mib << 20)
+        """Rows for runs whose prompts begin alike."""
         self.live: dict[str, Run] = {}
         """Those that have not finished, waiting ones among them."""
         self.draining = False
@@ -142,8 +147,24 @@ class RunTable:
         return Run(
             run_id=secrets.token_hex(8), start=start, prompt=prompt, texts=texts, metrics=metrics,
             actions=actions, layers=layers, engine=self.engine,
+            kept=self.kept, columns=self._columns(metrics),
             max_reply_tokens=self.limits.max_reply_tokens, telemetry=self.telemetry, ended=self._ended,
         )  # fmt: skip
+
+    def _columns(self, metrics: list[str]) -> list[str | None]:
+        """What the rows of these metrics are known by, in a prompt that others have had too.
+
+        A projection is known by the vector that its name means now. The logit lens reads no prompt.
+        """
+        registry, vectors = self.engine.offer.registry, self.engine.offer.vectors
+        return [
+            None
+            if name in LENS_METRICS
+            else f"{name}#{vectors[name.partition(':')[2]].serial}"
+            if registry[name].family == "projection"
+            else name
+            for name in metrics
+        ]
 
     def _ready(self) -> ModelFacts:
         if self.draining:

@@ -6,7 +6,7 @@ Actions are what the engine gets. They travel as plain maps, of which only vecto
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -67,6 +67,11 @@ class Action:
     def code(self) -> Operator:
         """Its operator's number."""
         return Operator.named(self.operator)
+
+
+def acting(actions: Iterable[Action]) -> tuple[Action, ...]:
+    """Those that do anything."""
+    return tuple(action for action in actions if action.acts)
 
 
 def decide(

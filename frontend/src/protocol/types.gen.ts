@@ -73,6 +73,7 @@ export interface Start {
 	lens?: LensOptions | null;
 	entropy?: boolean;
 	prompt_rows?: boolean;
+	read_cache?: boolean;
 }
 /**
  * One turn of the conversation that makes the prompt.
@@ -393,6 +394,7 @@ export interface Gap {
 	start: number;
 	count: number;
 	kept: boolean;
+	cached: boolean;
 }
 /**
  * The run's last event.
@@ -420,6 +422,7 @@ export interface RunError {
 export interface Usage {
 	prompt_tokens: number;
 	reply_tokens: number;
+	cached_tokens: number;
 }
 /**
  * Measured by the server, in milliseconds from the moment it took the `start` frame.

@@ -1,0 +1,118 @@
+"""Rows kept for prompts that begin alike: found exactly where tokens and what acted on them agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steersight.engine.request import RunOptions
+from steersight.engine.run_state import RunState
+from steersight.runs.kept import BLOCK, Columns, KeptRows
+from steersight.runs.log import RunLog
+from steersight.vectors.action import Action
+
+LAYERS = 2
+NAMES: Columns = ["norm", "projection:v#1", None]
+"""The third is the logit lens's."""
+
+
+def state(*actions: Action) -> RunState:
+    return RunState.begin(RunOptions("run"), actions)
+
+
+def made(ids: Sequence[int], first: int = 0, columns: Columns = NAMES) -> tuple[RunLog, np.ndarray]:
+    """A log with rows of positions from `first` on, each with its position's number in it."""
+    log = RunLog("run", "id", [str(name) for name in columns], LAYERS)
+    values = np.zeros((len(ids), len(columns), LAYERS), dtype="<f2")
+    values += np.arange(len(ids), dtype="<f2")[:, None, None] + np.arange(len(columns))[None, :, None] / 8
+    if first < len(ids):
+        log.add_rows(first, [0] * (len(ids) - first), values[first:].tobytes())
+    return log, values
+
+
+def found(
+    kept: KeptRows, ids: Sequence[int], until: int, of: RunState, columns: Columns = NAMES
+) -> np.ndarray:
+    """[until, metrics, layers], infinite where there are none."""
+    parts = [
+        np.full((min(BLOCK, until - start), len(columns), LAYERS), np.inf) if rows is None else rows
+        for start, rows in kept.find(columns, LAYERS, ids, of, until)
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, len(columns), LAYERS))
+
+
+@given(st.integers(0, 90), st.integers(0, 90), st.integers(0, 90), st.integers(1, 90))
+def test_whole_blocks_up_to_the_first_difference_are_found(
+    length: int, first: int, same: int, until: int
+) -> None:
+    ids = [7 + at for at in range(length)]
+    kept = KeptRows(1 << 20)
+    first = min(first, length)
+    log, values = made(ids, first)
+    kept.keep(log, NAMES, ids, state())
+    other = [*ids[:same], *range(1000, 1000 + 200)]
+    rows = found(kept, other, until, state())
+    for position in range(until):
+        block = position // BLOCK
+        whole = block * BLOCK >= first and (block + 1) * BLOCK <= min(length, same)
+        if whole:
+            assert rows[position, :2].tolist() == values[position, :2].tolist()
+            assert np.isnan(rows[position, 2]).all(), "the logit lens reads no prompt"
+        else:
+            assert np.isinf(rows[position]).all()
+
+
+def test_what_was_steered_otherwise_is_not_found() -> None:
+    ids = list(range(48))
+    kept = KeptRows(1 << 20)
+    log, values = made(ids)
+    v = Action("v", 0.5, start=20, serial=1)
+    kept.keep(log, NAMES, ids, state(v))
+    assert np.isfinite(found(kept, ids, 48, state(v))[:, :2]).all()
+    # Where nothing acts they are the same rows; what attends to steered tokens is another stream.
+    unsteered = found(kept, ids, 48, state())
+    assert unsteered[:16, 0].tolist() == values[:16, 0].tolist()
+    assert np.isinf(unsteered[16:]).all()
+    assert np.isinf(found(kept, ids, 48, state(Action("v", 0.5, start=20, serial=2)))[16:]).all()
+
+
+def test_rows_without_a_column_that_is_asked_for_are_none() -> None:
+    ids = list(range(16))
+    kept = KeptRows(1 << 20)
+    log, _ = made(ids)
+    kept.keep(log, NAMES, ids, state())
+    assert np.isinf(found(kept, ids, 16, state(), ["norm", "cosine"])).all()
+    more, values = made(ids, columns=["cosine"])
+    kept.keep(more, ["cosine"], ids, state())
+    both = found(kept, ids, 16, state(), ["cosine", "norm"])
+    assert both[:, 0].tolist() == values[:, 0].tolist()
+    assert np.isnan(found(kept, ids, 16, state(), [None])).all()
+
+
+def test_a_metric_that_has_failed_is_not_kept() -> None:
+    ids = list(range(16))
+    kept = KeptRows(1 << 20)
+    log = RunLog("run", "id", ["own"], LAYERS)
+    log.add_rows(0, [0] * 16, np.full((16, 1, LAYERS), np.nan, dtype="<f2").tobytes())
+    kept.keep(log, ["own"], ids, state())
+    assert kept.size == 0
+    assert np.isinf(found(kept, ids, 16, state(), ["own"])).all()
+
+
+def test_memory_is_bounded_and_the_longest_unused_go_first() -> None:
+    block = BLOCK * 2 * LAYERS * 2
+    kept = KeptRows(3 * block)
+    texts = [list(range(start, start + 16)) for start in (0, 100, 200, 300)]
+    for ids in texts[:3]:
+        kept.keep(made(ids)[0], NAMES, ids, state())
+    found(kept, texts[0], 16, state())
+    kept.keep(made(texts[3])[0], NAMES, texts[3], state())
+    assert (kept.size, len(kept)) == (3 * block, 3)
+    alive = [bool(np.isfinite(found(kept, ids, 16, state())[0, 0, 0])) for ids in texts]
+    assert alive == [True, False, True, True]
+    nothing = KeptRows(0)
+    nothing.keep(made(texts[0])[0], NAMES, texts[0], state())
+    assert len(nothing) == 0
