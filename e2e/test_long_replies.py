@@ -93,6 +93,8 @@ def test_a_slider_moved_in_a_later_paragraph_is_marked_there(
     mark.hover()
     expect(mark).to_have_class("token lit")
     expect(app.tooltip).to_contain_text(f"{position + 1} reply")
+    cell = app.walk_map("End", "ArrowLeft")
+    expect(app.reply.locator(".token.lit")).to_have_attribute("data-position", str(cell.position))
 
     folder = Path(pytestconfig.getoption("--output")) / "looks"
     folder.mkdir(parents=True, exist_ok=True)
