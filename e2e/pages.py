@@ -7,6 +7,7 @@ attributes, which its drawing code writes after it has drawn.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from playwright.sync_api import Locator, Page, expect
@@ -206,6 +207,84 @@ class SteersightPage:
     def position_of(self, index: int) -> int:
         """Position in prompt and reply of one token of the last reply."""
         return int(self.token(index).get_attribute("data-position") or -1)
+
+    # -------------------------------------------------------------- reading
+
+    def passages(self) -> list[str]:
+        """The parts of the last reply that are laid out one by one."""
+        return self.reply.locator(".passage").all_text_contents()
+
+    def wait_for_passages(self, count: int) -> None:
+        """The last reply has so many passages and is not at its end."""
+        self._wait(f"status === 'done' || passages >= {count}")
+        assert self.reply.get_attribute("data-status") == "streaming", (
+            f"The reply ended before it had {count} passages: {self.reply_text()!r}"
+        )
+
+    def select_tokens(self, first: int, last: int) -> None:
+        """Select from one token of the last reply to another, both included."""
+        self.reply.evaluate(
+            """(reply, [first, last]) => {
+                const tokens = reply.querySelectorAll(".token");
+                const { firstChild } = tokens[first];
+                const { lastChild } = tokens[last];
+                getSelection().setBaseAndExtent(firstChild, 0, lastChild, lastChild.length);
+            }""",
+            [first, last],
+        )
+
+    def selected(self) -> str:
+        """The text of the selection, as the browser gives it."""
+        text: str = self.page.evaluate("getSelection().toString()")
+        return text
+
+    def copied(self) -> str:
+        """What comes out where the selection is copied and pasted: here, into the message box."""
+        self.page.keyboard.press("ControlOrMeta+c")
+        self.prompt.fill("")
+        self.prompt.press("ControlOrMeta+v")
+        return self.prompt.input_value()
+
+    def found(self, text: str) -> bool:
+        """Whether a search in the page finds a text."""
+        self.page.evaluate("getSelection().empty()")
+        found: bool = self.page.evaluate("text => window.find(text, true)", text)
+        return found
+
+    def rewrite_tokens(self, texts: Sequence[str]) -> None:
+        """Put other words into the last reply, in turn; line breaks stay where they are."""
+        self.reply.evaluate(
+            """(reply, texts) => {
+                for (const [index, token] of reply.querySelectorAll(".token").entries()) {
+                    const breaks = token.textContent.replace(/[^\\n]/g, "");
+                    token.textContent = texts[index % texts.length] + breaks;
+                }
+            }""",
+            list(texts),
+        )
+
+    def places_of_tokens(self, *, undivided: bool = False) -> list[list[float]]:
+        """Left, top, width and height of the last reply and of each of its tokens in each line, in pixels.
+
+        Args:
+            undivided: as it would be if the reply were one block.
+        """
+        places: list[list[float]] = self.reply.locator(".reply").evaluate(
+            """(reply, undivided) => {
+                const passages = undivided ? [...reply.querySelectorAll(".passage")] : [];
+                for (const { style } of passages) [style.display, style.unicodeBidi] = ["inline", "normal"];
+                const corner = reply.getBoundingClientRect();
+                const round = (pixels) => Math.round(100 * pixels) / 100;
+                const place = ({ left, top, width, height }) =>
+                    [left - corner.left, top - corner.top, width, height].map(round);
+                const tokens = [...reply.querySelectorAll(".token")];
+                const places = [corner, ...tokens.flatMap((token) => [...token.getClientRects()])].map(place);
+                for (const { style } of passages) [style.display, style.unicodeBidi] = ["", ""];
+                return places;
+            }""",
+            undivided,
+        )
+        return places
 
     # -------------------------------------------------------------- watching
 
@@ -476,6 +555,7 @@ class SteersightPage:
                 const columns = Number(map.columns ?? 0);
                 const reply = [...document.querySelectorAll('[data-testid=message-assistant]')].at(-1);
                 const tokens = reply ? reply.querySelectorAll('.token').length : 0;
+                const passages = reply ? reply.querySelectorAll('.passage').length : 0;
                 const status = reply?.dataset.status;
                 return {expression};
             }}""",

@@ -1,6 +1,6 @@
 """The server with an engine that only pretends: for measuring what the server itself costs, and nothing else.
 
-    python -m bench.simulated [--hz 60] [--layers 32] -- serve --port 8000 ...
+    python -m bench.simulated [--hz 60] [--layers 32] [--text FILE] -- serve --port 8000 ...
 
 Everything is the product's own but for the engine: a process that sends, so many times a second, the step of
 all its runs over the real row channel, with random numbers in place of a model's. So what is measured is a
@@ -18,7 +18,7 @@ import contextlib
 import multiprocessing
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,20 +35,16 @@ from steersight.engine.submission import OPTIONS_KEY
 
 TICKS = 20_000
 """Of the clock by which ways are measured, per second; the number of one fits into 32 bits for a day."""
-WORDS = 100
-"""Tokens of every reply are FIRST_WORD, FIRST_WORD + 1, ... and over again after so many."""
-FIRST_WORD = 1000
+WORDS = range(1000, 1100)
+"""Tokens of every reply where no text is given, over and over again."""
+ROWS = 1 << 14
+"""Different ones; each step takes some that follow each other."""
 CAPACITY = 10_000_000
 
 
 def now() -> int:
     """This moment by a clock that all processes of a machine share, in ticks."""
     return int(time.monotonic() * TICKS) & 0x7FFFFFFF
-
-
-def word(index: int) -> int:
-    """The token of that index in every reply."""
-    return FIRST_WORD + index % WORDS
 
 
 @dataclass
@@ -79,7 +75,7 @@ class Arrived:
         return replace(self.step, ranks=np.full_like(self.step.ranks, now()))
 
 
-def compute(rows_at: str, orders_at: str, ends_at: str, hz: float, layers: int) -> None:
+def compute(rows_at: str, orders_at: str, ends_at: str, hz: float, layers: int, words: Sequence[int]) -> None:
     """The pretended worker: a step of all its runs, so many times a second, until it is told to end."""
     context = zmq.Context()
     orders = context.socket(zmq.PULL)
@@ -89,7 +85,7 @@ def compute(rows_at: str, orders_at: str, ends_at: str, hz: float, layers: int) 
     sender = RowSender(rows_at)
     runs: dict[str, _Run] = {}
     dice = np.random.default_rng(1)
-    numbers = (dice.standard_normal((1 << 14, 3, layers)) * 4).astype("<f2")
+    numbers = np.empty((0, 0, layers), dtype="<f2")
     due = time.monotonic()
     while True:
         while orders.poll(0):
@@ -98,6 +94,9 @@ def compute(rows_at: str, orders_at: str, ends_at: str, hz: float, layers: int) 
                 case "start":
                     run = _Run(**order)
                     runs[run.name] = run
+                    if len(run.metrics) > numbers.shape[1]:
+                        shape = (ROWS, len(run.metrics), layers)
+                        numbers = (dice.standard_normal(shape) * 4).astype("<f2")
                 case "steer" if order["name"] in runs:
                     runs[order["name"]].rev = order["rev"]
                 case "abort":
@@ -105,7 +104,7 @@ def compute(rows_at: str, orders_at: str, ends_at: str, hz: float, layers: int) 
                 case "end":
                     return
         if runs:
-            sender.put(Arrived(_step(list(runs.values()), numbers, dice)))
+            sender.put(Arrived(_step(list(runs.values()), numbers, words, dice)))
             over = [run.name for run in runs.values() if run.written == run.reply]
             for name in over:
                 del runs[name]
@@ -115,13 +114,13 @@ def compute(rows_at: str, orders_at: str, ends_at: str, hz: float, layers: int) 
         time.sleep(max(0.0, due - time.monotonic()))
 
 
-def _step(runs: list[_Run], numbers: np.ndarray, dice: np.random.Generator) -> Step:
+def _step(runs: list[_Run], numbers: np.ndarray, words: Sequence[int], dice: np.random.Generator) -> Step:
     """One token more for each; before the first one also the rows of its prompt."""
     counts = np.array([1 if run.written else run.prompt for run in runs], dtype="<i4")
     starts = np.array([run.prompt + run.written - 1 if run.written else 0 for run in runs], dtype="<i4")
     rows = int(counts.sum())
     at = int(dice.integers(len(numbers) - rows)) if rows < len(numbers) else 0
-    tokens = np.array([word(run.written) for run in runs], dtype="<i4")
+    tokens = np.array([words[run.written % len(words)] for run in runs], dtype="<i4")
     revisions = np.repeat(np.array([run.rev for run in runs], dtype="<i4"), counts)
     for run in runs:
         run.written += 1
@@ -141,8 +140,9 @@ class Engine:
         generation_config_fields={}, renderer=SimpleNamespace(get_eos_token_id=lambda: None)
     )
 
-    def __init__(self, orders: zmq.Socket[bytes]) -> None:
+    def __init__(self, orders: zmq.Socket[bytes], words: Sequence[int]) -> None:
         self._orders = orders
+        self._words = words
         self._over: dict[str, asyncio.Event] = {}
 
     def order(self, kind: str, **what: Any) -> None:
@@ -167,7 +167,7 @@ class Engine:
         )  # fmt: skip
         try:
             await over.wait()
-            ids = [word(index) for index in range(reply)]
+            ids = [self._words[index % len(self._words)] for index in range(reply)]
             last = SimpleNamespace(token_ids=ids, finish_reason="length", stop_reason=None)
             yield SimpleNamespace(outputs=[last], prompt_logprobs=None)
         finally:
@@ -179,6 +179,7 @@ class Life(life.Life):
     """One pretended engine, from its start to its end."""
 
     hz = 60.0
+    words: Sequence[int] = WORDS
 
     async def start(self, _vectors: Any, _report: Any) -> loading.Built:
         await asyncio.to_thread(__import__, "vllm.sampling_params")
@@ -186,12 +187,12 @@ class Life(life.Life):
         context = zmq.Context.instance()
         orders = context.socket(zmq.PUSH)
         orders.bind(f"ipc://{folder}/orders")
-        self._pretended = Engine(orders)
+        self._pretended = Engine(orders, self.words)
         self._ends = asyncio.create_task(self._hear(f"ipc://{folder}/ends"))
         self._worker = multiprocessing.get_context("spawn").Process(
             target=compute, daemon=True,
             args=(loading.row_address(folder), f"ipc://{folder}/orders", f"ipc://{folder}/ends", self.hz,
-                  self.model.layers),
+                  self.model.layers, self.words),
         )  # fmt: skip
         self._worker.start()
         return loading.Built(self, self.model.dtype, [], CAPACITY)
@@ -228,6 +229,13 @@ class Life(life.Life):
         self._folder.cleanup()
 
 
+def _tokens(model: str, text: str) -> list[int]:
+    from transformers import AutoTokenizer
+
+    tokens: list[int] = AutoTokenizer.from_pretrained(model).encode(text, add_special_tokens=False)
+    return tokens
+
+
 def main() -> int:
     from steersight.cli import main as steersight
 
@@ -235,12 +243,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hz", type=float, default=60.0)
     parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--text", type=Path, help="what every reply says, over and over")
     asked = parser.parse_args(own.split())
     Life.hz = asked.hz
     read = service.read_model
 
     def read_model(*args: Any) -> loading.Known:
         known = read(*args)
+        if asked.text is not None:
+            Life.words = _tokens(args[0].model, asked.text.read_text(encoding="utf-8"))
         return replace(known, model=replace(known.model, layers=asked.layers))
 
     with contextlib.ExitStack() as changed:

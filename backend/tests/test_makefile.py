@@ -29,7 +29,7 @@ USES = {
     r"\.venv/bin/(ruff|mypy)|-m pytest|-m bench|scripts/lock\.py": ["the tools"],
     r"install-browser|e2e/record|docker/test\.sh": ["the tools"],
     r"npm run": ["the front end's packages"],
-    r"steersight serve|-m pytest -c e2e|e2e/record|docker/test\.sh": ["the page", "the model"],
+    r"steersight serve|-m pytest -c e2e|e2e/record|docker/test\.sh|bench\.page": ["the page", "the model"],
     r"-m pytest|--model|-m bench": ["the model"],
 }
 """A command -> what it stands on. `docker/test.sh` runs the stories on this side, `make doctor` too."""

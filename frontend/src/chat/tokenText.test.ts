@@ -14,27 +14,89 @@ beforeEach(() => {
 	text = new TokenText(root, run);
 });
 
+const tokens = () => [...root.querySelectorAll<HTMLElement>(".token")];
+const passages = () => [...root.children].map((passage) => passage.textContent);
 const at = (position: number) => root.querySelector<HTMLElement>(`[data-position="${position}"]`);
 
 describe("TokenText", () => {
 	test("appends spans for new tokens and touches no older one", () => {
 		run.take(tokensFrame(2, ["One", " two"]), 0);
 		text.sync();
-		const old = [...root.children];
+		const old = tokens();
 		const changed: MutationRecord[] = [];
 		const observer = new MutationObserver((records) => changed.push(...records));
 		observer.observe(root, { childList: true, subtree: true, characterData: true, attributes: true });
 		run.take(tokensFrame(4, [" three"]), 0);
 		text.sync();
 		changed.push(...observer.takeRecords());
-		expect([...root.children].slice(0, 2)).toEqual(old);
+		expect(tokens().slice(0, 2)).toEqual(old);
 		expect(changed.flatMap((record) => [...record.addedNodes]).map((node) => node.textContent)).toEqual([
 			" three",
 		]);
 		expect(changed.flatMap((record) => [...record.removedNodes])).toEqual([]);
 		expect(root.textContent).toBe("One two three");
 		text.sync();
-		expect(root.children.length).toBe(3);
+		expect(tokens().length).toBe(3);
+	});
+
+	describe("passages", () => {
+		const words = (count: number, end = "") => [...Array(count - 1).fill(" w"), ` w${end}`];
+
+		test("are whole lines: one ends at the first line break when it is long, and no token moves", () => {
+			const before = words(40, "\n");
+			const long = words(40);
+			run.take(tokensFrame(2, [...before, ...long]), 0);
+			text.sync();
+			expect(passages()).toEqual([[...before, ...long].join("")]);
+			const old = tokens();
+			const parents = old.map((token) => token.parentElement);
+			run.take(tokensFrame(82, [".\n\n", " w", " w"]), 0);
+			text.sync();
+			expect(passages()).toEqual([[...before, ...long, ".\n\n"].join(""), " w w"]);
+			expect(tokens().slice(0, 80)).toEqual(old);
+			expect(old.map((token) => token.parentElement)).toEqual(parents);
+		});
+
+		test("text without a line break, or with one that is not at a token's end, is not divided", () => {
+			const whole = [...words(300), "\n\n    ", ...words(10)];
+			run.take(tokensFrame(2, whole), 0);
+			text.sync();
+			expect(passages()).toEqual([whole.join("")]);
+		});
+
+		test("a token is added to the last one only, also in a reply that is long and comes at once", () => {
+			const whole = Array.from({ length: 100 }, () => words(10, "\n")).flat();
+			run.take(tokensFrame(2, whole), 0);
+			text.sync();
+			expect(passages().length).toBeGreaterThan(10);
+			expect(passages().join("")).toBe(whole.join(""));
+			const changed: MutationRecord[] = [];
+			const observer = new MutationObserver((records) => changed.push(...records));
+			observer.observe(root, { childList: true, subtree: true, characterData: true, attributes: true });
+			run.take(tokensFrame(1002, [" one"]), 0);
+			text.sync();
+			changed.push(...observer.takeRecords());
+			expect(changed.map(({ target }) => target)).toEqual([root.lastElementChild]);
+		});
+
+		test("a revision in a later one is marked, and its token lit", () => {
+			run.take(tokensFrame(2, [...words(70, "\n"), ...words(70, "\n"), " a", " b"]), 0);
+			run.take(rowsFrame(0, 143, { rev: (p) => (p < 142 ? 0 : 1) }), 0);
+			text.sync();
+			text.light(143);
+			expect(passages().length).toBe(3);
+			expect(root.querySelectorAll("[data-rev]").length).toBe(1);
+			expect([at(143)!.dataset.rev, at(143)!.className]).toEqual(["1", "token lit"]);
+		});
+
+		test("a stop string goes that begins in one and ends in the next", () => {
+			run.take(tokensFrame(2, [...words(70, "\n"), "END", "."]), 0);
+			text.sync();
+			run.take(finishedFrame({ stop: "w\nEND" }), 0);
+			text.sync();
+			expect(root.textContent).toBe(run.replyText());
+			expect(passages()).toEqual([" w".repeat(69).concat(" "), ""]);
+		});
 	});
 
 	test("special tokens are not shown and positions stay right behind them", () => {
@@ -104,10 +166,11 @@ describe("TokenText", () => {
 		text.sync();
 		run.take(tokensFrame(2, ["One"]), 0);
 		text.sync();
-		expect([root.textContent, root.children.length]).toEqual(["Onetwo", 1]);
+		expect([root.textContent, root.children.length, tokens().length]).toEqual(["Onetwo", 1, 0]);
 		run.take(tokensFrame(3, ["two"]), 0);
 		text.sync();
-		expect([root.textContent, root.children.length, at(3)?.textContent]).toEqual(["Onetwo", 2, "two"]);
+		expect(passages()).toEqual(["Onetwo"]);
+		expect([tokens().length, at(3)?.textContent]).toEqual([2, "two"]);
 	});
 
 	test("one token is lit at a time", () => {

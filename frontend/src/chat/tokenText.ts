@@ -2,11 +2,21 @@
 // after that each frame appends the spans of the new tokens and touches no other, however long the
 // conversation is. Also marks where a revision came into force and lights the token under the cursor. After a
 // reload the text that was kept stands alone, as one span, until the tokens have come again.
+//
+// A browser lays out all lines of a block again when one token is added to it. So the tokens stand in passages:
+// whole lines of the text, each passage a block of its own. A token is only ever added to the last one, and the
+// others keep their layout. A passage ends behind a line break and nowhere else, so none can be seen: text that
+// is `white-space: pre-wrap` looks and copies the same whether a line break or a block's end divides two lines.
 import type { RunState } from "../store/run";
+
+/** Tokens after which a passage ends at the next line break: few blocks, and none that is long. */
+const PASSAGE_TOKENS = 64;
 
 export class TokenText {
 	/** One entry per reply token; null where nothing is shown (special tokens). */
 	#spans: (HTMLSpanElement | null)[] = [];
+	/** The passage that the next token goes into; null where it begins a new one. */
+	#passage: HTMLSpanElement | null = null;
 	#marked: readonly unknown[] = [];
 	#markedCount = 0;
 	#lit: HTMLSpanElement | null = null;
@@ -44,8 +54,7 @@ export class TokenText {
 
 	#remember(text: string): void {
 		if (this.#remembered !== null) return;
-		this.#remembered = this.root.ownerDocument.createElement("span");
-		this.#remembered.className = "remembered";
+		this.#remembered = this.#element("remembered");
 		this.#remembered.textContent = text;
 		this.root.append(this.#remembered);
 	}
@@ -53,21 +62,38 @@ export class TokenText {
 	#append(): void {
 		const { tokens } = this.run;
 		if (this.#spans.length === tokens.ids.length) return;
-		const fresh = this.root.ownerDocument.createDocumentFragment();
 		for (let index = this.#spans.length; index < tokens.ids.length; index++) {
 			const position = tokens.promptLength + index;
 			if (tokens.isSpecial(position)) {
 				this.#spans.push(null);
 				continue;
 			}
-			const span = this.root.ownerDocument.createElement("span");
-			span.className = "token";
+			const span = this.#element("token");
 			span.dataset.position = String(position);
 			span.textContent = tokens.visibleText(index);
-			fresh.append(span);
 			this.#spans.push(span);
+			this.#place(span);
 		}
-		this.root.append(fresh);
+	}
+
+	/**
+	 * Put the next token behind the others. A token with more behind its line break (spaces that indent a line) ends
+	 * no passage: half of it would have to stand in the next one.
+	 */
+	#place(span: HTMLSpanElement): void {
+		if (this.#passage === null) {
+			this.#passage = this.#element("passage");
+			this.root.append(this.#passage);
+		}
+		this.#passage.append(span);
+		const full = this.#passage.childElementCount >= PASSAGE_TOKENS;
+		if (full && span.textContent!.endsWith("\n")) this.#passage = null;
+	}
+
+	#element(name: string): HTMLSpanElement {
+		const span = this.root.ownerDocument.createElement("span");
+		span.className = name;
+		return span;
 	}
 
 	#markRevisions(): void {
