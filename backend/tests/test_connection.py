@@ -36,6 +36,7 @@ from steersight.protocol.messages import (
 from steersight.runs import table as table_module
 from steersight.telemetry import Telemetry
 from steersight.ws import connection as module
+from steersight.ws import sender
 from steersight.ws.admissions import MAX_PENDING
 from steersight.ws.connection import Connection
 from steersight.ws.pace import Pace
@@ -210,7 +211,7 @@ async def test_a_client_that_leaves_takes_its_pending_starts_along(tokenizing: T
 async def test_a_client_that_takes_nothing_is_closed(
     tokenizing: Tokenizing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STALLED_SECONDS", 0.3)
+    monkeypatch.setattr(sender, "STALLED_SECONDS", 0.3)
     monkeypatch.setattr(module, "CLOSE_SECONDS", 0.1)
     async with connected(Table()) as (socket, _):
         socket.writable.clear()
@@ -225,8 +226,8 @@ async def test_a_loop_that_stands_still_is_not_a_slow_client(
     tokenizing: Tokenizing, monkeypatch: pytest.MonkeyPatch, stands_still: bool
 ) -> None:
     """The client takes what it is sent within the same time; only whose fault it was differs."""
-    monkeypatch.setattr(module, "STALLED_SECONDS", 0.5 if stands_still else 5)
-    monkeypatch.setattr(module, "SLOW_SECONDS", 0.35)
+    monkeypatch.setattr(sender, "STALLED_SECONDS", 0.5 if stands_still else 5)
+    monkeypatch.setattr(sender, "SLOW_SECONDS", 0.35)
     loop = asyncio.get_running_loop()
     async with connected(Table()) as (socket, connection):
         socket.writable.clear()
@@ -241,7 +242,7 @@ async def test_a_loop_that_stands_still_is_not_a_slow_client(
                 await asyncio.sleep(0.01)
             for _ in range(10):
                 await asyncio.sleep(0)
-                lagged = lagged or connection._lags
+                lagged = lagged or connection._sender.lags
         assert socket.closed is None
         assert lagged is not stands_still
 
@@ -250,7 +251,7 @@ async def test_a_busy_server_is_not_a_slow_client(
     tokenizing: Tokenizing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes long to make the frames; the transport was never full."""
-    monkeypatch.setattr(module, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(sender, "SLOW_SECONDS", 0.05)
     encode = codec.encode
 
     def slowly(frame: Frame) -> bytes:
@@ -265,7 +266,7 @@ async def test_a_busy_server_is_not_a_slow_client(
         await socket.until(lambda: socket.of(Pong))
         for _ in range(10):
             await asyncio.sleep(0)
-        assert not connection._lags
+        assert not connection._sender.lags
 
 
 async def test_a_hello_that_came_while_the_loop_stood_still_is_in_time(
