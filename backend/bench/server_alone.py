@@ -73,7 +73,7 @@ class Client:
             case "tokens":
                 if counts:
                     arrived = now()
-                    seen.ways += [arrived - rank for rank in message["ranks"]]
+                    seen.ways += [arrived - rank for rank in message["ranks"] if rank is not None]
                     if self._newest is not None:
                         seen.pauses.append(at - self._newest)
                 self._newest = at

@@ -38,9 +38,9 @@ from ..protocol.messages import (
 from ..runs.run import Run
 from ..runs.table import RunTable
 from ..telemetry import Telemetry
-from . import handshake
 from .admissions import Admissions
 from .feed import Feed
+from .handshake import MAX_RUNS_PER_CONNECTION, Offering, refusal
 from .pace import Pace
 from .sender import GONE, Close, Sender
 from .visits import Visit
@@ -62,8 +62,7 @@ class Connection:
         socket: WebSocket,
         engine: EngineService,
         table: RunTable,
-        name: str,
-        epoch: str,
+        offering: Offering,
         visit: Visit,
         telemetry: Telemetry,
         pace: Pace,
@@ -71,14 +70,13 @@ class Connection:
         self._socket = socket
         self._engine = engine
         self._table = table
-        self._name = name
-        self._epoch = epoch
+        self._offering = offering
         self._visit = visit
         self._telemetry = telemetry
         self._watched: dict[str, Run] = {}
         self._admissions = Admissions(self._start, self._refuse)
         self._sender = Sender(
-            socket, pace, telemetry, engine_frame=lambda: codec.encode(handshake.engine_frame(engine)),
+            socket, pace, telemetry, engine_frame=offering.engine_frame,
             more_to_come=lambda: bool(self._admissions.pending),
         )  # fmt: skip
         self._post = self._sender.post
@@ -87,7 +85,7 @@ class Connection:
 
     async def serve(self) -> None:
         """Talk until either side ends it; afterwards no run is watched by this connection."""
-        refused = handshake.refusal(self._socket)
+        refused = refusal(self._socket)
         offered = self._socket.scope.get("subprotocols", [])
         await self._socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
         if refused is not None:
@@ -142,7 +140,7 @@ class Connection:
         except FrameError as error:
             self._refuse(error)
             raise Close(CloseCode.UNAUTHORIZED) from None
-        self._post(handshake.welcome(self._engine, self._table.limits, self._name, self._epoch))
+        self._post(self._offering.welcome())
 
     # ------------------------------------------------------------ in
 
@@ -214,7 +212,7 @@ class Connection:
                 id=frame.id,
             )
         live = sum(not run.done for run in self._watched.values())
-        if live >= handshake.MAX_RUNS_PER_CONNECTION:
+        if live >= MAX_RUNS_PER_CONNECTION:
             raise FrameError(
                 ErrorCode.BUSY,
                 f"This connection has {live} live runs, which is all it may have. Stop one or wait.",
@@ -240,7 +238,7 @@ class Connection:
         self._table.unwatch(spare, self._sender.look)
 
     def _resume(self, frame: Resume) -> None:
-        if frame.epoch != self._epoch:
+        if frame.epoch != self._offering.epoch:
             raise FrameError(
                 ErrorCode.OTHER_EPOCH,
                 "The server has been restarted since that run began, and no longer knows it.",
