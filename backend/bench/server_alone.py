@@ -73,7 +73,7 @@ class Client:
             case "tokens":
                 if counts:
                     arrived = now()
-                    seen.ways += [arrived - rank for rank in message["ranks"]]
+                    seen.ways += [arrived - rank for rank in message["ranks"] if rank is not None]
                     if self._newest is not None:
                         seen.pauses.append(at - self._newest)
                 self._newest = at
@@ -170,9 +170,13 @@ async def _watch(asked: argparse.Namespace, port: int, measured: psutil.Process)
     counts.set()
     end = time.monotonic() + asked.seconds
     before, memory = measured.cpu_times(), [measured.memory_info().rss / 2**20]
-    while (left := end - time.monotonic()) > 0:
-        await asyncio.sleep(min(left, 10.0))
+    every = 60.0 if asked.seconds > 120 else asked.seconds / 2
+    while (left := end - time.monotonic()) > 0.1:
+        await asyncio.sleep(min(left, every))
         memory.append(measured.memory_info().rss / 2**20)
+        print(
+            f"{asked.seconds - max(0.0, end - time.monotonic()):.0f} s: {memory[-1]:.0f} MiB", file=sys.stderr
+        )
     after = measured.cpu_times()
     over.set()
     seen: list[Seen] = [await asyncio.to_thread(found.get, True, 20) for _ in processes]
@@ -182,7 +186,7 @@ async def _watch(asked: argparse.Namespace, port: int, measured: psutil.Process)
     tokens = len(ways) / asked.seconds
     rows = [
         ["tokens/s, of those that were made", f"{tokens:.0f} of {asked.runs * asked.hz:.0f}"],
-        ["server's time per token", f"{used / tokens * 1e6:.0f} µs"],
+        ["server's processor time for 1,000 tokens", f"{used / tokens * 1e3:.3f} s"],
         ["rows/s", f"{sum(one.rows for one in seen) / asked.seconds:.0f}"],
         ["frames/s", f"{sum(one.frames for one in seen) / asked.seconds:.0f}"],
         ["server process, share of a core", f"{used:.2f}"],
@@ -195,8 +199,8 @@ async def _watch(asked: argparse.Namespace, port: int, measured: psutil.Process)
             f"{quantile(pauses, 0.5):.0f} / {quantile(pauses, 0.99):.0f} ms",
         ],
         [
-            "memory: at first, in the middle, at the end",
-            f"{memory[0]:.0f}, {memory[len(memory) // 2]:.0f}, {memory[-1]:.0f} MiB",
+            f"memory: at first, and after every {every:.0f} s",
+            f"{', '.join(f'{size:.0f}' for size in memory)} MiB",
         ],
     ]
     head = (

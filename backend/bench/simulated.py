@@ -213,7 +213,7 @@ class Life(life.Life):
         if method == "steersight_steer":
             self._pretended.order("steer", name=args[0], rev=args[1])
         if method == "steersight_load":
-            return [{"vllm": 0, "nnsight": 0, "observer": 0, "dropped": 0}]
+            return [{"vllm": 0, "nnsight": 0, "observer": 0, "dropped": 0, "preempted": 0}]
         return [None]
 
     def lose(self, why: str) -> None:

@@ -51,13 +51,14 @@ def create_app(settings: Settings) -> Starlette:
     vector_api = VectorApi(engine, settings.data_dir / "vectors", settings.vector_quota_mib << 20)
     building = BuildApi(vector_api, table.places)
     epoch = secrets.token_hex(8)
+    offering = handshake.Offering(engine, table.limits, settings.name, epoch)
     pace = Pace()
 
     connections: set[Connection] = set()
 
     async def socket(websocket: WebSocket) -> None:
         visit = websocket.scope["visit"]
-        connection = Connection(websocket, engine, table, settings.name, epoch, visit, telemetry, pace)
+        connection = Connection(websocket, engine, table, offering, visit, telemetry, pace)
         connections.add(connection)
         try:
             await connection.serve()

@@ -14,13 +14,16 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
+import torch
 from starlette.websockets import WebSocket
 
 from steersight.engine.service import EngineService
+from steersight.engine.status import EnginePhase
 from steersight.protocol import codec
 from steersight.protocol.messages import (
     SUBPROTOCOL,
     ChatMessage,
+    Engine,
     Error,
     Frame,
     Hello,
@@ -36,12 +39,15 @@ from steersight.protocol.messages import (
 from steersight.runs import table as table_module
 from steersight.telemetry import Telemetry
 from steersight.ws import connection as module
+from steersight.ws import sender
 from steersight.ws.admissions import MAX_PENDING
 from steersight.ws.connection import Connection
+from steersight.ws.handshake import Offering
 from steersight.ws.pace import Pace
 from steersight.ws.transport import SEND_ALL, WRITABLE
 from steersight.ws.visits import Visit
 
+from .banks import steering_vector
 from .test_run_table import Table, Texts
 
 
@@ -129,12 +135,18 @@ def tokenizing(monkeypatch: pytest.MonkeyPatch) -> Any:
     made.go_on.set()
 
 
+def offering_of(table: Table) -> Offering:
+    return Offering(cast(EngineService, table.engine), table.table.limits, "t", "e")
+
+
 @asynccontextmanager
-async def connected(table: Table, hello_after: float = 0.0) -> AsyncIterator[tuple[Socket, Connection]]:
+async def connected(
+    table: Table, hello_after: float = 0.0, offering: Offering | None = None
+) -> AsyncIterator[tuple[Socket, Connection]]:
     socket = Socket()
     connection = Connection(
-        cast(WebSocket, socket), cast(EngineService, table.engine), table.table, "t", "e",
-        cast(Visit, Anyone()), Telemetry(), Pace(),
+        cast(WebSocket, socket), cast(EngineService, table.engine), table.table,
+        offering or offering_of(table), cast(Visit, Anyone()), Telemetry(), Pace(),
     )  # fmt: skip
     serving = asyncio.create_task(connection.serve())
     asyncio.get_running_loop().call_later(hello_after, socket.say, Hello())
@@ -210,7 +222,7 @@ async def test_a_client_that_leaves_takes_its_pending_starts_along(tokenizing: T
 async def test_a_client_that_takes_nothing_is_closed(
     tokenizing: Tokenizing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STALLED_SECONDS", 0.3)
+    monkeypatch.setattr(sender, "STALLED_SECONDS", 0.3)
     monkeypatch.setattr(module, "CLOSE_SECONDS", 0.1)
     async with connected(Table()) as (socket, _):
         socket.writable.clear()
@@ -225,8 +237,8 @@ async def test_a_loop_that_stands_still_is_not_a_slow_client(
     tokenizing: Tokenizing, monkeypatch: pytest.MonkeyPatch, stands_still: bool
 ) -> None:
     """The client takes what it is sent within the same time; only whose fault it was differs."""
-    monkeypatch.setattr(module, "STALLED_SECONDS", 0.5 if stands_still else 5)
-    monkeypatch.setattr(module, "SLOW_SECONDS", 0.35)
+    monkeypatch.setattr(sender, "STALLED_SECONDS", 0.5 if stands_still else 5)
+    monkeypatch.setattr(sender, "SLOW_SECONDS", 0.35)
     loop = asyncio.get_running_loop()
     async with connected(Table()) as (socket, connection):
         socket.writable.clear()
@@ -241,7 +253,7 @@ async def test_a_loop_that_stands_still_is_not_a_slow_client(
                 await asyncio.sleep(0.01)
             for _ in range(10):
                 await asyncio.sleep(0)
-                lagged = lagged or connection._lags
+                lagged = lagged or connection._sender.lags
         assert socket.closed is None
         assert lagged is not stands_still
 
@@ -250,7 +262,7 @@ async def test_a_busy_server_is_not_a_slow_client(
     tokenizing: Tokenizing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes long to make the frames; the transport was never full."""
-    monkeypatch.setattr(module, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(sender, "SLOW_SECONDS", 0.05)
     encode = codec.encode
 
     def slowly(frame: Frame) -> bytes:
@@ -265,7 +277,7 @@ async def test_a_busy_server_is_not_a_slow_client(
         await socket.until(lambda: socket.of(Pong))
         for _ in range(10):
             await asyncio.sleep(0)
-        assert not connection._lags
+        assert not connection._sender.lags
 
 
 async def test_a_hello_that_came_while_the_loop_stood_still_is_in_time(
@@ -275,3 +287,20 @@ async def test_a_hello_that_came_while_the_loop_stood_still_is_in_time(
     asyncio.get_running_loop().call_later(0.05, time.sleep, 0.6)
     async with connected(Table(), hello_after=0.2) as (socket, _):
         assert (socket.closed, len(socket.of(Welcome))) == (None, 1)
+
+
+async def test_what_is_offered_is_put_together_once_for_all_until_it_changes(tokenizing: Tokenizing) -> None:
+    table = Table()
+    offering = offering_of(table)
+    frames = [offering.welcome(), offering.engine_frame()]
+    assert offering.welcome() is frames[0]
+    assert offering.engine_frame() is frames[1]
+    assert [codec.decode_server(frame).vectors for frame in frames] == [[], []]
+    async with connected(table, offering=offering) as (socket, _):
+        table.engine.offer.vectors["joy"] = steering_vector("joy", {1: torch.ones(8)})
+        table.engine.become(EnginePhase.DRAINING)  # tells whoever listens, as the offer does
+        await socket.until(lambda: socket.of(Engine))
+        (engine,) = socket.of(Engine)
+        assert ([vector.id for vector in engine.vectors], engine.state) == (["joy"], "draining")
+    welcome = codec.decode_server(offering.welcome())
+    assert ([vector.id for vector in welcome.vectors], welcome.engine.state) == (["joy"], "draining")

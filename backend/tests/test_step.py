@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steersight.engine import channel
 from steersight.engine.channel import IN_TRANSIT, FailedRuns, RowReceiver, RowSender, Stage, pack, unpack
 from steersight.engine.reply import entries
 from steersight.engine.step import BARE, NO_TOKEN, PIECE_BYTES, Guesses, Step
@@ -165,5 +168,36 @@ async def test_a_server_that_does_not_read_bounds_memory_and_loses_no_token(tmp_
         assert whole * step.numbers <= budget + (2 * IN_TRANSIT + 64) * PIECE_BYTES
         assert lost > 5000
     finally:
+        sender.close()
+        receiver.close()
+
+
+async def test_a_server_that_catches_up_lets_its_other_tasks_have_their_turn(tmp_path: Path) -> None:
+    """Taking steps while more are there must not keep everybody from being sent them."""
+    address = f"ipc://{tmp_path}/rows"
+    receiver = RowReceiver(address)
+    sender = RowSender(address)
+    work, turns = time.sleep, 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    try:
+        step = make([1] * 8, [True] * 8, ["m"], guesses=False)
+        for _ in range(2 * IN_TRANSIT):
+            sender.put(Ready(step))
+        await receiver.receive()
+        work(0.1)  # the others are here by now, in the socket's buffer
+        before = turns
+        for _ in range(IN_TRANSIT):
+            await receiver.receive()
+            work(channel.TURN_SECONDS / 2)
+        assert turns - before >= IN_TRANSIT / 4
+    finally:
+        beside.cancel()
         sender.close()
         receiver.close()

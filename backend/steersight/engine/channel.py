@@ -13,9 +13,11 @@ Other messages have one part each: {kind: "stage", stage, progress} while the mo
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -33,6 +35,8 @@ QUEUED_STEPS = 16_384
 """Steps that may wait for the sender thread: minutes, even of a fast GPU."""
 IN_TRANSIT = 32
 """Messages that may wait in ZeroMQ, on each side."""
+TURN_SECONDS = 0.005
+"""So long messages are received one after the other before the rest of the event loop has a turn."""
 
 
 @dataclass(frozen=True)
@@ -184,9 +188,19 @@ class RowReceiver:
         self._socket = self._context.socket(zmq.PULL)
         self._socket.setsockopt(zmq.RCVHWM, IN_TRANSIT)
         self._socket.bind(address)
+        self._turn_ends = 0.0
 
     async def receive(self) -> Step | Stage | FailedRuns:
-        """Wait for the next message."""
+        """Wait for the next message.
+
+        One that is here already is received without a pause of the caller's task. A server that has fallen
+        behind would then take steps, and more of them as they come, and send nothing of them to anybody; so
+        the other tasks have their turn.
+        """
+        now = time.monotonic()
+        if now >= self._turn_ends:
+            await asyncio.sleep(0)
+            self._turn_ends = time.monotonic() + TURN_SECONDS
         return unpack(await self._socket.recv_multipart())
 
     def close(self) -> None:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LAST_STEPS_SECONDS = 2.0
-"""Steps lead vLLM's own outputs by a millisecond or so; what has not come after this was lost on the way."""
+"""Steps lead vLLM's own outputs by a millisecond or so, unless the server is behind: then they come one after
+the other. What has not come so long after the one before was lost on the way."""
 
 
 @dataclass(frozen=True)
@@ -194,11 +195,11 @@ async def _follow(live: _Live, outputs: AsyncGenerator[Any, None]) -> Ended:
 
 
 async def _last_steps(live: _Live, tokens: int) -> None:
-    """Wait until the steps of all tokens are here; what has not come soon was lost on the way."""
+    """Wait until the steps of all tokens are here, or no more of them come."""
     with contextlib.suppress(TimeoutError):
-        async with Patience(LAST_STEPS_SECONDS):
-            while live.reply.tokens < tokens:
-                live.changed.clear()
+        while live.reply.tokens < tokens:
+            live.changed.clear()
+            async with Patience(LAST_STEPS_SECONDS):
                 await live.changed.wait()
 
 

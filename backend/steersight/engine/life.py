@@ -261,8 +261,8 @@ class Life:
             await self.count()
 
     async def count(self) -> dict[str, int]:
-        """What vLLM, NNsight and the observer hold, and how many steps' rows were dropped; the most of any
-        rank."""
+        """What vLLM, NNsight and the observer hold, how many steps' rows were dropped, and how often a run
+        was thrown out of the KV cache; the most of any rank."""
         answers = await self.call("steersight_load")
         self.load = {key: max(answer[key] for answer in answers) for key in answers[0]}
         return self.load

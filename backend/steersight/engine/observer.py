@@ -77,6 +77,8 @@ class Observer:
         self.graph = graph
         self.runs = RunStates()
         self.arrivals = Arrivals(bank.pool)
+        self.thrown_away = 0
+        """How often a request has lost its place in the KV cache."""
         self.stream_sums = StreamSums(layout.count, hidden_size, device)
         self.reducer = Reducer(registry, self.stream_sums, self._fail_metric)
         self._failures = Failures(sender)
@@ -164,6 +166,7 @@ class Observer:
 
     def throw_away(self, request_id: str) -> None:
         """A request has lost its place in the KV cache; what it reads when it comes back is checked."""
+        self.thrown_away += 1
         if self.ledger is not None:
             self.ledger.leave(request_id)
 

@@ -118,6 +118,7 @@ class EngineService:
             known = await in_daemon_thread(lambda: read_model(self.options, report))
             self.model, self.renderer = known.model, known.renderer
             self.offer.begin(known.vectors, known.registry)
+            self._tell()
             for problem in (*known.problems, *known.vectors.problems):
                 logger.warning("%s", problem)
             await self._start(known.model)
@@ -264,11 +265,12 @@ class EngineService:
         await self.generations.steer(run, rev, actions)
 
     async def held(self) -> dict[str, int]:
-        """How many requests vLLM, NNsight and the observer still hold, and how many steps' rows were dropped.
+        """How many requests vLLM, NNsight and the observer still hold, how many steps' rows were dropped, and
+        how often a run was thrown out of the KV cache.
 
         Where the engine does not say so soon: what it said last.
         """
-        nothing = {"vllm": 0, "nnsight": 0, "observer": 0, "dropped": 0}
+        nothing = {"vllm": 0, "nnsight": 0, "observer": 0, "dropped": 0, "preempted": 0}
         life = self._life
         if life is None:
             return nothing

@@ -108,11 +108,12 @@ class WorkerMethods:
 
     @answering
     def steersight_load(self) -> dict[str, int]:
-        """What this worker still holds, for the gauges that must return to zero."""
+        """What this worker still holds, for the gauges that must return to zero, and what it has counted."""
         runner = self.model_runner
         return {
             "vllm": len(runner.requests),
             "nnsight": runner.nnsight_requests(),
             "observer": len(runner.observer.runs) + len(runner.observer.stream_sums),
             "dropped": runner.observer.sender.dropped if runner.observer.sender else 0,
+            "preempted": runner.observer.thrown_away,
         }

@@ -1,14 +1,7 @@
-"""One connection's conversation: a receive loop, a send loop, and the runs it watches.
+"""One connection's conversation: what its client says, and the runs it watches.
 
-The send loop is the only place that writes. It takes control frames from a short outbox and run events from
-the runs' logs, from where this client has got to. A slow client makes its own frames fewer, larger and later;
-when it lags, rows are left out with a `gap`, tokens and control never; when it takes nothing for too long, or
-asks for more than it reads, it is closed with its own code. Nothing else waits for it: not the engine, not
-another connection, not even its own receive loop. Its transport says how slow a client is: what counts is the
-time in which the transport was full and this server awake (`patience.py`).
-
-The receive loop waits for nothing but the next frame: starts, whose prompts take a while, are admitted beside
-it (`admissions.py`).
+What the client is sent goes through `sender.py`, and nothing here waits for it. The receive loop waits for
+nothing but the next frame: starts, whose prompts take a while, are admitted beside it (`admissions.py`).
 
 When the connection ends, its runs go on for the grace time, and whoever resumes them goes on watching.
 """
@@ -18,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -27,7 +19,7 @@ from ..engine.service import EngineService
 from ..patience import Patience
 from ..protocol import codec
 from ..protocol.close import REASONS, CloseCode
-from ..protocol.codec import FrameError, WireMap
+from ..protocol.codec import FrameError
 from ..protocol.messages import (
     SUBPROTOCOL,
     AskRows,
@@ -46,45 +38,20 @@ from ..protocol.messages import (
 from ..runs.run import Run
 from ..runs.table import RunTable
 from ..telemetry import Telemetry
-from . import handshake
 from .admissions import Admissions
 from .feed import Feed
+from .handshake import MAX_RUNS_PER_CONNECTION, Offering, refusal
 from .pace import Pace
-from .transport import SEND_ALL, WRITABLE
+from .sender import GONE, Close, Sender
 from .visits import Visit
 
 logger = logging.getLogger(__name__)
 
 HELLO_SECONDS = 10.0
 MAX_BAD_FRAMES = 20
-MAX_OUTBOX = 1000
-"""Control frames that may wait for a client: answers to what it asked, and it does not read them."""
 MAX_WATCHED = 64
 """Runs that one connection may watch; finished ones make room."""
-SLOW_SECONDS = 0.5
-"""A client whose transport is full for longer than this while it is sent what is new lags."""
-MOST_LAGGING_BYTES = 256 << 10
-"""Rows that a lagging client is sent at once; what is older is left out."""
-BYTES_AT_ONCE = 64 << 10
-"""So much is handed to the transport before it is asked again whether it takes more."""
-STALLED_SECONDS = 20.0
-"""A client that takes nothing for so long is given up."""
 CLOSE_SECONDS = 2.0
-GONE = 1006
-"""The close code of a connection that ended without one."""
-
-
-class _Close(Exception):  # noqa: N818 - not an error: the way out of all loops
-    def __init__(self, code: CloseCode) -> None:
-        self.code = code
-
-
-class _Watched:
-    """A run and this client's place in it."""
-
-    def __init__(self, run: Run, after: int = 0) -> None:
-        self.run = run
-        self.feed = Feed(run.log, after)
 
 
 class Connection:
@@ -95,8 +62,7 @@ class Connection:
         socket: WebSocket,
         engine: EngineService,
         table: RunTable,
-        name: str,
-        epoch: str,
+        offering: Offering,
         visit: Visit,
         telemetry: Telemetry,
         pace: Pace,
@@ -104,29 +70,22 @@ class Connection:
         self._socket = socket
         self._engine = engine
         self._table = table
-        self._name = name
-        self._epoch = epoch
+        self._offering = offering
         self._visit = visit
         self._telemetry = telemetry
-        self._pace = pace
-        extensions = socket.scope["extensions"]
-        self._writable: asyncio.Event = extensions[WRITABLE]
-        self._send_messages: Callable[[Sequence[bytes]], None] = extensions[SEND_ALL]
-        self._outbox: deque[Frame] = deque()
-        self._wake = asyncio.Event()
-        self._overrun = asyncio.Event()
-        self._nothing_left = asyncio.Event()
-        self._engine_news = False
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, Run] = {}
         self._admissions = Admissions(self._start, self._refuse)
+        self._sender = Sender(
+            socket, pace, telemetry, engine_frame=offering.engine_frame,
+            more_to_come=lambda: bool(self._admissions.pending),
+        )  # fmt: skip
+        self._post = self._sender.post
         self._start_ids: set[str] = set()
         self._bad_frames = 0
-        self._waited = 0.0
-        self._lags = False
 
     async def serve(self) -> None:
         """Talk until either side ends it; afterwards no run is watched by this connection."""
-        refused = handshake.refusal(self._socket)
+        refused = refusal(self._socket)
         offered = self._socket.scope.get("subprotocols", [])
         await self._socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
         if refused is not None:
@@ -138,17 +97,18 @@ class Connection:
             self._telemetry.connection_opened()
             leases.callback(lambda: self._telemetry.connection_closed(code))
             leases.callback(self._unwatch_all)
+            leases.callback(self._sender.close)
             try:
                 await self._greet()
-                leases.callback(self._engine.listen(self._engine_changed))
+                leases.callback(self._engine.listen(self._sender.engine_changed))
                 await _first_to_end(
-                    self._receive_all, self._admissions.go_on, self._send_all, self._watch_outbox
+                    self._receive_all, self._admissions.go_on, self._sender.run, self._sender.watch_outbox
                 )
-            except _Close as end:
+            except Close as end:
                 code = end.code
                 with contextlib.suppress(Exception):
                     async with Patience(CLOSE_SECONDS):
-                        await self._flush_outbox()
+                        await self._sender.flush()
                 with contextlib.suppress(Exception):
                     await self._socket.close(end.code, REASONS[end.code])
             except WebSocketDisconnect as end:
@@ -159,29 +119,28 @@ class Connection:
             async with Patience(HELLO_SECONDS):
                 await self._hello()
         except TimeoutError:
-            raise _Close(CloseCode.HELLO_TIMEOUT) from None
+            raise Close(CloseCode.HELLO_TIMEOUT) from None
 
     def _unwatch_all(self) -> None:
-        for watched in self._watched.values():
-            self._table.unwatch(watched.run, self._wake.set)
+        for run in self._watched.values():
+            self._table.unwatch(run, self._sender.look)
 
     async def told(self) -> None:
         """Wait until the client has been sent everything there is."""
-        self._stir()
-        await self._nothing_left.wait()
+        await self._sender.told()
 
     async def _hello(self) -> None:
         frame = await self._receive()
         while not isinstance(frame, Hello):
             if frame is not None:
                 self._post(Error(code=ErrorCode.UNEXPECTED, message=REASONS[CloseCode.BAD_HANDSHAKE]))
-            raise _Close(CloseCode.BAD_HANDSHAKE)
+            raise Close(CloseCode.BAD_HANDSHAKE)
         try:
             self._visit.may_enter(frame.token)
         except FrameError as error:
             self._refuse(error)
-            raise _Close(CloseCode.UNAUTHORIZED) from None
-        self._post(handshake.welcome(self._engine, self._table.limits, self._name, self._epoch))
+            raise Close(CloseCode.UNAUTHORIZED) from None
+        self._post(self._offering.welcome())
 
     # ------------------------------------------------------------ in
 
@@ -193,7 +152,7 @@ class Connection:
         data = message.get("bytes")
         if data is None:
             self._post(Error(code=ErrorCode.BAD_FRAME, message=REASONS[CloseCode.TEXT_FRAME]))
-            raise _Close(CloseCode.TEXT_FRAME)
+            raise Close(CloseCode.TEXT_FRAME)
         self._telemetry.frame_received(len(data))
         frame = None
         try:
@@ -204,10 +163,10 @@ class Connection:
         except FrameError as error:
             self._refuse(error, frame)
             if error.code is ErrorCode.TOO_LARGE:
-                raise _Close(CloseCode.FRAME_TOO_LARGE) from None
+                raise Close(CloseCode.FRAME_TOO_LARGE) from None
             self._bad_frames += 1
             if self._bad_frames > MAX_BAD_FRAMES:
-                raise _Close(CloseCode.TOO_MANY_ERRORS) from None
+                raise Close(CloseCode.TOO_MANY_ERRORS) from None
             return None
 
     async def _receive_all(self) -> None:
@@ -230,7 +189,7 @@ class Connection:
             case Steer():
                 self._steer(frame)
             case Stop():
-                self._of(frame.run).run.cancel()
+                self._of(frame.run).cancel()
             case Resume():
                 try:
                     self._resume(frame)
@@ -239,8 +198,8 @@ class Connection:
                     raise
                 self._telemetry.resumed(ok=True)
             case AskRows():
-                self._of(frame.run).feed.ask(frame.start, frame.count)
-                self._stir()
+                self._sender.feeds[self._of(frame.run).id].ask(frame.start, frame.count)
+                self._sender.look()
             case Hello():
                 raise FrameError(ErrorCode.UNEXPECTED, "This connection has had its hello already.")
 
@@ -252,15 +211,15 @@ class Connection:
                 field="id",
                 id=frame.id,
             )
-        live = sum(not watched.run.done for watched in self._watched.values())
-        if live >= handshake.MAX_RUNS_PER_CONNECTION:
+        live = sum(not run.done for run in self._watched.values())
+        if live >= MAX_RUNS_PER_CONNECTION:
             raise FrameError(
                 ErrorCode.BUSY,
                 f"This connection has {live} live runs, which is all it may have. Stop one or wait.",
                 id=frame.id,
             )
         self._make_room()
-        run = await self._table.admit(frame, self._wake.set)
+        run = await self._table.admit(frame, self._sender.look)
         self._start_ids.add(frame.id)
         self._add(run)
 
@@ -268,16 +227,18 @@ class Connection:
         """For one more run to watch; finished ones that have been sent whole give way."""
         if len(self._watched) < MAX_WATCHED:
             return
-        spare = next((w.run for w in self._watched.values() if w.run.done and w.feed.idle), None)
+        spare = next(
+            (run for run in self._watched.values() if run.done and self._sender.feeds[run.id].idle), None
+        )
         if spare is None:
             raise FrameError(
                 ErrorCode.BUSY, f"This connection watches {MAX_WATCHED} runs, which is all it may."
             )
-        del self._watched[spare.id]
-        self._table.unwatch(spare, self._wake.set)
+        del self._watched[spare.id], self._sender.feeds[spare.id]
+        self._table.unwatch(spare, self._sender.look)
 
     def _resume(self, frame: Resume) -> None:
-        if frame.epoch != self._epoch:
+        if frame.epoch != self._offering.epoch:
             raise FrameError(
                 ErrorCode.OTHER_EPOCH,
                 "The server has been restarted since that run began, and no longer knows it.",
@@ -306,12 +267,13 @@ class Connection:
 
     def _add(self, run: Run, after: int = 0) -> None:
         """Watch a run from now on."""
-        self._watched[run.id] = _Watched(run, after)
-        self._table.watch(run, self._wake.set)
-        self._stir()
+        self._watched[run.id] = run
+        self._sender.feeds[run.id] = Feed(run.log, after)
+        self._table.watch(run, self._sender.look)
+        self._sender.look()
 
     def _steer(self, frame: Steer) -> None:
-        run = self._of(frame.run).run
+        run = self._of(frame.run)
         self._visit.may_steer(run.id)
         if frame.rev <= run.rev:
             raise FrameError(
@@ -324,24 +286,11 @@ class Connection:
         if not run.done:
             run.steer(frame, actions)
 
-    def _of(self, run_id: str) -> _Watched:
-        watched = self._watched.get(run_id)
-        if watched is None:
+    def _of(self, run_id: str) -> Run:
+        run = self._watched.get(run_id)
+        if run is None:
             raise _unknown(run_id, "This connection watches no such run.")
-        return watched
-
-    # ------------------------------------------------------------ out
-
-    def _stir(self) -> None:
-        """Let the send loop look again. A run that has something new wakes it by itself."""
-        self._nothing_left.clear()
-        self._wake.set()
-
-    def _post(self, frame: Frame) -> None:
-        self._outbox.append(frame)
-        if len(self._outbox) > MAX_OUTBOX:
-            self._overrun.set()
-        self._stir()
+        return run
 
     def _refuse(self, error: FrameError, frame: Frame | None = None) -> None:
         """Answer what was refused, with the names by which whoever sent it knows it."""
@@ -353,88 +302,6 @@ class Connection:
         self._post(
             Error(code=error.code, message=error.message, run=run, id=name, rev=rev, field=error.field)
         )
-
-    def _engine_changed(self) -> None:
-        # Told once, however often it changes until then.
-        self._engine_news = True
-        self._stir()
-
-    async def _watch_outbox(self) -> None:
-        await self._overrun.wait()
-        self._outbox.clear()
-        raise _Close(CloseCode.TOO_SLOW)
-
-    async def _send(self, frames: Sequence[Frame | WireMap]) -> None:
-        """Send frames in as few writes as there is room for."""
-        messages: list[bytes] = []
-        size = 0
-        for frame in frames:
-            data = codec.encode(frame)
-            messages.append(data)
-            size += len(data)
-            if isinstance(frame, dict):
-                self._count(frame)
-            if size >= BYTES_AT_ONCE:
-                await self._write(messages, size)
-                messages, size = [], 0
-        if messages:
-            await self._write(messages, size)
-
-    def _count(self, frame: WireMap) -> None:
-        if frame["type"] == "rows":
-            self._telemetry.rows_sent(frame["count"])
-        elif frame["type"] == "gap" and frame["kept"]:
-            self._telemetry.rows_skipped(frame["count"])
-
-    async def _write(self, messages: list[bytes], size: int) -> None:
-        if not self._writable.is_set():
-            await self._await_room()
-        try:
-            self._send_messages(messages)
-        except OSError:
-            raise WebSocketDisconnect(GONE) from None
-        self._telemetry.frames_sent(size)
-
-    async def _await_room(self) -> None:
-        """Wait until the transport has given the client enough of what it holds."""
-        patience = Patience(STALLED_SECONDS)
-        try:
-            async with patience:
-                await self._writable.wait()
-        except TimeoutError:
-            self._outbox.clear()
-            raise _Close(CloseCode.TOO_SLOW) from None
-        finally:
-            self._waited += patience.waited
-
-    async def _flush_outbox(self) -> None:
-        while self._outbox:
-            await self._send([self._outbox.popleft()])
-
-    async def _send_all(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            began = loop.time()
-            self._waited = 0.0
-            await self._flush_outbox()
-            if self._engine_news:
-                self._engine_news = False
-                await self._send([handshake.engine_frame(self._engine)])
-            for watched in list(self._watched.values()):
-                await self._send(watched.feed.take(MOST_LAGGING_BYTES if self._lags else None))
-            self._lags = self._waited > SLOW_SECONDS
-            if (
-                not self._outbox
-                and not self._admissions.pending
-                and all(watched.feed.idle for watched in self._watched.values())
-            ):
-                if not self._wake.is_set():
-                    self._nothing_left.set()
-            else:
-                self._wake.set()
-            await asyncio.sleep(max(0.0, self._pace.interval() - (loop.time() - began)))
 
 
 def _unknown(run_id: str, sentence: str) -> FrameError:

@@ -1,4 +1,8 @@
-"""Before the first frame: the subprotocol. After it: `welcome`."""
+"""Before the first frame: the subprotocol. After it: `welcome`, and `engine` whenever that has changed.
+
+Both say what everybody may choose from, which takes milliseconds to put together when there are hundreds of
+vectors. So each is packed once for all connections, and anew when the engine has changed (`Offering`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from starlette.websockets import WebSocket
 
 from .. import __version__
 from ..engine.service import EngineService
+from ..protocol import codec
 from ..protocol.close import CloseCode
 from ..protocol.messages import (
     MAX_FRAME_BYTES,
@@ -76,28 +81,61 @@ def model_info(engine: EngineService) -> ModelInfo | None:
     return None if engine.model is None else ModelInfo(**vars(engine.model))
 
 
-def welcome(engine: EngineService, limits: RunLimits, name: str, epoch: str) -> Welcome:
-    """The answer to `hello`."""
-    most = engine.options.max_model_len if engine.model is None else engine.model.max_model_len
-    return Welcome(
-        server=f"steersight/{__version__}",
-        name=name,
-        epoch=epoch,
-        engine=EngineStatus(**vars(engine.status)),
-        model=model_info(engine),
-        metrics=metric_infos(engine),
-        vectors=vector_infos(engine),
-        limits=Limits(
-            max_frame_bytes=MAX_FRAME_BYTES, max_messages=MAX_MESSAGES, max_vectors=MAX_VECTORS,
-            max_strength=MAX_STRENGTH, max_runs_per_connection=MAX_RUNS_PER_CONNECTION,
-            max_reply_tokens=min(most, limits.max_reply_tokens or most), grace_seconds=limits.grace_seconds,
-        ),
-    )  # fmt: skip
+class Offering:
+    """What all clients are told of the server and its engine."""
 
+    def __init__(self, engine: EngineService, limits: RunLimits, name: str, epoch: str) -> None:
+        """
+        Args:
+            engine: says when something has changed.
+            limits: of the runs.
+            name: of this server, of which there may be several.
+            epoch: of this life of it.
+        """
+        self.epoch = epoch
+        self._engine = engine
+        self._limits = limits
+        self._name = name
+        self._welcome: bytes | None = None
+        self._engine_frame: bytes | None = None
+        engine.listen(self._changed)
 
-def engine_frame(engine: EngineService) -> Engine:
-    """The engine's state as a frame of its own."""
-    return Engine(
-        **vars(engine.status), model=model_info(engine), metrics=metric_infos(engine),
-        vectors=vector_infos(engine),
-    )  # fmt: skip
+    def _changed(self) -> None:
+        self._welcome = self._engine_frame = None
+
+    def welcome(self) -> bytes:
+        """The answer to `hello`, packed."""
+        if self._welcome is None:
+            self._welcome = codec.encode(self._make_welcome())
+        return self._welcome
+
+    def engine_frame(self) -> bytes:
+        """The engine's state as a frame of its own, packed."""
+        if self._engine_frame is None:
+            engine = self._engine
+            self._engine_frame = codec.encode(
+                Engine(
+                    **vars(engine.status), model=model_info(engine), metrics=metric_infos(engine),
+                    vectors=vector_infos(engine),
+                )
+            )  # fmt: skip
+        return self._engine_frame
+
+    def _make_welcome(self) -> Welcome:
+        engine, limits = self._engine, self._limits
+        most = engine.options.max_model_len if engine.model is None else engine.model.max_model_len
+        return Welcome(
+            server=f"steersight/{__version__}",
+            name=self._name,
+            epoch=self.epoch,
+            engine=EngineStatus(**vars(engine.status)),
+            model=model_info(engine),
+            metrics=metric_infos(engine),
+            vectors=vector_infos(engine),
+            limits=Limits(
+                max_frame_bytes=MAX_FRAME_BYTES, max_messages=MAX_MESSAGES, max_vectors=MAX_VECTORS,
+                max_strength=MAX_STRENGTH, max_runs_per_connection=MAX_RUNS_PER_CONNECTION,
+                max_reply_tokens=min(most, limits.max_reply_tokens or most),
+                grace_seconds=limits.grace_seconds,
+            ),
+        )  # fmt: skip

@@ -1,12 +1,14 @@
-"""How long a connection collects before it sends: not at all while the server has time, longer when not.
+"""When connections send: in rounds of all that have something new, at once while the server has time.
 
-A message costs the server about as much for one token as for five. While its event loop has time left, every
-step is sent the moment it is here. When the loop fills up, each connection waits a little between two
-messages, so that more goes into each. One pace for all connections, because they share the loop.
+A message costs the server about as much for one token as for five. While its event loop has time left, a
+round follows every step. When the loop fills up, rounds come less often, so that more goes into each message.
+One pace for all connections, because they share the loop; and all in one round, because that takes one timer
+and no task, and wakes whoever reads on the other side of many of them once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -19,8 +21,11 @@ MOST_SECONDS = 1 / 30
 """Longer than two display frames is seen as a stutter."""
 
 
+Send = Callable[[], None]
+
+
 class Pace:
-    """The interval between two messages of tokens and rows to one client."""
+    """The rounds, and the interval between two of them."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, worked: Callable[[], float] = time.thread_time
@@ -34,9 +39,34 @@ class Pace:
         self._worked = worked
         self._then, self._done = clock(), worked()
         self._interval = 0.0
+        self._due: dict[Send, None] = {}
+        self._last = 0.0
+        self._planned = False
+
+    def soon(self, send: Send) -> None:
+        """Call `send` in the next round, once, however often it is asked for. It must not raise."""
+        self._due[send] = None
+        if not self._planned:
+            self._plan()
+
+    def _plan(self) -> None:
+        self._planned = True
+        loop = asyncio.get_running_loop()
+        interval = self.interval()
+        if interval and (wait := self._last + interval - loop.time()) > 0:
+            loop.call_later(wait, self._round)
+        else:
+            loop.call_soon(self._round)
+
+    def _round(self) -> None:
+        self._planned = False
+        self._last = asyncio.get_running_loop().time()
+        due, self._due = self._due, {}
+        for send in due:
+            send()
 
     def interval(self) -> float:
-        """Seconds that a connection waits from one message to the next; call it from the loop's thread."""
+        """Seconds from one round to the next; call it from the loop's thread."""
         now = self._clock()
         if (passed := now - self._then) >= WINDOW_SECONDS:
             done = self._worked()
