@@ -194,7 +194,7 @@ class Life(life.Life):
                   self.model.layers),
         )  # fmt: skip
         self._worker.start()
-        return loading.Built(self, self.model.dtype, [], CAPACITY)
+        return loading.Built(self, self.model.dtype, [], CAPACITY, self.options.max_runs or 64)
 
     async def _hear(self, address: str) -> None:
         import zmq.asyncio
