@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 USUAL = 64
 """On a CPU, and where a model's or a device's numbers are not known."""
 MOST = 256
-"""Tried on an H100 with an 8B model. More are for whoever has tried them."""
+"""Tried on an H200 with an 8B model. More are for whoever has tried them."""
 LEAST = 8
 TOKENS_OF_A_RUN = 512
 """Prompt and reply of a usual question. Conversations grow longer, and not all are written at once."""
