@@ -30,6 +30,7 @@ import zmq
 
 from steersight.engine import life, loading, service
 from steersight.engine.channel import RowSender
+from steersight.engine.max_runs import USUAL
 from steersight.engine.step import Step
 from steersight.engine.submission import OPTIONS_KEY
 
@@ -195,7 +196,7 @@ class Life(life.Life):
                   self.model.layers, self.words),
         )  # fmt: skip
         self._worker.start()
-        return loading.Built(self, self.model.dtype, [], CAPACITY)
+        return loading.Built(self, self.model.dtype, [], CAPACITY, self.options.max_runs or USUAL)
 
     async def _hear(self, address: str) -> None:
         import zmq.asyncio

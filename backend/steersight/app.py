@@ -80,7 +80,7 @@ def create_app(settings: Settings) -> Starlette:
 
     async def readyz(request: Request) -> Response:
         status = engine.status
-        told = dict(vars(status))
+        told = {**vars(status), "max_runs": engine.max_runs}
         # A stage may say what an exception said: paths, names. Whoever has shown a token here has shown the
         # right one, or the entrance would have refused.
         if doors.token and "authorization" not in request.headers:

@@ -7,9 +7,9 @@
 `add_flags` makes of it `--max-runs`, which the variable STEERSIGHT_MAX_RUNS sets as well; `values_of` says
 what the command line asks for, else the variable, else the default.
 
-pydantic-settings (2.16) was tried in its place. Its errors repeat what was written, be it a secret, and do
-not name the variable; its switches stand alone only, so `--open 0` is refused; and importing it takes longer
-than all of `steersight --help`.
+pydantic-settings (2.16) was tried in its place. Its errors do not say whether a flag or a variable was wrong;
+its switches stand alone only, so that `--open 0` is refused; and importing it takes longer than all of
+`steersight --help`.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from .hosts import host_name
 
+T = TypeVar("T")
 Number = TypeVar("Number", int, float)
 
 INFINITY = math.inf
@@ -38,6 +39,15 @@ def number(
             limit = "" if high == INFINITY else f" and at most {high:g}"
             raise ValueError(f"{text} is out of range: it must be {first}{limit}.")
         return value
+
+    return parse
+
+
+def or_auto(kind: Callable[[str], T]) -> Callable[[str], T | None]:
+    """A value, or None for `auto` and for nothing: it is then chosen where more is known."""
+
+    def parse(text: str) -> T | None:
+        return None if text in ("", "auto") else kind(text)
 
     return parse
 

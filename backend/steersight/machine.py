@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from .address import listening_at
 from .checkpoint import Checkpoint, inspect
 from .engine import cores
@@ -163,9 +165,7 @@ def _libnuma() -> bool:
 
 
 def _memory() -> int:
-    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
-    kib = {line.partition(":")[0]: int(line.split()[1]) for line in lines if len(line.split()) > 1}
-    free = kib.get("MemAvailable", 0) * 1024
+    free: int = psutil.virtual_memory().available
     # The container's own limit, of the second or the first version of control groups. Cached files count as
     # used there and are given up when memory is wanted.
     for limit, used, stat in (

@@ -19,3 +19,14 @@ def test_files_can_be_served_for_the_first_time_after_nnsight_was_imported() -> 
         [sys.executable, "-c", FIRST_PAGE_AFTER_THE_ENGINE], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_cpu_worker_can_be_imported_by_its_name_alone() -> None:
+    """As vLLM does it in a process that has imported nothing of ours."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import steersight.engine.worker_cpu"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

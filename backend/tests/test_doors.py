@@ -290,7 +290,7 @@ async def test_why_an_engine_failed_is_told_to_those_with_the_token(
 
     why = "The engine did not start. There are no weights in /home/ada/secret."
     failed = Status(EnginePhase.FAILED, why)
-    state = {"state": "failed", "progress": 0.0}
+    state = {"state": "failed", "progress": 0.0, "max_runs": None}
     monkeypatch.setenv("STEERSIGHT_TOKEN", TOKEN)
     async with (
         served(tmp_path / "a") as (address, app),

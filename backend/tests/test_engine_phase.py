@@ -86,7 +86,7 @@ class NoLife:
         self.ended += 1
 
     def starts(self) -> None:
-        self.started.set_result(SimpleNamespace(dtype="float32", capacity_tokens=40))
+        self.started.set_result(SimpleNamespace(dtype="float32", capacity_tokens=40, max_runs=64))
 
     def breaks(self, error: Exception) -> None:
         self.started.set_exception(error)
@@ -230,6 +230,7 @@ async def test_an_engine_that_comes_up_while_its_server_drains_takes_no_runs(wat
     await loading
     assert watched.phases == [LOADING, DRAINING]
     assert watched.engine.capacity_tokens == 40
+    assert watched.engine.max_runs == 64
     await watched.engine.shutdown()
     assert life.ended == 1
 

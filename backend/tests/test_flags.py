@@ -78,6 +78,14 @@ def test_a_secret_is_not_shown() -> None:
     assert "mat" not in repr(kitchen("--key-file", "under the mat"))
 
 
+def test_what_is_left_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings().max_runs is None
+    assert settings("--max-runs", "auto").max_runs is None
+    monkeypatch.setenv("STEERSIGHT_MAX_RUNS", "")
+    assert settings().max_runs is None
+    assert settings("--max-runs", "9").max_runs == 9
+
+
 def test_the_engine_gets_its_part_of_the_settings_and_no_more() -> None:
     whole = settings("--max-model-len", "77", "--dtype", "float32")
     assert type(whole.engine) is EngineOptions

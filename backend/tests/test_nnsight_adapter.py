@@ -20,9 +20,9 @@ class Small(torch.nn.Module):
 
 
 def test_the_handoff_is_taken_off_and_put_back() -> None:
-    from nnsight import NNsight
+    from steersight.engine.nnsight_adapter import Handoff  # isort: split
 
-    from steersight.engine.nnsight_adapter import Handoff
+    from nnsight import NNsight
 
     module = Small()
     plain = module(torch.ones(1, 2))

@@ -61,6 +61,7 @@ class Engine:
         self.status = Status(EnginePhase.READY, "Ready", 1.0)
         self.model = ModelFacts("m", 2, 8, 100, "float32", 100, [])
         self.capacity_tokens: int | None = None
+        self.max_runs: int | None = 64
         self.offer = SimpleNamespace(registry=Registry([]), vectors={}, own=set(), failed_metrics={})
         self.renderer = None
         self.use = VectorUse()
@@ -155,6 +156,16 @@ async def settle() -> None:
     """Let everything run that can."""
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+async def test_where_nobody_has_said_how_many_it_is_as_many_as_the_engine_computes(table: MakeTable) -> None:
+    t = table(max_queue=1)
+    t.engine.max_runs = 2
+    runs = [await t.start() for _ in range(3)]
+    await settle()
+    assert [run.begun for run in runs] == [True, True, False]
+    with pytest.raises(FrameError, match="2 replies and 1 more are waiting"):
+        await t.start()
 
 
 async def test_runs_beyond_the_places_wait_in_the_order_of_asking(table: MakeTable) -> None:

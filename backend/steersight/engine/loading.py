@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from ..metrics import Registry
 from ..naming import model_id
 from ..text.rendering import Renderer
-from . import cores, libnuma, trouble
+from . import cores, libnuma, max_runs, trouble
 from .assumptions import SCHEDULER
-from .options import EngineOptions, ModelFacts
+from .options import CONFIG_KEY, EngineOptions, ModelFacts
 from .tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class Built:
     """Ids of the processes that were started for it."""
     capacity_tokens: int | None
     """How many tokens its KV cache holds."""
+    max_runs: int
+    """How many runs it computes at once."""
 
 
 async def in_daemon_thread(work: Callable[[], Any]) -> Any:
@@ -159,8 +161,9 @@ def build_engine(
         # reply waited for it. The worker process inherits this, and runs the two as plain operations.
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     dtype = "float32" if options.dtype == "auto" and on_cpu else model.dtype
+    runs = max_runs.chosen(options, dtype, model.max_model_len)
     report("Building the model's module tree", 0.3)
-    more = _caching(options, on_cpu)
+    more = _caching(options, runs, on_cpu)
     if not on_cpu:
         more["gpu_memory_utilization"] = options.gpu_memory
     if options.executor != "auto":
@@ -175,7 +178,7 @@ def build_engine(
             dispatch=True,
             dtype=dtype,
             max_model_len=model.max_model_len,
-            max_num_seqs=options.max_runs,
+            max_num_seqs=runs,
             tensor_parallel_size=options.tensor_parallel,
             # The files that `read_model` has read, also in a Mistral folder that has both kinds.
             tokenizer_mode="hf",
@@ -184,22 +187,24 @@ def build_engine(
             disable_log_stats=True,
             **more,
             additional_config={
-                "steersight": {
+                CONFIG_KEY: {
                     "channel": row_address(folder),
                     "layout": options.layout,
                     "metrics": list(options.metrics),
                     "vectors": vectors,
                     "graphs": options.engine_mode != "eager" and not on_cpu,
-                    "graph_tokens": min(
-                        graph_tokens(model, options.max_runs), more["max_num_batched_tokens"]
-                    ),
+                    "graph_tokens": min(graph_tokens(model, runs), more["max_num_batched_tokens"]),
                 }
             },
         )
     engine = nnsight.vllm_entrypoint
     processes = getattr(engine.engine_core.resources.engine_manager, "processes", [])
     return Built(
-        nnsight, dtype, [process.pid for process in processes], _capacity(engine.vllm_config.cache_config)
+        nnsight,
+        dtype,
+        [process.pid for process in processes],
+        _capacity(engine.vllm_config.cache_config),
+        runs,
     )
 
 
@@ -213,7 +218,7 @@ GPU_BATCHED_TOKENS = 8192
 """What vLLM's own server takes on a GPU of 70 GiB and more."""
 
 
-def _caching(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
+def _caching(options: EngineOptions, runs: int, on_cpu: bool) -> dict[str, Any]:
     """vLLM's arguments for what is kept of prompts, and in which pieces they are read.
 
     None leaves both to vLLM, which knows for which models they are sound; NNsight (0.8.1) would switch them
@@ -224,7 +229,7 @@ def _caching(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "enable_prefix_caching": None if options.prefix_caching and options.executor != "ray" else False,
         "enable_chunked_prefill": None,
-        "max_num_batched_tokens": max(options.max_num_batched_tokens or default, options.max_runs),
+        "max_num_batched_tokens": max(options.max_num_batched_tokens or default, runs),
         "scheduler_cls": SCHEDULER,
     }
     if block_size := options.block_size or (CPU_BLOCK_SIZE if on_cpu else 0):
@@ -232,7 +237,7 @@ def _caching(options: EngineOptions, on_cpu: bool) -> dict[str, Any]:
     return arguments
 
 
-def graph_tokens(model: ModelFacts, max_runs: int) -> int:
+def graph_tokens(model: ModelFacts, runs: int) -> int:
     """The most tokens of one step that a CUDA graph may take: as many as in vLLM's own graphs, where what is
     kept of each of them has room.
 
@@ -240,7 +245,7 @@ def graph_tokens(model: ModelFacts, max_runs: int) -> int:
     an H100, for whoever waits for a first token and for all who are in the same batch.
     """
     kept = 3 * 4 * model.layers * model.hidden_size
-    return max(max_runs, min(GRAPH_TOKENS, GRAPH_BYTES // kept))
+    return max(runs, min(GRAPH_TOKENS, GRAPH_BYTES // kept))
 
 
 def row_address(folder: Path) -> str:

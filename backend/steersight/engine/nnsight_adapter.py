@@ -2,8 +2,8 @@
 
 NNsight owns the engine: it builds vLLM, with workers whose model runner it has given a class of its own. The
 observer comes on top of that, and ordinary NNsight traces go on working. The rest of the package deals with
-vLLM alone; `worker_cpu.py` is the one other module that imports NNsight, and says why. A new version of
-NNsight is to be read against this file.
+vLLM alone, and no other module imports NNsight, which is to be imported in the order below. A new version of
+it is to be read against this file.
 
 Imported in the loading thread and in the workers only: importing vLLM takes some 8 seconds.
 """

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..files import REPOSITORY
 from ..flags import option
-from ..kinds import file, files, folder, number, one_of, switch
+from ..kinds import file, files, folder, number, one_of, or_auto, switch
 from .layout import parse_template
 
 CONFIG_KEY = "steersight"
@@ -45,7 +45,13 @@ class EngineOptions:
     dtype: str = option("auto", "Weights and activations: auto, float32, bfloat16 or float16.")
     """`auto` is float32 on a CPU and the checkpoint's own type on CUDA."""
     max_model_len: int = option("4096", "The most tokens of prompt and reply together.", number(int, 16))
-    max_runs: int = option("64", "Runs that may be live at once on the whole server.", number(int, 1))
+    max_runs: int | None = option(
+        "auto",
+        "Runs that may be live at once on the whole server; auto is 64 on a CPU, and on a GPU what its "
+        "memory has room for, 256 at most.",
+        or_auto(number(int, 1)),
+    )
+    """None is auto; see engine/max_runs.py."""
     tensor_parallel: int = option(
         "1",
         "Number of GPUs to spread the model over. On a CPU the number of processes, which share out the "

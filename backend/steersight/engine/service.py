@@ -60,6 +60,8 @@ class EngineService:
         """Makes prompts for the model; None until its tokenizer has been read."""
         self.capacity_tokens: int | None = None
         """Tokens that the KV cache holds; None until the engine is ready."""
+        self.max_runs: int | None = options.max_runs
+        """How many runs it computes at once; where that is chosen for it, None until it is ready."""
         self.restarts = 0
         """How often an engine that was lost has been brought back."""
         self.on_step: Callable[[], None] = lambda: None
@@ -158,7 +160,7 @@ class EngineService:
             raise
         garbage.set_aside()
         self.model = replace(model, dtype=built.dtype)
-        self.capacity_tokens = built.capacity_tokens
+        self.capacity_tokens, self.max_runs = built.capacity_tokens, built.max_runs
         self._again = ""
         if self._is(EnginePhase.LOADING):  # a server that drains meanwhile takes no runs
             self._become(EnginePhase.READY, "Ready")

@@ -6,10 +6,10 @@ A module of its own, because importing vLLM's CPU worker makes `torch.cuda.set_s
 
 from __future__ import annotations
 
-from nnsight.modeling.vllm.workers.GPUWorker import NNsightGPUWorker
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from .nnsight_adapter import TracedGPUWorker
 from .worker import ObservedRunner
 from .worker_methods import WorkerMethods
 
@@ -18,11 +18,13 @@ class CPUObservedRunner(ObservedRunner, CPUModelRunner):  # type: ignore[misc]  
     """The same over vLLM's CPU runner."""
 
 
-class ObservedCPUWorker(WorkerMethods, NNsightGPUWorker, CPUWorker):  # type: ignore[misc]
+class ObservedCPUWorker(WorkerMethods, TracedGPUWorker, CPUWorker):  # type: ignore[misc]
     """vLLM's CPU worker with an observer. NNsight 0.8.1 ships a GPU worker only; what traces call on a worker
     is in it."""
+
+    RUNNER = CPUObservedRunner
 
     def init_device(self) -> None:
         # Not NNsight's own init_device: it refuses every runner but the GPU one.
         CPUWorker.init_device(self)
-        self.model_runner.__class__ = CPUObservedRunner
+        self.model_runner.__class__ = self.RUNNER

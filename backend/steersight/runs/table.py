@@ -63,8 +63,8 @@ Wake = Callable[[], None]
 class RunLimits:
     """How many runs there may be, and how long."""
 
-    max_runs: int = 64
-    """Runs that the engine computes at once."""
+    max_runs: int | None = None
+    """Runs that may be written at once; None is as many as the engine computes."""
     max_queue: int = 64
     """Runs that may wait for a place."""
     max_reply_tokens: int = 0
@@ -89,7 +89,7 @@ class RunTable:
         self.draining = False
         self._finished: dict[str, Run] = {}  # the oldest first
         self.places = Places(
-            lambda: self.limits.max_runs,
+            self._most_runs,
             lambda: self.engine.capacity_tokens,
             lambda: self.engine.status.ready and not self.draining,
         )
@@ -181,8 +181,12 @@ class RunTable:
             )
         return model
 
+    def _most_runs(self) -> int:
+        """Runs that may be written at once; none before the engine is ready, when nobody is let in."""
+        return self.limits.max_runs or self.engine.max_runs or 0
+
     def _check_room(self) -> None:
-        if len(self.live) < self.limits.max_runs + self.limits.max_queue:
+        if len(self.live) < self._most_runs() + self.limits.max_queue:
             return
         writing = len(self.live) - self.queued
         raise FrameError(

@@ -1,0 +1,145 @@
+"""What a client sends: frames that ask for a run, steer it, watch it and end it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .parts import (
+    MAX_MESSAGES,
+    MAX_ROWS_ASKED,
+    MAX_STOP_STRINGS,
+    MAX_TEMPERATURE,
+    MAX_TOP,
+    MIN_REPETITION_PENALTY,
+    Count,
+    Frame,
+    Identifier,
+    MetricId,
+    Settings,
+    Strengths,
+)
+
+
+class ChatMessage(Frame):
+    """One turn of the conversation that makes the prompt."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[str, Field(max_length=200_000)]
+
+
+class Sampling(Frame):
+    """How the next token is drawn. Temperature 0 is greedy and reproducible."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 256
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """0 means: do not limit to the k likeliest tokens."""
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=128)]], Field(max_length=MAX_STOP_STRINGS)
+    ] = []
+    repetition_penalty: Annotated[float, Field(ge=MIN_REPETITION_PENALTY, le=5)] = 1.0
+
+
+class Hello(Frame):
+    """The first frame of a connection; the server answers `welcome`."""
+
+    type: Literal["hello"] = "hello"
+    token: Annotated[str, Field(max_length=1024)] | None = None
+
+
+class LensOptions(Frame):
+    """What the logit lens shows of a run."""
+
+    stride: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Every so many layers, counted down from the last one, which is always among them."""
+    top: Annotated[int, Field(ge=1, le=MAX_TOP)] = 5
+    """How many of the likeliest tokens to name per layer."""
+
+
+class Start(Frame):
+    """Start a run. `id` is the client's own name for it, used to match `started` or `error` to this frame."""
+
+    type: Literal["start"] = "start"
+    id: Identifier
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    sampling: Sampling = Sampling()
+    strengths: Strengths = {}
+    """Revision 0 of the run: in force from the first forward pass on."""
+    settings: Settings = {}
+    """How vectors of `strengths` act; one that is not named acts as its maker meant it."""
+    write_on: bool = False
+    """The last message is the beginning of the reply, and the run goes on from its end."""
+    metrics: Annotated[list[MetricId], Field(max_length=64)] | None = None
+    """Metric ids to send rows of; null means the default ones; an empty list means no rows. Those of the
+    family `logit_lens` come with `lens` and need not be named."""
+    lens: LensOptions | None = None
+    """Read every step through the logit lens; null is off."""
+    entropy: bool = False
+    """Whether rows carry the entropy of the model's final distribution."""
+    prompt_rows: bool = True
+    """Whether rows of the prompt are sent too."""
+    read_cache: bool = True
+    """Whether the engine may take the beginning of the prompt from its cache of prefixes. No forward pass
+    runs over it then; its rows are those of the run that computed it, where the server has kept them, and a
+    `gap` with `cached` where not. With false all of it is computed, and all its rows come."""
+
+
+class Steer(Frame):
+    """Replace a run's strengths. The full set travels: a vector that is not named has strength 0."""
+
+    type: Literal["steer"] = "steer"
+    run: Identifier
+    rev: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    """The client's number of this state; it must be larger than every number the run has had."""
+    strengths: Strengths
+    settings: Settings = {}
+
+
+class Stop(Frame):
+    """End a run now, also one that waits; `finished` follows with reason `cancelled`. Stopping a finished run
+    is no error."""
+
+    type: Literal["stop"] = "stop"
+    run: Identifier
+
+
+class Resume(Frame):
+    """Watch a run from now on: one's own after a lost connection, or one that another connection started.
+
+    The server answers `resumed` and then sends everything after event `after`, and goes on. Frames that came
+    before without moving `seq` may come again; they say the same.
+    """
+
+    type: Literal["resume"] = "resume"
+    run: Identifier
+    epoch: Annotated[str, Field(min_length=1, max_length=64)]
+    """Of the `welcome` under which the run's name was learned; another epoch does not know the run."""
+    after: Count = 0
+    """The newest `seq` that this client has had of the run; 0 is from the beginning."""
+
+
+class AskRows(Frame):
+    """Send rows of `count` positions from `start` again: those that a `gap` with `kept` named."""
+
+    type: Literal["rows"] = "rows"
+    run: Identifier
+    start: Count
+    count: Annotated[int, Field(ge=1, le=MAX_ROWS_ASKED)]
+
+
+class Ping(Frame):
+    """Ask for a `pong` with the same `t`, whatever it is to the client (milliseconds, say)."""
+
+    type: Literal["ping"] = "ping"
+    t: float
+
+
+ClientFrame = Annotated[Hello | Start | Steer | Stop | Resume | AskRows | Ping, Field(discriminator="type")]
+
+CLIENT_TYPES: dict[str, type[Frame]] = {
+    "hello": Hello, "start": Start, "steer": Steer, "stop": Stop, "resume": Resume, "rows": AskRows,
+    "ping": Ping,
+}  # fmt: skip

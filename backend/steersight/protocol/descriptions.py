@@ -1,0 +1,105 @@
+"""What a server says of itself: its engine, its model, its metrics and vectors, and what it accepts."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .parts import Count, Frame, Identifier, MetricId, Operator, OrNewer
+
+EngineState = Annotated[Literal["loading", "ready", "failed", "draining", "stopped"], OrNewer]
+"""`loading` is also said of an engine that is being built again after a fault; its stage says so. `draining`:
+the server is about to end and takes no new runs, live ones go on for a while."""
+
+
+class EngineStatus(Frame):
+    """Where the engine is between a cold start and serving."""
+
+    state: EngineState
+    stage: str
+    """A short sentence for people: what is happening now, or why it failed."""
+    progress: Annotated[float, Field(ge=0, le=1)]
+    """Share of the expected loading time; an estimate, 1 when ready."""
+
+
+class ModelInfo(Frame):
+    """The served model. Null in `welcome` until its configuration has been read."""
+
+    id: str
+    layers: Count
+    hidden_size: Count
+    vocab_size: Count
+    dtype: str
+    max_model_len: Count
+    special_ids: list[int]
+    """Ids of special tokens: columns of the heatmap, but not part of the reply's text."""
+    chat: Annotated[Literal["template", "file", "none"], OrNewer] = "template"
+    """What makes a prompt of a conversation: the model's own chat template, the one of `--chat-template`, or
+    none. Without one the messages' contents are joined and the model continues that text."""
+
+
+class ColorScale(Frame):
+    """How a metric is coloured when the client has no better idea."""
+
+    kind: Annotated[Literal["sequential", "diverging"], OrNewer]
+    lo: float | None
+    """Fixed lower end in display units, or null to fit the data."""
+    hi: float | None
+    mid: float | None = None
+    """Value of the neutral colour of a diverging scale, in display units."""
+
+
+class MetricInfo(Frame):
+    """One metric: one number per token and layer."""
+
+    id: MetricId
+    label: str
+    description: str
+    unit: str
+    transform: Annotated[Literal["linear", "log2"], OrNewer]
+    """What the server did before the cast to fp16. `log2`: value = 2 ** sent."""
+    scale: ColorScale
+    family: Annotated[Literal["residual", "parts", "projection", "steering", "logit_lens", "own"], OrNewer]
+    cost: str
+    """What computing it means for the engine."""
+    default: bool
+    """Whether a run that names no metrics gets it."""
+    error: str | None
+    """Why this metric is switched off; null when it works."""
+
+
+class VectorInfo(Frame):
+    """One steering vector the server knows."""
+
+    id: Identifier
+    label: str
+    description: str
+    layers: list[int]
+    range: Annotated[list[float], Field(min_length=2, max_length=2)]
+    """[lo, hi]: the strengths a slider should offer; outside them text usually degenerates."""
+    suggested: float
+    """A strength at which the effect is plain to see."""
+    kind: Annotated[Literal["direction", "feature"], OrNewer]
+    """A feature of a sparse autoencoder can be read as well as written."""
+    operator: Operator
+    """What it does unless a setting says otherwise; `range` and `suggested` are meant for this one."""
+    operators: list[Operator]
+    """All that it can do."""
+    feature: Count | None = None
+    """Number of the feature in its autoencoder; with its layer, people's name for it: 28:8401. Null for
+    directions, and where nobody noted it."""
+    own: bool
+    """Whether it is this server's own, so that it can be deleted; bundled ones cannot."""
+
+
+class Limits(Frame):
+    """What this server accepts."""
+
+    max_frame_bytes: Count
+    max_messages: Count
+    max_vectors: Count
+    max_strength: float
+    max_runs_per_connection: Count
+    max_reply_tokens: Count
+    """A reply is cut to so many tokens, whatever `sampling.max_tokens` asks for."""
+    grace_seconds: float
+    """How long a run goes on that nobody watches, and how long a finished one is kept after that."""

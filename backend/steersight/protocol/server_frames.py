@@ -1,0 +1,281 @@
+"""What a server sends: who it is, and the events of runs.
+
+Positions count tokens of prompt and reply together from 0. Row p belongs to the forward pass whose input
+was token p, so the last token of a reply has no row. `seq` numbers the events of one run from 1; both run
+ids and sequence numbers mean something only together with the `epoch` of the welcome they came after.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .descriptions import EngineState, EngineStatus, Limits, MetricInfo, ModelInfo, VectorInfo
+from .parts import (
+    MAX_NAME,
+    PROTOCOL_VERSION,
+    Count,
+    ErrorCode,
+    Frame,
+    Identifier,
+    MetricId,
+    OrNewer,
+    Revision,
+    Settings,
+    Strengths,
+)
+
+
+class Welcome(Frame):
+    """Answer to `hello`."""
+
+    type: Literal["welcome"] = "welcome"
+    protocol: int = PROTOCOL_VERSION
+    server: str
+    name: Annotated[str, Field(max_length=MAX_NAME)]
+    """What people call this server: tells two replicas apart."""
+    epoch: str
+    engine: EngineStatus
+    model: ModelInfo | None
+    metrics: list[MetricInfo]
+    vectors: list[VectorInfo]
+    limits: Limits
+
+
+class Engine(Frame):
+    """The engine's state changed, or a metric failed. `model` and `vectors` come once they are known."""
+
+    type: Literal["engine"] = "engine"
+    state: EngineState
+    stage: str
+    progress: Annotated[float, Field(ge=0, le=1)]
+    model: ModelInfo | None
+    metrics: list[MetricInfo]
+    vectors: list[VectorInfo]
+
+
+class Span(Frame):
+    """Tokens [start, end) of the prompt that belong to one message; the rest is the chat template's."""
+
+    role: str
+    start: Count
+    end: Count
+
+
+class Prompt(Frame):
+    """The prompt as the model reads it."""
+
+    ids: list[int]
+    texts: list[str]
+    """One piece per token; joined they are the prompt. A token that ends inside a character is ''."""
+    spans: list[Span]
+
+
+class Started(Frame):
+    """A run was admitted. `run` is its name from now on; `id` is what `start` called it."""
+
+    type: Literal["started"] = "started"
+    run: Identifier
+    seq: Count
+    id: Identifier
+    prompt: Prompt
+    metrics: list[MetricId]
+
+
+class Resumed(Frame):
+    """Answer to `resume`; the events after the client's own come next."""
+
+    type: Literal["resumed"] = "resumed"
+    run: Identifier
+    seq: Count
+    """What the client said it has: this frame brings nothing of the run itself."""
+    newest: Count
+    """The run's newest event at this moment."""
+    rev: Revision
+    """Its newest revision; a `steer` must say a larger one."""
+    strengths: Strengths
+    settings: Settings
+
+
+class Queued(Frame):
+    """The run waits for a place in the engine."""
+
+    type: Literal["queued"] = "queued"
+    run: Identifier
+    seq: Count
+    position: Count
+    """1 is the next one to begin; 0 says that it has begun."""
+
+
+class Tokens(Frame):
+    """New tokens of the reply, in order, none twice."""
+
+    type: Literal["tokens"] = "tokens"
+    run: Identifier
+    seq: Count
+    start: Count
+    """Position of the first of them."""
+    ids: list[int]
+    texts: list[str]
+    logprobs: list[float | None]
+    """Natural logarithm of the probability that the model's final distribution gave each, before temperature
+    and the like; minus this is the surprisal in nats. Null when not known."""
+    ranks: list[Count | None]
+    """Place of each in that distribution, 1 for the likeliest; null when not known."""
+
+
+class Rows(Frame):
+    """Rows of `count` consecutive positions."""
+
+    type: Literal["rows"] = "rows"
+    run: Identifier
+    seq: Count
+    start: Count
+    count: Count
+    revs: list[int]
+    """Per row: the revision its forward pass used."""
+    metrics: list[MetricId]
+    layers: Count
+    dtype: Literal["f2"] = "f2"
+    data: bytes
+    """count x metrics x layers IEEE half floats, C order, little endian, transformed as the metric says. NaN
+    where nothing was computed: the logit lens skips layers, and all prompt positions but the last."""
+    entropy: bytes | None
+    """count half floats, nats: entropy of the final distribution from which the token after each position was
+    drawn; NaN in the prompt. Null when not asked for."""
+
+
+class Lens(Frame):
+    """The likeliest next tokens by the raw logit lens: a layer's stream through final norm and
+    unembedding."""
+
+    type: Literal["lens"] = "lens"
+    run: Identifier
+    seq: Count
+    start: Count
+    """Position of the first; what is named here was guessed for the position after each."""
+    count: Count
+    layers: list[Count]
+    """Layers that were read, ascending; the last layer is among them."""
+    top: Count
+    ids: bytes
+    """count x layers x top int32, C order, little endian, likeliest first."""
+    probabilities: bytes
+    """count x layers x top half floats."""
+    new_ids: list[Count]
+    """Tokens that this run has not been told of yet."""
+    new_texts: list[str]
+    """Their texts."""
+
+
+class Applied(Frame):
+    """The first row computed with revision `rev` has come back; it is the row of `position`."""
+
+    type: Literal["applied"] = "applied"
+    run: Identifier
+    seq: Count
+    rev: Revision
+    position: Count
+
+
+class Gap(Frame):
+    """Rows of `count` positions from `start` were skipped."""
+
+    type: Literal["gap"] = "gap"
+    run: Identifier
+    seq: Count
+    start: Count
+    count: Count
+    kept: bool
+    """Skipped because this client reads too slowly: a `rows` frame brings them while the run is kept. If
+    false, nobody has them: they were lost between engine and server, let go to save memory, or `cached`."""
+    cached: bool = False
+    """The engine had these positions in its cache of prefixes, and the server has kept no rows of them. A
+    `start` with `read_cache` false computes them."""
+
+
+class Usage(Frame):
+    """Tokens of a finished run."""
+
+    prompt_tokens: Count
+    reply_tokens: Count
+    cached_tokens: Count = 0
+    """Of the prompt's, those that the engine took from its cache of prefixes."""
+
+
+class Timing(Frame):
+    """Measured by the server, in milliseconds from the moment it took the `start` frame."""
+
+    first_token_ms: float | None
+    total_ms: float
+    tokens_per_s: float | None
+    """Reply tokens after the first, over the time after the first; null for fewer than two tokens."""
+
+
+class RunError(Frame):
+    """Why a run failed."""
+
+    code: Annotated[ErrorCode, Field(strict=False), OrNewer]
+    message: str
+    """A sentence for people."""
+
+
+class Finished(Frame):
+    """The run's last event."""
+
+    type: Literal["finished"] = "finished"
+    run: Identifier
+    seq: Count
+    reason: Annotated[Literal["stop", "length", "cancelled", "error"], OrNewer]
+    stop: str | None
+    """The stop string that ended the reply; the reply's text ends before it."""
+    error: RunError | None
+    """Why, where the reason is `error`. What was written until then is right, but it is not all."""
+    usage: Usage
+    timing: Timing
+
+
+class Error(Frame):
+    """Something was refused or went wrong. `message` is a sentence for people."""
+
+    type: Literal["error"] = "error"
+    # Strict mode would take only the Python enum; from the wire comes its text.
+    code: Annotated[ErrorCode, Field(strict=False), OrNewer]
+    message: str
+    run: str | None = None
+    id: str | None = None
+    """The `id` of the `start` that was refused."""
+    rev: Revision | None = None
+    """The `rev` of the `steer` that was refused; `run` names its run."""
+    field: str | None = None
+    """Path of the field that is wrong, such as `sampling.top_p`."""
+
+
+class Pong(Frame):
+    """Answer to `ping`."""
+
+    type: Literal["pong"] = "pong"
+    t: float
+
+
+ServerFrame = Annotated[
+    Welcome
+    | Engine
+    | Started
+    | Resumed
+    | Queued
+    | Tokens
+    | Rows
+    | Lens
+    | Applied
+    | Gap
+    | Finished
+    | Error
+    | Pong,
+    Field(discriminator="type"),
+]
+
+SERVER_TYPES: dict[str, type[Frame]] = {
+    "welcome": Welcome, "engine": Engine, "started": Started, "resumed": Resumed, "queued": Queued,
+    "tokens": Tokens, "rows": Rows, "lens": Lens, "applied": Applied, "gap": Gap, "finished": Finished,
+    "error": Error, "pong": Pong,
+}  # fmt: skip
