@@ -137,14 +137,30 @@ def acted(*steered: Action) -> RunState:
     return RunState.begin(RunOptions("run"), steered)
 
 
+Part = tuple[str, RunState | None, int, int, list[int]]
+"""One request's part of a step: its name, its run, first position, positions, blocks."""
+
+
+def step(ledger: BlockLedger, *parts: Part) -> None:
+    ledger.begin()
+    for _, state, start, count, blocks in parts:
+        ledger.compute(None if state is None else state.deeds, start, count, blocks)
+    for name, state, start, _, blocks in parts:
+        ledger.read(name, None if state is None else state.deeds, start, blocks)
+
+
 def test_what_was_computed_alike_is_read() -> None:
     ledger = BlockLedger(BLOCK)
     v = Action("v", 0.5, start=6)
-    ledger.begin()
-    ledger.compute("a", acted(v).deeds, 0, 9, [7, 8, 9])
-    ledger.begin()
-    ledger.compute("b", acted(v).deeds, 8, 2, [7, 8, 5])
-    ledger.compute("c", acted().deeds, 4, 2, [7, 6])  # the first block is the same for those who are not
+    step(ledger, ("a", acted(v), 0, 9, [7, 8, 9]))
+    # The first block is the same for those who are not steered.
+    step(ledger, ("b", acted(v), 8, 2, [7, 8, 5]), ("c", acted(), 4, 2, [7, 6]))
+
+
+def test_what_is_computed_in_the_same_step_is_read() -> None:
+    """Of two prompts that begin alike, in whatever order the batch has them."""
+    ledger = BlockLedger(BLOCK)
+    step(ledger, ("b", acted(), 4, 2, [7, 6]), ("a", acted(), 0, 5, [7, 8]))
 
 
 @pytest.mark.parametrize(
@@ -152,44 +168,39 @@ def test_what_was_computed_alike_is_read() -> None:
 )
 def test_what_was_computed_otherwise_is_not_read(reader: RunState, until: int) -> None:
     ledger = BlockLedger(BLOCK)
-    ledger.begin()
-    ledger.compute("a", acted(Action("v", 0.5, start=6)).deeds, 0, 9, [7, 8, 9])
+    step(ledger, ("a", acted(Action("v", 0.5, start=6)), 0, 9, [7, 8, 9]))
     with pytest.raises(ReadOtherwiseError, match="other steering"):
-        ledger.compute("b", reader.deeds, until, 1, [7, 8, 5])
+        step(ledger, ("b", reader, until, 1, [7, 8, 5]))
 
 
 def test_a_block_that_is_filled_in_the_course_of_a_reply_is_known() -> None:
     ledger = BlockLedger(BLOCK)
     state = acted()
     for position in range(6):
-        ledger.begin()
-        ledger.compute("a", state.deeds, position, 1, [3, 4])
+        step(ledger, ("a", state, position, 1, [3, 4]))
         state.next_position = position + 1
         if position == 2:
             state.steer(Revision(1, (Action("v", 0.5),)))
     with pytest.raises(ReadOtherwiseError):
-        ledger.compute("b", acted().deeds, 4, 1, [3, 9])
-    ledger.compute("c", acted(Action("v", 0.5, start=3)).deeds, 4, 1, [3, 9])
+        step(ledger, ("b", acted(), 4, 1, [3, 9]))
+    step(ledger, ("c", acted(Action("v", 0.5, start=3)), 4, 1, [3, 9]))
 
 
 def test_a_run_that_comes_back_is_checked_again() -> None:
     ledger = BlockLedger(BLOCK)
     v = acted(Action("v", 0.5))
-    ledger.begin()
-    ledger.compute("a", v.deeds, 0, 5, [3, 4])
+    step(ledger, ("a", v, 0, 5, [3, 4]))
     ledger.leave("a")
-    ledger.compute("other", acted().deeds, 0, 5, [3, 8])  # its block was given to somebody else
+    step(ledger, ("other", acted(), 0, 5, [3, 8]))  # its block was given to somebody else
     with pytest.raises(ReadOtherwiseError):
-        ledger.compute("a", v.deeds, 4, 1, [3, 9])
+        step(ledger, ("a", v, 4, 1, [3, 9]))
 
 
 @pytest.mark.parametrize("how", ["failed before", "failed in the step"])
 def test_nobody_reads_what_a_run_left_that_went_wrong(how: str) -> None:
     ledger = BlockLedger(BLOCK)
-    ledger.begin()
-    ledger.compute("a", None if how == "failed before" else acted().deeds, 0, 5, [3, 4])
+    step(ledger, ("a", None if how == "failed before" else acted(), 0, 5, [3, 4]))
     if how == "failed in the step":
         ledger.spoil()
-    ledger.begin()
     with pytest.raises(ReadOtherwiseError):
-        ledger.compute("b", acted().deeds, 4, 1, [3, 9])
+        step(ledger, ("b", acted(), 4, 1, [3, 9]))

@@ -34,31 +34,37 @@ class BlockLedger:
         """A step begins."""
         self._step.clear()
 
-    def compute(
-        self, request_id: str, deeds: Deeds | None, start: int, count: int, blocks: Sequence[int]
-    ) -> None:
-        """A request's positions [start, start + count) are computed now, and what is before them is read.
+    def compute(self, deeds: Deeds | None, start: int, count: int, blocks: Sequence[int]) -> None:
+        """A request's positions [start, start + count) are computed in this step.
 
         Args:
-            request_id: vLLM's.
             deeds: what acts on it; None where nobody knows, because it has failed.
             start: first position.
             count: positions.
+            blocks: numbers of all its blocks, in order.
+        """
+        for index in range(start // self._size, (start + count) // self._size):
+            if (block := blocks[index]) != NO_BLOCK:
+                self._note(block, deeds, index * self._size)
+
+    def read(self, request_id: str, deeds: Deeds | None, start: int, blocks: Sequence[int]) -> None:
+        """A request's positions before `start` are read in this step. All that the step computes is known by
+        now: of two prompts that begin alike, one can read what the other computes in the same step.
+
+        Args:
+            request_id: vLLM's.
+            deeds: as in `compute`.
+            start: first position that is not read.
             blocks: numbers of all its blocks, in order.
 
         Raises:
             ReadOtherwiseError: at its first step, and at the first after a preemption, where a block that
                 it reads is not as it would have computed it.
         """
-        size = self._size
-        first_of_all = request_id not in self._checked
-        if first_of_all:
+        if request_id not in self._checked:
             self._checked.add(request_id)
-        for index in range(start // size, (start + count) // size):
-            if (block := blocks[index]) != NO_BLOCK:
-                self._note(block, deeds, index * size)
-        if first_of_all and start and deeds is not None:
-            self._check(deeds, start, blocks)
+            if start and deeds is not None:
+                self._check(deeds, start, blocks)
 
     def _note(self, block: int, deeds: Deeds | None, begin: int) -> None:
         if deeds is None:

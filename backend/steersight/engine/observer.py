@@ -20,7 +20,7 @@ from .eager import EagerPass
 from .faults import Containment, Failures
 from .graph import GraphPass
 from .layout import Layout, part
-from .ledger import BlockLedger, Deeds
+from .ledger import BlockLedger, Deeds, ReadOtherwiseError
 from .plan import Span, StepPlan
 from .publish import Publisher
 from .reduce import Reducer, StepNumbers
@@ -191,7 +191,8 @@ class Observer:
             state.run for span in spans if (state := self.runs.get(span.request_id)) is not None
         ]
         if self.ledger is not None:
-            self._note_blocks(self.ledger, spans)
+            with self._in_step:
+                self._note_blocks(self.ledger, spans)
         if self._step_runs:
             with self._in_step:
                 self._plan = self._make_plan(spans)
@@ -202,18 +203,24 @@ class Observer:
     def _note_blocks(self, ledger: BlockLedger, spans: list[Span]) -> None:
         """Note what is computed now; whoever would read what was computed otherwise has failed."""
         ledger.begin()
+        deeds = {span.request_id: self._deeds(span.request_id) for span in spans}
         for request_id, start, count, _, blocks in spans:
-            state = self.runs.get(request_id)
-            deeds: Deeds | None = _unsteered if state is None else state.deeds
-            if request_id in self._refused or (state is not None and state.failed):
-                deeds = None
+            ledger.compute(deeds[request_id], start, count, blocks)
+        for request_id, start, count, _, blocks in spans:
             try:
-                ledger.compute(request_id, deeds, start, count, blocks)
-            except Exception as error:
-                # What it computes from here on rests on what it should not have read.
-                ledger.compute(request_id, None, start, count, blocks)
-                if state is not None:
+                ledger.read(request_id, deeds[request_id], start, blocks)
+            except ReadOtherwiseError as error:
+                # What it computes rests on what it should not have read.
+                ledger.compute(None, start, count, blocks)
+                if (state := self.runs.get(request_id)) is not None:
                     self._fail([state.run], "This reply would have read what others left behind", error)
+
+    def _deeds(self, request_id: str) -> Deeds | None:
+        """What acts on a request; None where nobody knows."""
+        state = self.runs.get(request_id)
+        if request_id in self._refused or (state is not None and state.failed):
+            return None
+        return _unsteered if state is None else state.deeds
 
     def _make_plan(self, spans: list[Span]) -> StepPlan:
         return plans.make_plan(
