@@ -47,6 +47,8 @@ DOCUMENT = REPOSITORY / "docs" / "performance.md"
 WORDS = "the river runs past the old mill and the town where bakers rise before dawn to make bread " * 2
 VECTOR = "bench"
 READY_SECONDS = 600
+LENGTH = "8192"
+"""Tokens of prompt and reply, at most, on both sides."""
 KINDS = ("plain", "steered", "lens", "vectors")
 
 
@@ -70,7 +72,11 @@ class Reply:
     began: float = 0.0
     arrivals: list[tuple[float, int]] = field(default_factory=list)
     """When tokens came, and how many."""
+    text: str = ""
     problem: str = ""
+
+
+Messages = list[dict[str, str]]
 
 
 def question(index: int) -> str:
@@ -78,11 +84,11 @@ def question(index: int) -> str:
     return f"Tell story {index}. {WORDS}"
 
 
-def start_frame(asked: Asked, index: int) -> dict[str, Any]:
-    """What Steersight is asked."""
+def start_frame(asked: Asked, index: int, messages: Messages | None = None) -> dict[str, Any]:
+    """What Steersight is asked; the messages are the level's where none are given."""
     frame: dict[str, Any] = {
         "type": "start", "id": f"r{index}", "metrics": [] if asked.kind == "plain" else THREE,
-        "messages": [{"role": "user", "content": question(index)}],
+        "messages": messages or [{"role": "user", "content": question(index)}],
         "sampling": {"max_tokens": asked.tokens, "temperature": 0.0},
     }  # fmt: skip
     if asked.kind != "plain":
@@ -96,9 +102,9 @@ def start_frame(asked: Asked, index: int) -> dict[str, Any]:
 class OurClient:
     """One connection to Steersight, open and greeted before its run starts, as a page is."""
 
-    def __init__(self, asked: Asked, index: int) -> None:
+    def __init__(self, asked: Asked, index: int, messages: Messages | None = None) -> None:
         self._asked = asked
-        self._index = index
+        self._frame = start_frame(asked, index, messages)
         self._greeted = asyncio.Event()
         self._over = asyncio.Event()
         self._reply = Reply()
@@ -113,7 +119,7 @@ class OurClient:
     async def ask(self) -> Reply:
         """Start the run, and read it to its end."""
         self._reply.began = time.perf_counter()
-        self._reader.send(start_frame(self._asked, self._index))
+        self._reader.send(self._frame)
         await self._first(self._over)
         self._reader.close()
         return self._reply
@@ -132,6 +138,7 @@ class OurClient:
                 self._greeted.set()
             case "tokens":
                 self._reply.arrivals.append((time.perf_counter(), len(message["ids"])))
+                self._reply.text += "".join(message["texts"])
             case "error":
                 self._reply.problem = message["message"]
                 self._over.set()
@@ -139,11 +146,14 @@ class OurClient:
                 self._over.set()
 
 
-async def ask_vllm(asked: Asked, index: int, http: httpx.AsyncClient) -> Reply:
+async def ask_vllm(
+    asked: Asked, index: int, http: httpx.AsyncClient, messages: Messages | None = None
+) -> Reply:
     """One request to vLLM's OpenAI door."""
     reply = Reply(began=time.perf_counter())
+    messages = messages or [{"role": "user", "content": question(index)}]
     body = {
-        "model": "m", "messages": [{"role": "user", "content": question(index)}], "stream": True,
+        "model": "m", "messages": messages, "stream": True,
         "max_tokens": asked.tokens, "temperature": 0.0,
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     }  # fmt: skip
@@ -155,6 +165,8 @@ async def ask_vllm(asked: Asked, index: int, http: httpx.AsyncClient) -> Reply:
                 message = json.loads(line[6:])
                 if "error" in message:
                     reply.problem = str(message["error"])
+                for choice in message.get("choices", ()):
+                    reply.text += choice["delta"].get("content") or ""
                 count = (message.get("usage") or {}).get("completion_tokens", 0)
                 if count > seen:
                     reply.arrivals.append((time.perf_counter(), count - seen))
@@ -248,7 +260,7 @@ def ours(asked: argparse.Namespace, port: int, folder: Path, cuda: bool) -> tupl
     """How Steersight is started."""
     command = [
         sys.executable, "-m", "steersight.cli", "serve", "--port", str(port), "--model", asked.model,
-        "--data-dir", str(folder), "--max-runs", str(max(*asked.runs, 64)), "--max-model-len", "4096",
+        "--data-dir", str(folder), "--max-runs", str(max(*asked.runs, 64)), "--max-model-len", LENGTH,
         "--starts-per-minute", "1000000", *shlex.split(asked.ours),
     ]  # fmt: skip
     environment = {"STEERSIGHT_MAX_CONNECTIONS": str(max(asked.runs) + 64)}
@@ -259,7 +271,7 @@ def vllms(asked: argparse.Namespace, port: int, cuda: bool) -> list[str]:
     """How vLLM's own server is started."""
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", asked.model, "--port",
-        str(port), "--served-model-name", "m", "--max-model-len", "4096", *shlex.split(asked.vllm),
+        str(port), "--served-model-name", "m", "--max-model-len", LENGTH, *shlex.split(asked.vllm),
     ]  # fmt: skip
     # On a CPU it would take nearly all of the machine's memory, and not start beside another.
     return [*command, "--gpu-memory-utilization", "0.44" if cuda else "0.15"]

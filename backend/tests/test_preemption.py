@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,37 +17,16 @@ import pytest
 from steersight.engine.reply import Entry
 from steersight.engine.request import RunOptions, RunRequest, Wants
 from steersight.engine.service import EngineService
-from steersight.engine.step import NO_TOKEN
 from steersight.vectors.action import Action
 
 from .conftest import Server
 from .odd import BLOCK, BLOCKS, ODD_VECTORS, odd_vector
+from .schedules import METRICS, Reply
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
 TOKENS = 200
 RUNS = 6
-METRICS = ["residual_norm", "update_norm", "cosine_below"]
-
-
-@dataclass
-class Reply:
-    """One run's tokens and rows, whenever they came."""
-
-    ids: list[int] = field(default_factory=list)
-    revs: dict[int, int] = field(default_factory=dict)
-    rows: dict[int, np.ndarray] = field(default_factory=dict)
-
-    def take(self, entry: Entry) -> None:
-        assert entry.step is not None
-        columns = [entry.step.metrics.index(name) for name in METRICS]
-        for offset, rev in enumerate(entry.revisions):
-            position = entry.start + offset
-            assert position not in self.revs, f"row {position} came twice"
-            self.revs[position] = rev
-            self.rows[position] = entry.step.values[entry.first + offset, columns]
-        if entry.token != NO_TOKEN:
-            self.ids.append(entry.token)
 
 
 def prompt(run: int) -> list[int]:

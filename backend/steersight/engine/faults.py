@@ -6,12 +6,13 @@ with a sentence, are neither steered nor observed any more, and the server abort
 
 What holds after a failure. Runs do not share anything that the observer writes: a push adds to the rows of
 steered tokens only, and in one operation at the end, so that a run nobody steers is computed bit for bit as
-if nothing had happened, and each run reads nobody's KV cache but its own. A run that was to be steered in a
-step that failed may have been pushed at some layers and not at others; that is why all of them fail, and not
-the one whose vector was at fault. With several ranks a failure on one of them leaves the failed runs'
-streams different from rank to rank, which only those runs feel. One thing is beyond this: where a rank fails
-so that it takes no part in a product that all ranks compute together (the logit lens), the others wait for
-it; the server finds that engine hung.
+if nothing had happened; and a run reads of others' KV cache only what it would have computed alike. A run
+that was to be steered in a step that failed may have been pushed at some layers and not at others; that is
+why all of them fail, and not the one whose vector was at fault. What they leave in the cache of prefixes is
+known to be spoilt (`ledger.py`), and the server has the scheduler forget all keys. With several ranks a
+failure on one of them leaves the failed runs' streams different from rank to rank, which only those runs
+feel. One thing is beyond this: where a rank fails so that it takes no part in a product that all ranks
+compute together (the logit lens), the others wait for it; the server finds that engine hung.
 """
 
 from __future__ import annotations
