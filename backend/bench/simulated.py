@@ -96,8 +96,7 @@ def compute(rows_at: str, orders_at: str, ends_at: str, hz: float, layers: int, 
                     run = _Run(**order)
                     runs[run.name] = run
                     if len(run.metrics) > numbers.shape[1]:
-                        shape = (ROWS, len(run.metrics), layers)
-                        numbers = (dice.standard_normal(shape) * 4).astype("<f2")
+                        numbers = _numbers(run.metrics, layers, dice)
                 case "steer" if order["name"] in runs:
                     runs[order["name"]].rev = order["rev"]
                 case "abort":
@@ -113,6 +112,14 @@ def compute(rows_at: str, orders_at: str, ends_at: str, hz: float, layers: int, 
                 ends.send(msgpack.packb(over))
         due = max(due + 1 / hz, time.monotonic() - 1 / hz)
         time.sleep(max(0.0, due - time.monotonic()))
+
+
+def _numbers(metrics: Sequence[str], layers: int, dice: np.random.Generator) -> np.ndarray:
+    """Rows that a page can draw: none of them negative, and no share of a steering that does nothing."""
+    numbers = np.abs(dice.standard_normal((ROWS, len(metrics), layers)) * 4).astype("<f2")
+    if "steering_share" in metrics:
+        numbers[:, metrics.index("steering_share")] = 0
+    return numbers
 
 
 def _step(runs: list[_Run], numbers: np.ndarray, words: Sequence[int], dice: np.random.Generator) -> Step:
