@@ -264,7 +264,9 @@ class SteersightPage:
         )
 
     def places_of_tokens(self, *, undivided: bool = False) -> list[list[float]]:
-        """Left, top, width and height of the last reply and of each of its tokens in each line, in pixels.
+        """Left, top, right and bottom of the last reply and of each of its tokens in each line, in pixels.
+
+        Boxes of a token that touch are one: a browser divides a line's text as it likes.
 
         Args:
             undivided: as it would be if the reply were one block.
@@ -275,10 +277,20 @@ class SteersightPage:
                 for (const { style } of passages) [style.display, style.unicodeBidi] = ["inline", "normal"];
                 const corner = reply.getBoundingClientRect();
                 const round = (pixels) => Math.round(100 * pixels) / 100;
-                const place = ({ left, top, width, height }) =>
-                    [left - corner.left, top - corner.top, width, height].map(round);
-                const tokens = [...reply.querySelectorAll(".token")];
-                const places = [corner, ...tokens.flatMap((token) => [...token.getClientRects()])].map(place);
+                const place = ({ left, top, right, bottom }) =>
+                    [left - corner.left, top - corner.top, right - corner.left, bottom - corner.top].map(round);
+                const places = [place(corner)];
+                for (const token of reply.querySelectorAll(".token")) {
+                    let last;
+                    for (const [left, top, right, bottom] of [...token.getClientRects()].map(place)) {
+                        if (last?.[1] === top && (last[2] === left || last[0] === right)) {
+                            [last[0], last[2]] = [Math.min(last[0], left), Math.max(last[2], right)];
+                        } else {
+                            last = [left, top, right, bottom];
+                            places.push(last);
+                        }
+                    }
+                }
                 for (const { style } of passages) [style.display, style.unicodeBidi] = ["", ""];
                 return places;
             }""",

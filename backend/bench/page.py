@@ -100,8 +100,10 @@ class Stretch:
 
     end: int
     """Tokens of prompt and reply at its end."""
+    tokens: int
+    """That came in it."""
     costs: dict[str, float]
-    """ms of the main thread's processor time per token, by part, and `all`."""
+    """ms of the main thread's processor time, by part, and `all`."""
     frames: list[float]
     """ms of each frame, by the clock."""
     tasks: list[float]
@@ -167,8 +169,8 @@ class Visit:
             seen, after = self.page.evaluate("taken()"), self._counts()
             tokens = now["tokens"] - begin
             if tokens > STRETCH / 2:
-                costs = {name: (after[name] - before[name]) / tokens for name in after}
-                found.append(Stretch(now["tokens"], costs, seen["frames"], seen["tasks"]))
+                costs = {name: after[name] - before[name] for name in after}
+                found.append(Stretch(now["tokens"], tokens, costs, seen["frames"], seen["tasks"]))
             if now["over"]:
                 self._must_be_whole(now["tokens"])
                 return found
@@ -224,8 +226,7 @@ def measure(asked: argparse.Namespace) -> str:
                 visit.ask(asked.tokens)
                 found[name].append(profiled(visit, asked.profile))
                 visit.page.context.close()
-                last = found[name][-1][-1].costs["all"]
-                print(f"round {number + 1}, {name}: {last:.2f} ms per token at the end", flush=True)
+                print(f"round {number + 1}, {name}: done", file=sys.stderr, flush=True)
         version = browser.version
     shape = " in one paragraph" if asked.unbroken else ""
     rounds = "one round" if asked.rounds == 1 else f"median of {asked.rounds} rounds"
@@ -244,12 +245,14 @@ def told(found: dict[str, list[list[Stretch]]]) -> str:
     for index in range(min(len(one) for rounds in found.values() for one in rounds)):
         for name, rounds in found.items():
             same = [one[index] for one in rounds]
-            costs = [statistics.median(one.costs[part] for one in same) for part in names]
+            each = statistics.median(one.costs["all"] / one.tokens for one in same)
+            costs = [statistics.median(one.costs[part] / len(one.frames) for one in same) for part in names]
             frames = [ms for one in same for ms in one.frames]
             tasks = [ms for one in same for ms in one.tasks]
             rows.append(
                 [
-                    round(statistics.mean(one.end for one in same)), name, *(f"{cost:.2f}" for cost in costs),
+                    round(statistics.mean(one.end for one in same)), name, f"{each:.2f}",
+                    *(f"{cost:.2f}" for cost in costs),
                     f"{quantile(frames, 0.5):.1f} / {quantile(frames, 0.99):.1f}",
                     f"{len(tasks)}, longest {max(tasks):.0f}" if tasks else "none",
                 ]
@@ -258,8 +261,9 @@ def told(found: dict[str, list[list[Stretch]]]) -> str:
         "tokens, up to",
         "page",
         "ms per token",
+        "ms per frame",
         *names[1:],
-        "frame, ms, p50 / p99",
+        "frame by the clock, ms, p50 / p99",
         f"tasks over {LONG_MS} ms",
     ]
     return table(head, rows)
