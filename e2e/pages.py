@@ -277,8 +277,9 @@ class SteersightPage:
                 for (const { style } of passages) [style.display, style.unicodeBidi] = ["inline", "normal"];
                 const corner = reply.getBoundingClientRect();
                 const round = (pixels) => Math.round(100 * pixels) / 100;
-                const place = ({ left, top, right, bottom }) =>
-                    [left - corner.left, top - corner.top, right - corner.left, bottom - corner.top].map(round);
+                const place = ({ left, top, right, bottom }) => [
+                    left - corner.left, top - corner.top, right - corner.left, bottom - corner.top,
+                ].map(round);
                 const places = [place(corner)];
                 for (const token of reply.querySelectorAll(".token")) {
                     let last;
