@@ -276,15 +276,15 @@ class SteersightPage:
                 const passages = undivided ? [...reply.querySelectorAll(".passage")] : [];
                 for (const { style } of passages) [style.display, style.unicodeBidi] = ["inline", "normal"];
                 const corner = reply.getBoundingClientRect();
-                const round = (pixels) => Math.round(100 * pixels) / 100;
+                const near = (one, other) => Math.abs(one - other) < 0.1;
                 const place = ({ left, top, right, bottom }) => [
                     left - corner.left, top - corner.top, right - corner.left, bottom - corner.top,
-                ].map(round);
+                ];
                 const places = [place(corner)];
                 for (const token of reply.querySelectorAll(".token")) {
                     let last;
                     for (const [left, top, right, bottom] of [...token.getClientRects()].map(place)) {
-                        if (last?.[1] === top && (last[2] === left || last[0] === right)) {
+                        if (last?.[1] === top && (near(last[2], left) || near(last[0], right))) {
                             [last[0], last[2]] = [Math.min(last[0], left), Math.max(last[2], right)];
                         } else {
                             last = [left, top, right, bottom];
