@@ -61,7 +61,6 @@ export class TokenText {
 
 	#append(): void {
 		const { tokens } = this.run;
-		if (this.#spans.length === tokens.ids.length) return;
 		for (let index = this.#spans.length; index < tokens.ids.length; index++) {
 			const position = tokens.promptLength + index;
 			if (tokens.isSpecial(position)) {
