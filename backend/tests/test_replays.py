@@ -9,6 +9,7 @@ from steersight.engine.bank import VectorBank
 from steersight.engine.graph import NUMBERS, GraphPass
 from steersight.engine.layout import Layout, UnsupportedModelError
 from steersight.engine.observer import Observer
+from steersight.engine.plan import Span
 from steersight.engine.proof import prove_replays
 from steersight.engine.request import RunOptions, Wants
 from steersight.metrics import Registry
@@ -93,7 +94,9 @@ def test_a_graph_that_reads_a_prompt_steers_and_shows_each_of_its_tokens() -> No
             "reads": Action("v", -1.0, start=2, end=4),
         }.items():
             model.observer.add(name, RunOptions(name, wants=Wants(NUMBERS), actions=(action,)).to_wire())
-        found = model.observer.rehearse([("writes", 9, 1), ("reads", 1, 4)], lambda: model.run(5, replay))
+        found = model.observer.rehearse(
+            [Span("writes", 9, 1), Span("reads", 1, 4)], lambda: model.run(5, replay)
+        )
         for name in ("writes", "reads"):
             model.observer.remove(name)
         return found
@@ -104,7 +107,7 @@ def test_a_graph_that_reads_a_prompt_steers_and_shows_each_of_its_tokens() -> No
     plain = Model(set())
     for name in ("writes", "reads"):
         plain.observer.add(name, RunOptions(name, wants=Wants(NUMBERS)).to_wire())
-    spans = [("writes", 9, 1), ("reads", 1, 4)]
+    spans = [Span("writes", 9, 1), Span("reads", 1, 4)]
     unsteered = plain.observer.rehearse(spans, lambda: plain.run(5, replay=True))
     moved = (replayed != unsteered).any(dim=-1).any(dim=-1)
     assert moved.tolist() == [True, False, True, True, False]
@@ -113,5 +116,5 @@ def test_a_graph_that_reads_a_prompt_steers_and_shows_each_of_its_tokens() -> No
 def test_a_step_that_no_graph_can_hold_leaves_the_table_alone() -> None:
     model = Model(set())
     model.observer.add("reads", RunOptions("reads", wants=Wants(NUMBERS)).to_wire())
-    found = model.observer.rehearse([("reads", 0, 9)], lambda: model.run(9, replay=False))
+    found = model.observer.rehearse([Span("reads", 0, 9)], lambda: model.run(9, replay=False))
     assert found.shape == (9, len(NUMBERS), LAYERS)
