@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
 from itertools import pairwise
 
-from steersight.ws.pace import FIRST_SECONDS, FREE, FULL, MOST_SECONDS, WINDOW_SECONDS, Pace
+from steersight.ws.pace import FIRST_SECONDS, FREE, FULL, LATE_SECONDS, MOST_SECONDS, WINDOW_SECONDS, Pace
+
+stand_still = time.sleep
 
 
 class Loop:
@@ -86,3 +89,13 @@ async def test_rounds_of_a_full_loop_keep_their_distance() -> None:
     full.pace.soon(send)
     await over.wait()
     assert min(later - one for one, later in pairwise(rounds)) >= MOST_SECONDS * 0.9
+
+
+async def test_a_loop_that_is_behind_slows_down_though_it_works_little() -> None:
+    """As where other processes have the processor."""
+    idle = Loop()
+    for late in (0.0, 2 * LATE_SECONDS):
+        idle.pace.soon(lambda: None)
+        stand_still(late)
+        await asyncio.sleep(0)
+        assert (idle.live(0.1, 1)[0] > 0) is (late > 0)
