@@ -59,8 +59,9 @@ class Socket:
         self.writable.set()
         self.scope = {
             "subprotocols": [SUBPROTOCOL],
-            "extensions": {WRITABLE: self.writable, SEND_ALL: self._send_all},
+            "extensions": {WRITABLE: self.writable, SEND_ALL: lambda messages: self.on_send(messages)},
         }
+        self.on_send: Callable[[Sequence[bytes]], None] = self._send_all
         self.frames: list[Any] = []
         self.closed: int | None = None
         self._in: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -141,12 +142,12 @@ def offering_of(table: Table) -> Offering:
 
 @asynccontextmanager
 async def connected(
-    table: Table, hello_after: float = 0.0, offering: Offering | None = None
+    table: Table, hello_after: float = 0.0, offering: Offering | None = None, pace: Pace | None = None
 ) -> AsyncIterator[tuple[Socket, Connection]]:
     socket = Socket()
     connection = Connection(
         cast(WebSocket, socket), cast(EngineService, table.engine), table.table,
-        offering or offering_of(table), cast(Visit, Anyone()), Telemetry(), Pace(),
+        offering or offering_of(table), cast(Visit, Anyone()), Telemetry(), pace or Pace(),
     )  # fmt: skip
     serving = asyncio.create_task(connection.serve())
     asyncio.get_running_loop().call_later(hello_after, socket.say, Hello())
@@ -304,3 +305,20 @@ async def test_what_is_offered_is_put_together_once_for_all_until_it_changes(tok
         assert ([vector.id for vector in engine.vectors], engine.state) == (["joy"], "draining")
     welcome = codec.decode_server(offering.welcome())
     assert ([vector.id for vector in welcome.vectors], welcome.engine.state) == (["joy"], "draining")
+
+
+async def test_a_connection_that_breaks_takes_nobody_else_along(tokenizing: Tokenizing) -> None:
+    """All are sent to in one round."""
+    pace = Pace()
+    async with connected(Table(), pace=pace) as (broken, _), connected(Table(), pace=pace) as (whole, _):
+
+        def gone(_messages: Sequence[bytes]) -> None:
+            raise OSError("gone")
+
+        broken.on_send = gone
+        for socket in (broken, whole):
+            socket.say(Ping(t=1.0))
+        await whole.until(lambda: whole.of(Pong))
+        whole.say(Ping(t=2.0))
+        await whole.until(lambda: len(whole.of(Pong)) == 2)
+        assert broken.of(Pong) == []

@@ -8,8 +8,8 @@ import msgpack
 import pytest
 
 from bench.fuzz_starts import fuzz, start
-from steersight.protocol.codec import FrameError, decode_client
-from steersight.ws.handshake import welcome
+from steersight.protocol.codec import FrameError, decode_client, decode_server
+from steersight.ws.handshake import Offering
 
 from .conftest import Server
 
@@ -28,7 +28,7 @@ async def test_no_start_frame_ends_the_engine_or_disturbs_a_neighbour(server: Se
 
 @pytest.mark.engine
 async def test_frames_are_what_the_protocol_takes_or_are_just_beyond(server: Server) -> None:
-    told = welcome(server.engine, server.table.limits, "test", "epoch")
+    told = decode_server(Offering(server.engine, server.table.limits, "test", "epoch").welcome())
     taken = 0
     for number in range(300):
         made = [msgpack.packb(start(random.Random(f"7 start {number}"), "f", told)) for _ in range(2)]

@@ -1,8 +1,15 @@
-"""The pace of messages follows the load of the event loop, by a clock that the test turns."""
+"""The pace of messages follows the load of the event loop, by a clock that the test turns; and its rounds."""
 
 from __future__ import annotations
 
-from steersight.ws.pace import FIRST_SECONDS, FREE, FULL, MOST_SECONDS, WINDOW_SECONDS, Pace
+import asyncio
+import time
+from functools import partial
+from itertools import pairwise
+
+from steersight.ws.pace import FIRST_SECONDS, FREE, FULL, LATE_SECONDS, MOST_SECONDS, WINDOW_SECONDS, Pace
+
+stand_still = time.sleep
 
 
 class Loop:
@@ -49,3 +56,46 @@ def test_the_load_is_looked_at_once_a_window() -> None:
     loop.now += WINDOW_SECONDS / 2
     loop.worked += WINDOW_SECONDS / 2
     assert loop.pace.interval() == FIRST_SECONDS
+
+
+async def test_a_round_calls_each_once_and_comes_next() -> None:
+    pace, called = Loop().pace, list[str]()
+    sends = [partial(called.append, name) for name in "abc"]
+    for send in (sends[0], sends[1], sends[0]):
+        pace.soon(send)
+    assert called == []
+    await asyncio.sleep(0)
+    assert called == ["a", "b"]
+    # Who asks for another round from within one is in the next.
+    pace.soon(lambda: pace.soon(sends[2]))
+    await asyncio.sleep(0)
+    assert called == ["a", "b"]
+    await asyncio.sleep(0)
+    assert called == ["a", "b", "c"]
+
+
+async def test_rounds_of_a_full_loop_keep_their_distance() -> None:
+    full = Loop()
+    full.live(1.0, 40)
+    loop, rounds, over = asyncio.get_running_loop(), list[float](), asyncio.Event()
+
+    def send() -> None:
+        rounds.append(loop.time())
+        if len(rounds) == 4:
+            over.set()
+        else:
+            full.pace.soon(send)
+
+    full.pace.soon(send)
+    await over.wait()
+    assert min(later - one for one, later in pairwise(rounds)) >= MOST_SECONDS * 0.9
+
+
+async def test_a_loop_that_is_behind_slows_down_though_it_works_little() -> None:
+    """As where other processes have the processor."""
+    idle = Loop()
+    idle.pace.soon(lambda: None)
+    stand_still(2 * LATE_SECONDS)
+    await asyncio.sleep(0)
+    assert idle.live(0.1, 1) == [FIRST_SECONDS]
+    assert idle.live(0.1, 1) == [0.0]

@@ -189,6 +189,8 @@ class RowReceiver:
         self._socket.setsockopt(zmq.RCVHWM, IN_TRANSIT)
         self._socket.bind(address)
         self._turn_ends = 0.0
+        self.caught_up_at = 0.0
+        """When no message was waiting, last, by `time.monotonic`."""
 
     async def receive(self) -> Step | Stage | FailedRuns:
         """Wait for the next message.
@@ -201,6 +203,8 @@ class RowReceiver:
         if now >= self._turn_ends:
             await asyncio.sleep(0)
             self._turn_ends = time.monotonic() + TURN_SECONDS
+        if not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self.caught_up_at = time.monotonic()
         return unpack(await self._socket.recv_multipart())
 
     def close(self) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..patience import Patience
 from ..text.rendering import UnknownTokenError, outside
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LAST_STEPS_SECONDS = 2.0
-"""Steps lead vLLM's own outputs by a millisecond or so, unless the server is behind: then they come one after
-the other. What has not come so long after the one before was lost on the way."""
+"""Steps lead vLLM's own outputs by a millisecond or so. What has not come so long after the one before was
+lost on the way, unless the server is behind with taking steps."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,14 @@ class _Live:
             self.failed = why
             if self.deadline is not None:
                 self.deadline.reschedule(asyncio.get_running_loop().time())
+
+
+class CatchesUp(Protocol):
+    """What says how far behind the server is."""
+
+    @property
+    def caught_up_at(self) -> float:
+        """When all steps that had been sent were taken, last, by `time.monotonic`."""
 
 
 class Generations:
@@ -118,7 +127,7 @@ class Generations:
             # No deadline: whatever fails the run lets it expire.
             async with asyncio.timeout(None) as live.deadline:
                 with self._use.running(request.run, need):
-                    return await _follow(live, life.stream(asked.outputs(life.engine)))
+                    return await _follow(live, life.stream(asked.outputs(life.engine)), life)
         except TimeoutError:
             if live.failed is None:
                 raise
@@ -173,7 +182,7 @@ class Generations:
                 live.fail(why)
 
 
-async def _follow(live: _Live, outputs: AsyncGenerator[Any, None]) -> Ended:
+async def _follow(live: _Live, outputs: AsyncGenerator[Any, None], life: CatchesUp) -> Ended:
     """Follow a request's outputs to the last, and hand on what they make certain."""
     ids: list[int] = []
     async with contextlib.aclosing(outputs):
@@ -183,7 +192,7 @@ async def _follow(live: _Live, outputs: AsyncGenerator[Any, None]) -> Ended:
             live.release(live.reply.confirm(len(ids)))
             if completion.finish_reason is None:
                 continue
-            await _last_steps(live, len(ids))
+            await _last_steps(live, len(ids), life)
             live.release(live.reply.finish(ids))
             return Ended(
                 reason="stop" if completion.finish_reason == "stop" else "length",
@@ -194,13 +203,17 @@ async def _follow(live: _Live, outputs: AsyncGenerator[Any, None]) -> Ended:
     raise RunFailedError("The engine ended this reply without saying why.")
 
 
-async def _last_steps(live: _Live, tokens: int) -> None:
-    """Wait until the steps of all tokens are here, or no more of them come."""
-    with contextlib.suppress(TimeoutError):
-        while live.reply.tokens < tokens:
-            live.changed.clear()
+async def _last_steps(live: _Live, tokens: int, life: CatchesUp) -> None:
+    """Wait until the steps of all tokens are here, or nothing more of them can be on its way."""
+    ended = time.monotonic()
+    while live.reply.tokens < tokens:
+        live.changed.clear()
+        try:
             async with Patience(LAST_STEPS_SECONDS):
                 await live.changed.wait()
+        except TimeoutError:
+            if life.caught_up_at >= ended:
+                return
 
 
 def _prompt_logprobs(output: Any) -> list[float | None] | None:

@@ -165,6 +165,11 @@ class Life:
         if self.lost is not None:
             raise EngineLostError(self.lost) from cause
 
+    @property
+    def caught_up_at(self) -> float:
+        """When everything that its workers had sent was taken, last, by `time.monotonic`."""
+        return self._receiver.caught_up_at
+
     def heard(self) -> None:
         """It has given a sign of life."""
         self._silence.heard()

@@ -1,1 +1,1 @@
-"""One WebSocket connection: `handshake.py` checks it, `connection.py` talks on it."""
+"""One WebSocket connection: `handshake.py` checks it, `connection.py` listens, `sender.py` answers."""

@@ -16,6 +16,9 @@ WINDOW_SECONDS = 0.05
 """How often the loop's load is looked at."""
 FULL, FREE = 0.75, 0.55
 """Shares of its time that the loop works: above the one connections slow down, below the other speed up."""
+LATE_SECONDS = 0.01
+"""A round that comes so long after it was due says that the loop is full, too: other processes may have the
+processor, and then it works little and is behind all the same."""
 FIRST_SECONDS = 0.004
 MOST_SECONDS = 1 / 30
 """Longer than two display frames is seen as a stutter."""
@@ -41,26 +44,31 @@ class Pace:
         self._interval = 0.0
         self._due: dict[Send, None] = {}
         self._last = 0.0
-        self._planned = False
+        self._due_at: float | None = None
+        """When the next round was to be; None where none is planned."""
+        self._late = False
 
     def soon(self, send: Send) -> None:
         """Call `send` in the next round, once, however often it is asked for. It must not raise."""
         self._due[send] = None
-        if not self._planned:
+        if self._due_at is None:
             self._plan()
 
     def _plan(self) -> None:
-        self._planned = True
         loop = asyncio.get_running_loop()
-        interval = self.interval()
-        if interval and (wait := self._last + interval - loop.time()) > 0:
-            loop.call_later(wait, self._round)
+        now, interval = loop.time(), self.interval()
+        if interval and self._last + interval > now:
+            self._due_at = self._last + interval
+            loop.call_at(self._due_at, self._round)
         else:
+            self._due_at = now
             loop.call_soon(self._round)
 
     def _round(self) -> None:
-        self._planned = False
         self._last = asyncio.get_running_loop().time()
+        if self._due_at is not None and self._last - self._due_at > LATE_SECONDS:
+            self._late = True
+        self._due_at = None
         due, self._due = self._due, {}
         for send in due:
             send()
@@ -72,10 +80,11 @@ class Pace:
             done = self._worked()
             share = (done - self._done) / passed
             self._then, self._done = now, done
-            if share > FULL:
+            if share > FULL or self._late:
                 self._interval = min(MOST_SECONDS, max(FIRST_SECONDS, self._interval * 1.5))
             elif share < FREE:
                 self._interval /= 1.25
                 if self._interval < FIRST_SECONDS:
                     self._interval = 0.0
+            self._late = False
         return self._interval
