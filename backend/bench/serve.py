@@ -91,7 +91,7 @@ def start_frame(asked: Asked, index: int, messages: Messages | None = None) -> d
         "messages": messages or [{"role": "user", "content": question(index)}],
         "sampling": {"max_tokens": asked.tokens, "temperature": 0.0},
     }  # fmt: skip
-    if asked.kind != "plain":
+    if asked.kind != "plain" and asked.vectors:
         name = asked.vectors[index % len(asked.vectors)]
         frame["strengths"] = {name: 0.02 if asked.kind != "vectors" else 0.01 + 0.0001 * index}
     if asked.kind == "lens":
