@@ -17,6 +17,7 @@ import pytest
 from steersight import logs
 from steersight.engine.service import EngineOptions, EngineService
 from steersight.protocol.messages import ChatMessage, Prompt, Sampling, Start
+from steersight.runs.kept import KeptRows
 from steersight.runs.run import Run
 from steersight.telemetry import Telemetry
 
@@ -95,7 +96,7 @@ def a_run(limit: int = 0, asked: int = 50) -> Run:
     return Run(
         run_id="r1", start=start, prompt=Prompt(ids=[1], texts=[SECRET], spans=[]), texts=None,  # type: ignore[arg-type]
         actions=[], metrics=[], layers=2, engine=engine, max_reply_tokens=limit,
-        telemetry=Telemetry(),
+        telemetry=Telemetry(), kept=KeptRows(0), columns=(),
         ended=lambda _run: None,
     )  # fmt: skip
 

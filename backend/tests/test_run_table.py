@@ -585,10 +585,11 @@ async def test_live_logs_together_stay_within_their_budget(
     monkeypatch.setattr(table_module, "MAX_LIVE_BYTES", 64_000)
     t = table()
     runs = [await t.start() for _ in range(4)]
-    for position in range(1000):
-        for run, size in zip(runs, (4, 8, 16, 32), strict=True):
-            run.log.add_rows(position, [0], bytes(2 * size))
-        assert sum(run.log.size for run in runs) <= 64_000 * (1 + 1 / 64) + 64
+    width = 2 * 3 * 2  # bytes of three metrics of two layers
+    for step in range(1000):
+        for run, rows in zip(runs, (1, 2, 4, 8), strict=True):
+            run.log.add_rows(step * rows, [0] * rows, bytes(rows * width))
+        assert sum(run.log.size for run in runs) <= 64_000 * (1 + 1 / 64) + 8 * width
     small, _, _, large = (run.log for run in runs)
     assert small.rows_at(0, 1, 0)[0]["type"] == "rows", "the lightest was trimmed"
     (gap, *_) = sent(large.rows_at(0, 1000, 0))
@@ -602,8 +603,8 @@ async def test_live_logs_together_stay_within_their_budget(
         run.cancel()
     await settle()
     fresh = await t.start()
-    for position in range(400):
-        fresh.log.add_rows(position, [0], bytes(128))
+    for position in range(4000):
+        fresh.log.add_rows(position, [0], bytes(width))
     assert fresh.log.rows_at(0, 1, 0)[0]["type"] == "rows"
 
 

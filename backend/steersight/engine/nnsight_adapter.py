@@ -132,7 +132,7 @@ class TracedRunner(NNsightGPUModelRunner):  # type: ignore[misc]
         self._handoff.switch(bool(self.nnsight_model.interleaver.mediators))
         return result
 
-    def nnsight_requests(self) -> int:
+    def nnsight_held(self) -> int:
         """How many requests NNsight still carries. It takes up each that is scheduled, without a trace too,
         and forgets it in the step that says it is finished."""
         count: int = self.nnsight_request_count()

@@ -112,7 +112,7 @@ class WorkerMethods:
         runner = self.model_runner
         return {
             "vllm": len(runner.requests),
-            "nnsight": runner.nnsight_requests(),
+            "nnsight": runner.nnsight_held(),
             "observer": len(runner.observer.runs) + len(runner.observer.stream_sums),
             "dropped": runner.observer.sender.dropped if runner.observer.sender else 0,
             "preempted": runner.observer.thrown_away,

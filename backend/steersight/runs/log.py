@@ -58,6 +58,8 @@ class RunLog:
     """All events that are neither tokens, rows nor guesses."""
     _guess_numbers: list[int] = field(default_factory=list)
     _other_numbers: list[int] = field(default_factory=list)
+    _cached: list[GapEvent] = field(default_factory=list)
+    """Of `others` those whose rows were not computed again; a few, at the beginning."""
 
     # ------------------------------------------------------------ writing
 
@@ -88,6 +90,8 @@ class RunLog:
         self.end += 1
         self.others.append(event)
         self._other_numbers.append(self.end)
+        if isinstance(event, GapEvent) and event.cached:
+            self._cached.append(event)
 
     def trim(self, most: int) -> int:
         """Let go of the oldest rows, with the guesses that belong to them, until the log weighs at most
@@ -230,14 +234,13 @@ class RunLog:
         """Gaps for positions [start, stop), of which there are no rows here."""
         frames: list[WireMap] = []
         at = start
-        for event in self.others:
-            if isinstance(event, GapEvent) and event.cached:
-                begin, end = max(at, event.start), min(stop, event.start + event.count)
-                if begin < end:
-                    if begin > at:
-                        frames.append(self._gap(seq, at, begin, kept=False))
-                    frames.append(self._gap(seq, begin, end, kept=False, cached=True))
-                    at = end
+        for event in self._cached:
+            begin, end = max(at, event.start), min(stop, event.start + event.count)
+            if begin < end:
+                if begin > at:
+                    frames.append(self._gap(seq, at, begin, kept=False))
+                frames.append(self._gap(seq, begin, end, kept=False, cached=True))
+                at = end
         if at < stop:
             frames.append(self._gap(seq, at, stop, kept=False))
         return frames
