@@ -7,7 +7,16 @@ import time
 from functools import partial
 from itertools import pairwise
 
-from steersight.ws.pace import FIRST_SECONDS, FREE, FULL, LATE_SECONDS, MOST_SECONDS, WINDOW_SECONDS, Pace
+from steersight.ws.pace import (
+    FIRST_SECONDS,
+    FREE,
+    FULL,
+    LATE_SECONDS,
+    MOST_SECONDS,
+    SENDING_SHARE,
+    WINDOW_SECONDS,
+    Pace,
+)
 
 stand_still = time.sleep
 
@@ -99,3 +108,18 @@ async def test_a_loop_that_is_behind_slows_down_though_it_works_little() -> None
     await asyncio.sleep(0)
     assert idle.live(0.1, 1) == [FIRST_SECONDS]
     assert idle.live(0.1, 1) == [0.0]
+
+
+async def test_rounds_that_take_long_leave_the_loop_time_for_the_rest() -> None:
+    pace, loop, began, over = Loop().pace, asyncio.get_running_loop(), list[float](), asyncio.Event()
+
+    def send() -> None:
+        began.append(loop.time())
+        stand_still(0.02)
+        over.set()
+
+    for _ in range(2):
+        over.clear()
+        pace.soon(send)
+        await over.wait()
+    assert began[1] - began[0] >= 0.02 / SENDING_SHARE * 0.9

@@ -24,6 +24,10 @@ MOST_SECONDS = 1 / 30
 """Longer than two display frames is seen as a stutter."""
 
 
+SENDING_SHARE = 1 / 3
+"""Of its time the loop sends at most so much, or it has none left to take what it is to send and falls behind
+for good. So rounds that take long come less often, and more goes into each message."""
+
 Send = Callable[[], None]
 
 
@@ -43,7 +47,8 @@ class Pace:
         self._then, self._done = clock(), worked()
         self._interval = 0.0
         self._due: dict[Send, None] = {}
-        self._last = 0.0
+        self._last = self._took = 0.0
+        """When the last round began, and how long it took."""
         self._due_at: float | None = None
         """When the next round was to be; None where none is planned."""
         self._late = False
@@ -57,6 +62,8 @@ class Pace:
     def _plan(self) -> None:
         loop = asyncio.get_running_loop()
         now, interval = loop.time(), self.interval()
+        if (pause := self._took / SENDING_SHARE) >= FIRST_SECONDS:
+            interval = max(interval, pause)
         if interval and self._last + interval > now:
             self._due_at = self._last + interval
             loop.call_at(self._due_at, self._round)
@@ -65,13 +72,15 @@ class Pace:
             loop.call_soon(self._round)
 
     def _round(self) -> None:
-        self._last = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self._last = loop.time()
         if self._due_at is not None and self._last - self._due_at > LATE_SECONDS:
             self._late = True
         self._due_at = None
         due, self._due = self._due, {}
         for send in due:
             send()
+        self._took = loop.time() - self._last
 
     def interval(self) -> float:
         """Seconds from one round to the next; call it from the loop's thread."""
