@@ -179,7 +179,7 @@ describe("the page", () => {
 			run: "r1",
 			epoch: "e0",
 			status: "done",
-			finished: finishedFrame({ usage: { prompt_tokens: 12, reply_tokens: 1 } }),
+			finished: finishedFrame({ usage: { prompt_tokens: 12, reply_tokens: 1, cached_tokens: 0 } }),
 			problem: null,
 			stopAsked: false,
 		} as const;

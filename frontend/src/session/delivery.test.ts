@@ -43,7 +43,7 @@ const say = (run: RunState, ...frames: RunFrame[]) => {
 	}
 };
 const gap = (start: number, count: number, kept = true) =>
-	({ type: "gap", run: "r1", seq: 4, start, count, kept }) as const;
+	({ type: "gap", run: "r1", seq: 4, start, count, kept, cached: false }) as const;
 const resumes = () => sent.filter((frame) => frame.type === "resume").map((frame) => frame.run);
 const asks = () =>
 	sent.filter((frame) => frame.type === "rows").map(({ start, count }) => [start, count] as const);

@@ -155,14 +155,14 @@ describe("RunState", () => {
 		run.take(startedFrame(["a"]), 0);
 		run.take(rowsFrame(4, 1), 0);
 		const gap = { type: "gap" as const, run: "r1", seq: 2, start: 3, count: 4 };
-		run.take({ ...gap, kept: false }, 0);
+		run.take({ ...gap, kept: false, cached: false }, 0);
 		expect(run.missing.none).toBe(true);
-		run.take({ ...gap, kept: true }, 0);
-		run.take({ ...gap, kept: true }, 0);
+		run.take({ ...gap, kept: true, cached: false }, 0);
+		run.take({ ...gap, kept: true, cached: false }, 0);
 		expect(run.missing.first(9)).toEqual({ start: 3, count: 1 });
 		run.take(rowsFrame(3, 1), 0);
 		expect(run.missing.first(9)).toEqual({ start: 5, count: 2 });
-		run.take({ ...gap, start: 5, kept: false }, 0);
+		run.take({ ...gap, start: 5, kept: false, cached: false }, 0);
 		expect(run.missing.none).toBe(true);
 	});
 
@@ -223,7 +223,7 @@ describe("RunState", () => {
 
 	describe("what lies beyond the longest text of the model", () => {
 		const far = 50_000_000;
-		const gap = { type: "gap" as const, run: "r1", seq: 2, start: 3, count: far, kept: true };
+		const gap = { type: "gap" as const, run: "r1", seq: 2, start: 3, count: far, kept: true, cached: false };
 		test.each([
 			["rows", rowsFrame(far, 1)],
 			["guesses", lensFrame(far, 1)],
@@ -259,7 +259,7 @@ describe("RunState", () => {
 		const many = 60_000;
 		for (let p = 0; p < many; p += 2) run.take(rowsFrame(p, 1), 0);
 		const began = performance.now();
-		run.take({ type: "gap", run: "r1", seq: 2, start: 0, count: many, kept: true }, 0);
+		run.take({ type: "gap", run: "r1", seq: 2, start: 0, count: many, kept: true, cached: false }, 0);
 		for (let p = 1; p < many; p += 2) run.take(rowsFrame(p, 1), 0);
 		expect(run.missing.none).toBe(true);
 		expect(performance.now() - began).toBeLessThan(2000);

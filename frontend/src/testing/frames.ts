@@ -139,7 +139,7 @@ export function finishedFrame(changes: Partial<Finished> = {}): Finished {
 		reason: "stop",
 		stop: null,
 		error: null,
-		usage: { prompt_tokens: 1, reply_tokens: 1 },
+		usage: { prompt_tokens: 1, reply_tokens: 1, cached_tokens: 0 },
 		timing: { first_token_ms: 1, total_ms: 2, tokens_per_s: null },
 		...changes,
 	};
