@@ -19,6 +19,19 @@ class Small(torch.nn.Module):
         return changed
 
 
+def test_what_nnsight_carries_is_counted() -> None:
+    from steersight.engine.nnsight_adapter import TracedRunner  # isort: split
+
+    from nnsight.modeling.vllm.model_runners.GPUModelRunner import Request, Requests
+
+    runner = object.__new__(TracedRunner)
+    # As NNsight's `load_model` makes it.
+    runner.nnsight_requests = Requests()
+    assert runner.nnsight_held() == 0
+    runner.nnsight_requests.requests["a"] = Request("a")
+    assert runner.nnsight_held() == 1
+
+
 def test_the_handoff_is_taken_off_and_put_back() -> None:
     from steersight.engine.nnsight_adapter import Handoff  # isort: split
 
