@@ -160,7 +160,8 @@ class Observer:
     def remove(self, request_id: str) -> None:
         """Forget a run whose request is over, finished or aborted."""
         self._refused.discard(request_id)
-        self.throw_away(request_id)
+        if self.ledger is not None:
+            self.ledger.leave(request_id)
         if self.runs.remove(request_id):
             self._drop_retired()
 
