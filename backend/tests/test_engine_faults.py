@@ -129,7 +129,7 @@ class Watched:
         sampling = {"max_tokens": tokens, "temperature": 0.0, "ignore_eos": True}
         wants = Wants(tuple(metrics or ["residual_norm"]))
         options = RunOptions(name, len(self._prompt), wants, tuple(actions or ()), rev)
-        return RunRequest(self._prompt, sampling, options)
+        return RunRequest(self._prompt, sampling, options, read_cache=False)
 
     async def run(
         self,

@@ -57,7 +57,9 @@ class Collected:
     ) -> Collected:
         self.metrics = metrics or ["residual_norm", "update_norm", "cosine_below"]
         options = RunOptions(name, wants=Wants(tuple(self.metrics)), actions=tuple(actions))
-        request = RunRequest(self.prompt, {"max_tokens": tokens, "temperature": 0.0}, options)
+        request = RunRequest(
+            self.prompt, {"max_tokens": tokens, "temperature": 0.0}, options, read_cache=False
+        )
         await self.server.engine.generate(request, self.taken.take)
         assert self.taken.positions == list(range(len(self.ids) - 1))
         return self

@@ -115,6 +115,7 @@ class Client:
         lens: LensOptions | None = None,
         entropy: bool = False,
         prompt_rows: bool = True,
+        read_cache: bool = True,
     ) -> Run:
         """Start a run and wait until the server has admitted it. Raises SteersightError when it refuses.
 
@@ -135,6 +136,7 @@ class Client:
             lens=lens,
             entropy=entropy,
             prompt_rows=prompt_rows,
+            read_cache=read_cache,
         )
         try:
             await self.send(frame)
