@@ -32,7 +32,8 @@ def url(server: Server) -> str:
 async def test_a_run_with_text_rows_and_live_steering(server: Server) -> None:
     async with connect(url(server)) as client:
         await client.ready()
-        run = await client.start([{"role": "user", "content": "Tell me about Paris."}], sampling=GREEDY)
+        paris = [{"role": "user", "content": "Tell me about Paris."}]
+        run = await client.start(paris, sampling=GREEDY, read_cache=False)
         rev = 0
         async for _ in run.texts():
             if len(run.ids) >= 8 and not rev:

@@ -31,7 +31,7 @@ from steersight.protocol.messages import (
     Tokens,
     Welcome,
 )
-from steersight.ws import connection
+from steersight.ws import sender
 from steersight.ws.pace import Pace
 
 from .conftest import Server
@@ -90,7 +90,9 @@ async def read(wire: Wire, joined: Joined, tokens: int | None = None) -> None:
 
 async def start(wire: Wire, joined: Joined, text: str, tokens: int) -> str:
     """Start a run; what came with `started` is taken."""
-    frame = Start(id="r", messages=[ChatMessage(role="user", content=text)], sampling=greedy(tokens))
+    frame = Start(
+        id="r", messages=[ChatMessage(role="user", content=text)], sampling=greedy(tokens), read_cache=False
+    )
     await wire.send(frame)
     started = await wire.until(lambda f: isinstance(f, Started | Error))
     assert isinstance(started, Started), started
@@ -145,7 +147,7 @@ async def test_the_python_client_comes_back_by_itself(server: Server) -> None:
     plain = await undisturbed(server, STORY, 40)
     async with connect(f"ws://{server.address}/ws") as client:
         await client.ready()
-        run = await client.start([{"role": "user", "content": STORY}], sampling=greedy(40))
+        run = await client.start([{"role": "user", "content": STORY}], sampling=greedy(40), read_cache=False)
         pieces = 0
         async for _ in run.texts():
             pieces += 1
@@ -200,7 +202,7 @@ async def test_a_client_that_lags_misses_rows_only_and_can_have_them_again(
 ) -> None:
     plain = await undisturbed(server, STORY, 40)
     # As if every look at the log found a client that had taken too long for the one before.
-    monkeypatch.setattr(connection, "SLOW_SECONDS", -1.0)
+    monkeypatch.setattr(sender, "SLOW_SECONDS", -1.0)
     monkeypatch.setattr(Pace, "interval", lambda _self: 0.4)
     monkeypatch.setattr(connection, "MOST_LAGGING_BYTES", 1)
     joined = Joined()
@@ -224,7 +226,7 @@ async def test_a_client_that_lags_misses_rows_only_and_can_have_them_again(
 async def test_a_client_that_does_not_read_its_answers_is_closed(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "MAX_OUTBOX", 0)
+    monkeypatch.setattr(sender, "MAX_OUTBOX", 0)
     async with dial(server.address, hello=False) as wire:
         from steersight.protocol.messages import Hello
 

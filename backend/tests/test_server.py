@@ -101,8 +101,9 @@ async def test_a_change_while_the_reply_is_written(server: Server, reference: Re
 async def test_steering_before_the_first_step_is_in_force_from_the_start(server: Server) -> None:
     async with dial(server.address) as wire:
         start = messages.Start(
-            id="early", messages=[messages.ChatMessage(role="user", content="Hello")], sampling=greedy(4)
-        )
+            id="early", messages=[messages.ChatMessage(role="user", content="Hello")], sampling=greedy(4),
+            read_cache=False,
+        )  # fmt: skip
         await wire.send(start)
         started = await wire.until(lambda f: isinstance(f, messages.Started))
         await wire.send(Steer(run=started.run, rev=5, strengths={"north": 0.2}))

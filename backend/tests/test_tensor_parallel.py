@@ -29,8 +29,7 @@ def test_two_ranks_give_the_rows_and_tokens_of_one(family_process: FamilyProcess
     ("arguments", "why"),
     [
         ({"pipeline_parallel_size": 2}, "pipeline parallelism would hide the rest"),
-        ({"enable_prefix_caching": True}, "With prefix caching positions"),
-        ({"enable_chunked_prefill": True}, "With chunked prefill each piece"),
+        ({"enable_prefix_caching": True}, "unless the scheduler is ours"),
     ],
 )
 def test_engines_in_which_rows_would_be_wrong_are_refused(

@@ -37,10 +37,10 @@ class Wire:
                     return frame
 
     async def start(self, name: str, text: str, **more: Any) -> str:
-        """Start a run with one user message; returns the server's id of it."""
-        await self.send(
-            messages.Start(id=name, messages=[messages.ChatMessage(role="user", content=text)], **more)
-        )
+        """Start a run with one user message; returns the server's id of it. All of it is computed, whatever
+        other tests have asked before, so that all its rows come."""
+        said = [messages.ChatMessage(role="user", content=text)]
+        await self.send(messages.Start(id=name, messages=said, **{"read_cache": False, **more}))
         started = await self.until(lambda f: getattr(f, "id", None) == name)
         assert isinstance(started, messages.Started), started
         return started.run
