@@ -204,7 +204,7 @@ async def test_a_client_that_lags_misses_rows_only_and_can_have_them_again(
     # As if every look at the log found a client that had taken too long for the one before.
     monkeypatch.setattr(sender, "SLOW_SECONDS", -1.0)
     monkeypatch.setattr(Pace, "interval", lambda _self: 0.4)
-    monkeypatch.setattr(connection, "MOST_LAGGING_BYTES", 1)
+    monkeypatch.setattr(sender, "MOST_LAGGING_BYTES", 1)
     joined = Joined()
     async with dial(server.address) as wire:
         run = await start(wire, joined, STORY, 40)
