@@ -23,7 +23,8 @@ async def test_a_run_is_held_by_vllm_nnsight_and_the_observer_until_it_ends(serv
     options = RunOptions("held", wants=Wants(("residual_norm",)))
     request = RunRequest(list(range(10, 20)), {"max_tokens": 200, "ignore_eos": True}, options)
     run = asyncio.create_task(server.engine.generate(request, lambda _entry: begun.set()))
-    await begun.wait()
+    await asyncio.wait([run, asyncio.ensure_future(begun.wait())], return_when=asyncio.FIRST_COMPLETED)
+    assert not run.done(), "it has ended before it began"
     assert min(await held_by(server)) >= 1
     run.cancel()
     await asyncio.wait([run])

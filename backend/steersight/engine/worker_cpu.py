@@ -6,6 +6,9 @@ A module of its own, because importing vLLM's CPU worker makes `torch.cuda.set_s
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.cpu_worker import CPUWorker
 
@@ -16,6 +19,24 @@ from .worker_methods import WorkerMethods
 
 class CPUObservedRunner(ObservedRunner, CPUModelRunner):  # type: ignore[misc]  # vLLM ships no types
     """The same over vLLM's CPU runner."""
+
+    _waiting: dict[int, torch.Generator]
+    """Generators of requests whose prompt is not read to its end, by their index in the batch."""
+
+    def _sample(self, *args: Any, **kwargs: Any) -> Any:
+        # Behind a piece of a prompt vLLM (0.32) draws a token, throws it away, and sets the generator of a
+        # request with a seed back. Generators of a CPU cannot be set back: it raises, and the engine ends.
+        # So they are not there while that token is drawn, and have not moved afterwards.
+        generators = self.input_batch.generators
+        pieces = self.discard_request_mask.np[: self.input_batch.num_reqs].nonzero()[0].tolist()
+        self._waiting = {index: generators.pop(index) for index in pieces if index in generators}
+        return super()._sample(*args, **kwargs)
+
+    def _bookkeeping_sync(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._bookkeeping_sync(*args, **kwargs)
+        finally:
+            self.input_batch.generators.update(self._waiting)
 
 
 class ObservedCPUWorker(WorkerMethods, TracedGPUWorker, CPUWorker):  # type: ignore[misc]
