@@ -23,7 +23,7 @@ export STEERSIGHT_MODEL_DIR := $(BUNDLED)
 export STEERSIGHT_DATA_DIR  := $(DATA_DIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-units test-engine e2e docker-test stranger-test targets-test picture types vectors bench bench-lens bench-cores bench-serve bench-alone bench-page prove doctor lock clean
+.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-units test-engine e2e docker-test stranger-test targets-test picture types vectors bench bench-lens bench-cores bench-serve bench-turns bench-alone bench-page prove doctor lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,6 +110,9 @@ bench-cores: $(DEV_STAMP) model ## Measure what the CPU engine gains by cores an
 
 bench-serve: $(DEV_STAMP) model ## Measure Steersight beside vLLM's own server, over the wire; BENCH='--runs 1 8' chooses
 	cd backend && $(BIN)/python -m bench.serve $(or $(BENCH),--write)
+
+bench-turns: $(DEV_STAMP) model ## Measure second turns, and long prompts among others' replies, beside vLLM's own server
+	cd backend && $(BIN)/python -m bench.turns $(or $(BENCH),--write)
 
 bench-alone: $(DEV_STAMP) model ## Measure what the server itself costs, with an engine that only pretends (2 minutes)
 	cd backend && $(BIN)/python -m bench.server_alone $(or $(BENCH),--write)
