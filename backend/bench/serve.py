@@ -358,19 +358,25 @@ def _told(
     )
 
 
-def main() -> None:
+def both_servers(description: str | None) -> argparse.ArgumentParser:
+    """A parser of what a bench of both servers can be told in any case."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--ours", default="", help="more arguments for Steersight")
+    parser.add_argument("--vllm", default="", help="more arguments for vLLM's server")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
+    return parser
+
+
+def main() -> None:
+    parser = both_servers(__doc__)
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["plain", "steered"])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--processes", type=int, default=8, help="clients' processes")
-    parser.add_argument("--ours", default="", help="more arguments for Steersight")
-    parser.add_argument("--vllm", default="", help="more arguments for vLLM's server")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
     asked = parser.parse_args()
     text = run(asked)
     report("serve.py", text, asked.write, DOCUMENT)

@@ -27,8 +27,8 @@ from pathlib import Path
 
 import httpx
 
-from .proving import MODEL, free_port, machine, quantile, report, table
-from .serve import DOCUMENT, Asked, Messages, OurClient, Reply, ask_vllm, ours, server, vllms
+from .proving import free_port, machine, quantile, report, table
+from .serve import DOCUMENT, Asked, Messages, OurClient, Reply, ask_vllm, both_servers, ours, server, vllms
 
 NEIGHBOURS = 8
 WORDS = ("river", "mill", "bread", "town")
@@ -138,15 +138,9 @@ def run(asked: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default=MODEL)
+    parser = both_servers(__doc__)
     parser.add_argument("--words", type=int, default=3500, help="of a long prompt; some 4,000 tokens")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ours", default="", help="more arguments for Steersight")
-    parser.add_argument("--vllm", default="", help="more arguments for vLLM's server")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
     asked = parser.parse_args()
     report("turns.py", run(asked), asked.write, DOCUMENT)
 
