@@ -74,6 +74,8 @@ class SteersightPage:
         self.drawn = at("tooltip-drawn")
         self.unwatched = at("heatmap-unwatched")
         self.watch_next_button = at("watch-next")
+        self.from_cache = at("from-cache")
+        self.compute_button = at("compute-cached")
         self.reset_all = at("reset-all")
         self.share = at("share")
         self.linked = at("notice-banner")
@@ -361,13 +363,17 @@ class SteersightPage:
         items = self.page.get_by_test_id("tooltip-guesses").locator("li").all()
         return [(item.get_attribute("class") or "", item.locator(".guess").inner_text()) for item in items]
 
-    def point_at_map(self, across: float = 0.5, up: float = 0.5) -> Cell:
-        """Hold the pointer over the map, in shares of its width and height, and read the tooltip."""
+    def hover_map(self, across: float, up: float) -> None:
+        """Hold the pointer over the map, in shares of its width and height."""
         self.map.scroll_into_view_if_needed()
         box = self.map.bounding_box()
         assert box is not None
         self.page.mouse.move(box["x"] + across * box["width"], box["y"] + (1 - up) * box["height"])
         expect(self.tooltip).to_contain_text("layer")
+
+    def point_at_map(self, across: float = 0.5, up: float = 0.5) -> Cell:
+        """Hold the pointer over the map, and read the tooltip."""
+        self.hover_map(across, up)
         fields = self._tooltip()
         (metric,) = set(fields) - {"token", "layer", "revision"}
         value, unit = _number(fields[metric])

@@ -18,6 +18,7 @@ from steersight.client import connect, to_display
 from steersight.protocol import codec
 from steersight.protocol.messages import (
     Engine,
+    Finished,
     Frame,
     Rows,
     Sampling,
@@ -51,6 +52,10 @@ class Wire:
     def last_started(self) -> Started:
         """The newest run that the server admitted."""
         return [frame for frame in self.received if isinstance(frame, Started)][-1]
+
+    def last_finished(self) -> Finished:
+        """The newest end of a run."""
+        return [frame for frame in self.received if isinstance(frame, Finished)][-1]
 
     def reply_ids(self) -> list[int]:
         """Ids of the newest run's reply."""

@@ -102,6 +102,7 @@ def create_app(settings: Settings) -> Starlette:
             engine_ready=engine.status.ready,
             engine_restarts=engine.restarts,
             steps_dropped=held["dropped"],
+            kept_rows_bytes=table.kept.size,
         )
         return Response(telemetry.render(), media_type="text/plain; version=0.0.4")
 

@@ -112,6 +112,11 @@ class Telemetry:
         self._steps_dropped = Gauge(
             "steersight_steps_dropped", "Steps whose rows the worker had to drop", registry=registry
         )
+        self._kept_rows = Gauge(
+            "steersight_kept_rows_bytes",
+            "Rows of prompts that are kept for the next run that begins alike",
+            registry=registry,
+        )
         self._engine_restarts = Counter(
             "steersight_engine_restarts", "Times the engine was built again after a fault", registry=registry
         )
@@ -125,6 +130,7 @@ class Telemetry:
         engine_ready: bool,
         engine_restarts: int,
         steps_dropped: int,
+        kept_rows_bytes: int,
     ) -> None:
         """What is so at this moment; told just before `render`, so that no gauge can drift."""
         self._runs_live.set(runs_live)
@@ -134,6 +140,7 @@ class Telemetry:
         self._engine_restarts.inc(engine_restarts - self._restarts_told)
         self._restarts_told = engine_restarts
         self._steps_dropped.set(steps_dropped)
+        self._kept_rows.set(kept_rows_bytes)
 
     # ------------------------------------------------------------ runs
 
@@ -145,6 +152,14 @@ class Telemetry:
         )
         for reason in REASONS:
             self._runs_finished.labels(reason)
+        self._prompt_tokens = Counter(
+            "steersight_prompt_tokens", "Tokens of prompts that the engine has read", registry=registry
+        )
+        self._cached_tokens = Counter(
+            "steersight_cached_tokens",
+            "Those of them that the engine had in its cache and did not compute",
+            registry=registry,
+        )
         self._steps = Counter(
             "steersight_steps", "Engine steps whose rows reached the server", registry=registry
         )
@@ -187,6 +202,11 @@ class Telemetry:
         self._runs_finished.labels(reason if reason in REASONS else OTHER).inc()
         if first_token_ms is not None:
             self._first_token.observe(first_token_ms / 1e3)
+
+    def prompt_read(self, tokens: int, cached: int) -> None:
+        """The engine has read a prompt of so many tokens, so many of them from its cache."""
+        self._prompt_tokens.inc(tokens)
+        self._cached_tokens.inc(cached)
 
     def tokens_written(self, count: int, since_last_ms: float | None) -> None:
         """`count` tokens of one run arrived together, so long after those before; None for the first ones.

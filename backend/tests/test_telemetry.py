@@ -29,10 +29,12 @@ def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
 
 def test_the_gauges_show_what_they_were_last_told(told: Telemetry) -> None:
     told.state(
-        runs_live=3, runs_queued=2, engine_requests=4, engine_ready=True, engine_restarts=1, steps_dropped=1
-    )
+        runs_live=3, runs_queued=2, engine_requests=4, engine_ready=True, engine_restarts=1, steps_dropped=1,
+        kept_rows_bytes=9,
+    )  # fmt: skip
     told.state(
-        runs_live=1, runs_queued=0, engine_requests=2, engine_ready=False, engine_restarts=3, steps_dropped=5
+        runs_live=1, runs_queued=0, engine_requests=2, engine_ready=False, engine_restarts=3, steps_dropped=5,
+        kept_rows_bytes=4,
     )  # fmt: skip
     text = told.render().decode()
     for line in (
@@ -42,6 +44,7 @@ def test_the_gauges_show_what_they_were_last_told(told: Telemetry) -> None:
         "steersight_engine_ready 0.0",
         "steersight_steps_dropped 5.0",
         "steersight_engine_restarts_total 3.0",
+        "steersight_kept_rows_bytes 4.0",
     ):
         assert f"\n{line}\n" in text
 
@@ -54,6 +57,8 @@ def test_a_run_from_start_to_end(told: Telemetry) -> None:
     told.rows_written(7)
     told.rows_dropped(2)
     told.rows_trimmed(256)
+    told.prompt_read(100, 64)
+    told.prompt_read(20, 0)
     told.run_finished("stop", 250.0)
     told.run_finished("cancelled", None)
     assert value(told, "runs_started_total") == 1
@@ -65,6 +70,8 @@ def test_a_run_from_start_to_end(told: Telemetry) -> None:
     assert value(told, "rows_total") == 7
     assert value(told, "rows_dropped_total") == 2
     assert value(told, "rows_trimmed_total") == 256
+    assert value(told, "prompt_tokens_total") == 120
+    assert value(told, "cached_tokens_total") == 64
     assert value(told, "between_tokens_seconds_count") == 1
     assert value(told, "between_tokens_seconds_sum") == pytest.approx(0.08)
     assert value(told, "first_token_seconds_count") == 1

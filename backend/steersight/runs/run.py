@@ -386,5 +386,7 @@ class Run:
                 ),
             )
         )
+        if first_ms is not None:
+            self._telemetry.prompt_read(self.prompt_tokens, self._cached_tokens)
         self._telemetry.run_finished(ending.reason, first_ms)
         self._wake()

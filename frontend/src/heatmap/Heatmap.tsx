@@ -5,6 +5,7 @@ import type { Session } from "../session/session";
 import type { Watch } from "../session/watch";
 import { EyeIcon, LatestIcon, MinusIcon, PlusIcon } from "../ui/icons";
 import { useSignal } from "../ui/useSignal";
+import { FromCache } from "./FromCache";
 import { COLUMN_WIDTHS } from "./geometry";
 import { moved } from "./keys";
 import { Legend } from "./Legend";
@@ -207,6 +208,7 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 						{metric.label} failed on the server and is switched off: {metric.error}
 					</p>
 				)}
+				{run !== null && <FromCache session={session} run={run} />}
 				{metric !== null && <Legend session={session} metric={metric} drawn={drawn} dark={dark} />}
 			</footer>
 			<CursorSentence session={session} metric={metric} />

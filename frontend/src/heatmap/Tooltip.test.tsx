@@ -57,6 +57,17 @@ test("a reply token says how it was drawn, a prompt token does not", async () =>
 	expect(find("tooltip-drawn")).toBeNull();
 });
 
+test("a token that the engine had in its cache is no row that is still to come", async () => {
+	run.take({ type: "gap", run: "r1", seq: 1, start: 3, count: 1, kept: false, cached: true }, 0);
+	await point(3, 1);
+	expect([...host.querySelectorAll("dd")].map((value) => value.textContent)).toEqual([
+		"3 reply",
+		"1",
+		"in the engine's cache",
+		"not computed",
+	]);
+});
+
 test("what was not computed is called so, and is not a number that is none", async () => {
 	await point(2, 0);
 	expect(find("heatmap-tooltip")!.textContent).toContain("not computed here");

@@ -78,7 +78,7 @@ export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }
 					</>
 				)}
 				<dt>revision</dt>
-				<dd>{rev === NO_ROW ? "none yet" : rev}</dd>
+				<dd>{rev === NO_ROW ? (run.cached.has(cursor.position) ? "not computed" : "none yet") : rev}</dd>
 			</dl>
 			{guesses !== null && <Guesses guesses={guesses} written={run.tokens.idAt(cursor.position + 1)} />}
 		</div>
@@ -140,7 +140,9 @@ export function cursorSentence(run: RunState, metric: MetricInfo | null, cursor:
 	const drawn = drawnText(run, cursor.position);
 	const where = `Token ${cursor.position} of the ${part}, ${token}${drawn === "" ? "" : `, ${drawn}`}`;
 	const rev = run.rows.rev(cursor.position);
-	if (rev === NO_ROW) return `${where}: no row yet.`;
+	if (rev === NO_ROW) {
+		return `${where}: ${run.cached.has(cursor.position) ? "not computed, it was in the engine's cache" : "no row yet"}.`;
+	}
 	if (cursor.layer === null) return `${where}, revision ${rev}.`;
 	const value = `${metric?.label ?? "value"} ${valueText(run, metric, cursor)}`;
 	return `${where}, layer ${cursor.layer}: ${value}, revision ${rev}.${guessSentence(run, cursor)}`;
@@ -158,6 +160,7 @@ function guessSentence(run: RunState, cursor: Cursor): string {
 function valueText(run: RunState, metric: MetricInfo | null, cursor: Cursor): string {
 	if (metric === null || cursor.layer === null) return "no value";
 	const sent = run.rows.value(metric.id, cursor.position, cursor.layer);
+	if (run.cached.has(cursor.position)) return "in the engine's cache";
 	if (sent === undefined && !run.rows.has(cursor.position)) return "no value yet";
 	// A run that is not watched with the metric, or a layer or position that the logit lens skips.
 	if (sent === undefined || Number.isNaN(sent)) return "not computed here";

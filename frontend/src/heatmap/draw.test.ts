@@ -1,7 +1,7 @@
 // The drawing functions against a fake 2D context that writes down what it is told.
 import { beforeEach, describe, expect, test } from "vitest";
 import type { RunState } from "../store/run";
-import { metricInfo, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
+import { gapFrame, metricInfo, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
 import { Backing, TILE_COLUMNS, type Tile } from "./backing";
 import { colourAt, SEQUENTIAL } from "./colour";
 import { drawMissing, drawStatic, type Ink } from "./draw";
@@ -46,6 +46,7 @@ const ink: Ink = {
 	signal: "signal",
 	accent: "accent",
 	hatch: "hatch",
+	cached: "cached",
 	font: "sans",
 	mono: "mono",
 };
@@ -136,6 +137,25 @@ describe("static canvas", () => {
 		expect(hatched).toEqual([
 			[columnX(g, 0, 3), g.top, 3 * g.cellWidth, g.plotHeight],
 			[columnX(g, 0, 7), g.top, g.cellWidth, g.plotHeight],
+		]);
+	});
+
+	test("what was not computed is dotted, and no more when its row has come", () => {
+		run.take(tokensFrame(2, new Array(4).fill("x")), 0);
+		run.take(gapFrame(0, 3, { cached: true }), 0);
+		run.take(rowsFrame(1, 1, { layers }), 0);
+		run.take(rowsFrame(4, 1, { layers }), 0);
+		const { context, calls } = recorder();
+		drawMissing(context, g, 0, run, ink);
+		const of = (fill: string) =>
+			calls.filter((call) => call.fill === fill).map(({ args }) => [args[0], Number(args[2]) / g.cellWidth]);
+		expect(of("cached")).toEqual([
+			[columnX(g, 0, 0), 1],
+			[columnX(g, 0, 2), 1],
+		]);
+		expect(of("hatch")).toEqual([
+			[columnX(g, 0, 3), 1],
+			[columnX(g, 0, 5), 1],
 		]);
 	});
 

@@ -14,6 +14,8 @@ export interface Ink {
 	signal: string;
 	accent: string;
 	hatch: CanvasPattern | string;
+	/** Where a token was not computed, because the engine had it in its cache. */
+	cached: CanvasPattern | string;
 	font: string;
 	mono: string;
 }
@@ -44,24 +46,24 @@ export function drawStatic(
 	drawLayers(context, g, ink);
 }
 
-/** Neutral ground under everything, hatched where a token has no row. */
+/** Neutral ground under everything, hatched where a token has no row, dotted where it was not computed. */
 export function drawMissing(
 	context: Pick<CanvasRenderingContext2D, "fillRect" | "fillStyle">,
 	g: Geometry,
 	scroll: number,
-	run: Pick<RunState, "tokens" | "rows">,
-	ink: Pick<Ink, "ground" | "hatch">,
+	run: Pick<RunState, "tokens" | "rows" | "cached">,
+	ink: Pick<Ink, "ground" | "hatch" | "cached">,
 ): void {
 	const { from, to } = visibleColumns(g, scroll, run.tokens.length);
 	context.fillStyle = ink.ground;
 	context.fillRect(columnX(g, scroll, from), g.top, (to - from) * g.cellWidth, g.plotHeight);
-	context.fillStyle = ink.hatch;
-	for (let position = from; position < to; position++) {
+	for (let position = from, end = from; position < to; position = end) {
+		end = position + 1;
 		if (run.rows.has(position)) continue;
-		let end = position + 1;
-		while (end < to && !run.rows.has(end)) end++;
+		const cached = run.cached.has(position);
+		while (end < to && !run.rows.has(end) && run.cached.has(end) === cached) end++;
+		context.fillStyle = cached ? ink.cached : ink.hatch;
 		context.fillRect(columnX(g, scroll, position), g.top, (end - position) * g.cellWidth, g.plotHeight);
-		position = end;
 	}
 }
 

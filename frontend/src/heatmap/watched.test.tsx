@@ -4,6 +4,8 @@ import { act } from "react";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import {
 	engineFrame,
+	errorFrame,
+	gapFrame,
 	metricInfo,
 	modelInfo,
 	rowsFrame,
@@ -108,6 +110,23 @@ describe("what is watched", () => {
 		);
 		await page.fill("metric-picker", "norm");
 		expect(page.find("metric-error")).toBeNull();
+	});
+
+	test("tokens that were not computed say so, and are computed for the asking", async () => {
+		await page.open(welcome);
+		await page.ask();
+		const [first] = page.starts;
+		await page.say(startedFrame(["p", "q"], first!.id), gapFrame(0, 1, { cached: true }));
+		expect(page.text("from-cache")).toBe(
+			"1 token was not computed for this reply: the engine had it in its cache.Compute them",
+		);
+		await page.click("compute-cached");
+		expect(page.find<HTMLButtonElement>("compute-cached")!.disabled).toBe(true);
+		await page.say(errorFrame({ code: "busy", message: "All places are taken.", id: page.starts[1]!.id }));
+		expect(page.text("from-cache")).toContain("All places are taken.");
+		await page.click("compute-cached");
+		await page.say(startedFrame(["p", "q"], page.starts[2]!.id, "r2"), { ...rowsFrame(0, 2), run: "r2" });
+		expect(page.find("from-cache")).toBeNull();
 	});
 
 	test("a metric that the reply lacks can be had with the next one", async () => {

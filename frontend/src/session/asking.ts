@@ -132,6 +132,7 @@ export class Asking {
 		const problem = sizeProblem(start, server.limits);
 		if (problem !== null) return refuse(problem);
 		if (!connection.send(start)) return refuse("There is no connection to the server now.");
+		run.asked = start;
 		turns.begin([...history, { key: next.key ?? id, user, run, before, watched: false }]);
 		steering.attach(run);
 		notes.notice = null;

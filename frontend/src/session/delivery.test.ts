@@ -3,6 +3,7 @@ import type { ClientFrame } from "../protocol/types.gen";
 import type { RunFrame, RunState } from "../store/run";
 import {
 	finishedFrame,
+	gapFrame,
 	resumedFrame,
 	rowsFrame,
 	startedFrame,
@@ -42,8 +43,7 @@ const say = (run: RunState, ...frames: RunFrame[]) => {
 		delivery.took(run, { ...frame, run: run.name! });
 	}
 };
-const gap = (start: number, count: number, kept = true) =>
-	({ type: "gap", run: "r1", seq: 4, start, count, kept, cached: false }) as const;
+const gap = (start: number, count: number, kept = true) => gapFrame(start, count, { kept });
 const resumes = () => sent.filter((frame) => frame.type === "resume").map((frame) => frame.run);
 const asks = () =>
 	sent.filter((frame) => frame.type === "rows").map(({ start, count }) => [start, count] as const);

@@ -42,14 +42,16 @@ export class Delivery {
 
 	/** Hear no more of any run but these. */
 	keepOnly(runs: ReadonlySet<RunState>): void {
-		for (const [name, run] of this.#runs) {
-			if (runs.has(run)) continue;
-			this.#runs.delete(name);
-			this.#resuming.delete(run);
-			this.#skipped.forget(run);
-			this.#toFetch = this.#toFetch.filter((one) => one !== run);
-			if (this.#fetching === run) this.#fetchNext();
-		}
+		for (const run of [...this.#runs.values()]) if (!runs.has(run)) this.forget(run);
+	}
+
+	/** Hear no more of a run. */
+	forget(run: RunState): void {
+		if (run.name !== null) this.#runs.delete(run.name);
+		this.#resuming.delete(run);
+		this.#skipped.forget(run);
+		this.#toFetch = this.#toFetch.filter((one) => one !== run);
+		if (this.#fetching === run) this.#fetchNext();
 	}
 
 	/** Hear no more of any run. */

@@ -9,6 +9,7 @@ import { isRunFrame, type RunFrame, type RunState } from "../store/run";
 import type { Asking } from "./asking";
 import { movedSentence } from "./away";
 import type { Elsewhere } from "./elsewhere";
+import type { Filling } from "./filling";
 import type { Parts } from "./parts";
 
 const STEERING_CODES = new Set(["unknown_vector", "steering_failed"]);
@@ -21,6 +22,7 @@ export class FrameRouter {
 		>,
 		private readonly asking: Asking,
 		private readonly elsewhere: Elsewhere,
+		private readonly filling: Filling,
 	) {}
 
 	onFrame(frame: ServerFrame): void {
@@ -59,6 +61,7 @@ export class FrameRouter {
 	}
 
 	#onRunFrame(frame: RunFrame): void {
+		if (this.filling.took(frame)) return;
 		const { connection, server, turns, steering, delivery, clock, changed } = this.parts;
 		// By the server's name first: a run that was asked for elsewhere may have any `id`.
 		const starting = frame.type === "started" ? turns.starting(frame.id) : null;
@@ -119,12 +122,15 @@ export class FrameRouter {
 		delivery.follow(run);
 		turns.admitted();
 		// Of runs that this one replaces nothing is shown any more.
-		delivery.keepOnly(new Set(turns.all.map((turn) => turn.run)));
+		const wanted = new Set(turns.all.map((turn) => turn.run));
+		this.filling.keepOnly(wanted);
+		delivery.keepOnly(new Set([...wanted, ...this.filling.runs]));
 		steering.started(run);
 	}
 
 	#onError(frame: ServerError): void {
 		const { turns, steering, delivery, notes } = this.parts;
+		if (this.filling.refused(frame)) return;
 		const { id, code, message } = frame;
 		if (id !== null && turns.starting(id) !== null) {
 			this.asking.takeBack(message);

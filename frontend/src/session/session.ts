@@ -14,6 +14,7 @@ import type { Turn } from "./conversation";
 import { CursorStore } from "./cursor";
 import { Delivery } from "./delivery";
 import { Elsewhere } from "./elsewhere";
+import { type Filled, Filling } from "./filling";
 import { FrameRouter } from "./frames";
 import type { Kept } from "./kept";
 import { Notes, type Notice } from "./notes";
@@ -41,6 +42,7 @@ export class Session {
 	readonly #delivery: Delivery;
 	readonly #asking: Asking;
 	readonly #elsewhere: Elsewhere;
+	readonly #filling: Filling;
 
 	constructor(
 		open: OpenTransport,
@@ -91,7 +93,8 @@ export class Session {
 		};
 		this.#asking = new Asking(parts);
 		this.#elsewhere = new Elsewhere(parts);
-		const router = new FrameRouter(parts, this.#asking, this.#elsewhere);
+		this.#filling = new Filling(parts);
+		const router = new FrameRouter(parts, this.#asking, this.#elsewhere, this.#filling);
 	}
 
 	get turns(): readonly Turn[] {
@@ -173,12 +176,23 @@ export class Session {
 		this.#asking.stop();
 	}
 
+	/** How the rows stand that a reply lacks because the engine had them in its cache. */
+	fillingOf(run: RunState): Filled {
+		return this.#filling.of(run);
+	}
+
+	/** Compute the rows that a reply lacks because the engine had them in its cache. */
+	fill(run: RunState): void {
+		this.#filling.begin(run);
+	}
+
 	newChat(): void {
 		// Whoever asked elsewhere may want the reply to go on.
 		if (this.#turns.last?.watched === false) this.stop();
 		if (this.steering.run !== null) this.steering.detach(this.steering.run);
 		this.#turns.clear();
 		this.#asking.clear();
+		this.#filling.keepOnly(new Set());
 		this.#delivery.clear();
 		this.#notes.notice = null;
 		this.cursor.set(null);
@@ -247,6 +261,7 @@ export class Session {
 			// Whether the server admitted the start is not known, and a run without a name cannot be resumed: the
 			// words go back to the person, and a run that nobody watches ends by itself.
 			this.#asking.takeBack("The connection was lost before the server took this.");
+			this.#filling.lost();
 			this.#delivery.lost();
 			if (this.live !== null) this.steering.hold(this.live);
 			if (state.kind === "given-up" && state.reason === "unauthorized") saveToken(tabStorage(), null);

@@ -1,5 +1,5 @@
-// Positions whose rows were skipped for a slow reader and can be asked for again. A position leaves when its
-// row has come, or when it turns out that nobody has it.
+// Positions whose rows are not here and can be had, such as those that were skipped for a slow reader. A position
+// leaves when its row has come, or when it turns out that nobody has it.
 //
 // One byte per position: a long reply may miss every second row, and each of these takes the time of the
 // positions that it is about, not of all that are missing.
@@ -18,6 +18,15 @@ export class Missing {
 
 	get none(): boolean {
 		return this.#count === 0;
+	}
+
+	/** How many positions are missing. */
+	get count(): number {
+		return this.#count;
+	}
+
+	has(position: number): boolean {
+		return this.#at[position] === 1;
 	}
 
 	add(start: number, count: number): void {
@@ -56,6 +65,17 @@ export class Missing {
 		let end = start;
 		while (end < start + most && this.#at[end] === 1) end++;
 		return { start, count: end - start };
+	}
+
+	/** What is missing of a stretch, in order. */
+	*within({ start, count }: Stretch): Generator<Stretch> {
+		const end = Math.min(start + count, this.#at.length);
+		for (let from = start; from < end; from++) {
+			let to = from;
+			while (to < end && this.#at[to] === 1) to++;
+			if (to > from) yield { start: from, count: to - from };
+			from = to;
+		}
 	}
 
 	/** Whether any position of a stretch is still missing. */

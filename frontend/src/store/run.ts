@@ -20,7 +20,7 @@ import type {
 	Tokens,
 } from "../protocol/types.gen";
 import { GuessStore } from "./guesses";
-import { Missing } from "./missing";
+import { Missing, type Stretch } from "./missing";
 import { isLive, NEXT_RUN_PHASE, type RunEvent, type RunPhase } from "./phase";
 import { RowStore } from "./rows";
 import { type FrameBatch, pageBatch, Signal } from "./signal";
@@ -54,6 +54,10 @@ export class RunState {
 	readonly rows = new RowStore();
 	/** Rows that were skipped and can be had. */
 	readonly missing = new Missing();
+	/** Positions without a row, because the engine had their keys and values in its cache and did not compute them. */
+	readonly cached = new Missing();
+	/** As it was asked for from this page; null where somebody else did, or before a reload. */
+	asked: Start | null = null;
 	guesses = new GuessStore();
 	readonly steered: Steered;
 	/** The server's name; null until `started`. */
@@ -150,6 +154,7 @@ export class RunState {
 			case "rows":
 				this.rows.append(frame);
 				this.missing.remove(frame.start, frame.count);
+				this.cached.remove(frame.start, frame.count);
 				break;
 			case "lens":
 				this.guesses.append(frame);
@@ -177,16 +182,27 @@ export class RunState {
 		}
 	}
 
-	#takeGap({ start, count, kept }: Gap): void {
-		if (!kept) {
-			this.missing.remove(start, count);
-			return;
+	/**
+	 * Rows that another run has computed, of the same tokens steered alike: those that this one's engine had in its
+	 * cache are taken.
+	 */
+	fill(frame: Rows): void {
+		for (const stretch of [...this.cached.within(frame)]) {
+			this.rows.append(cut(frame, stretch));
+			this.cached.remove(stretch.start, stretch.count);
 		}
+		this.changed.changed();
+	}
+
+	#takeGap({ start, count, kept, cached }: Gap): void {
+		if (!kept) this.missing.remove(start, count);
+		const into = kept ? this.missing : cached ? this.cached : null;
+		if (into === null) return;
 		// The same gap may be told twice, and its rows may have been brought in between.
 		for (let from = start; from < start + count; from++) {
 			let to = from;
 			while (to < start + count && !this.rows.has(to)) to++;
-			if (to > from) this.missing.add(from, to - from);
+			if (to > from) into.add(from, to - from);
 			from = to;
 		}
 	}
@@ -266,6 +282,20 @@ export class RunState {
 		this.#phase = next;
 		return true;
 	}
+}
+
+/** A part of a frame of rows, without their entropies. */
+function cut(frame: Rows, { start, count }: Stretch): Rows {
+	const from = start - frame.start;
+	const bytes = 2 * frame.metrics.length * frame.layers;
+	return {
+		...frame,
+		start,
+		count,
+		revs: frame.revs.slice(from, from + count),
+		data: frame.data.subarray(from * bytes, (from + count) * bytes),
+		entropy: null,
+	};
 }
 
 /** One past the last position that a frame speaks of. */

@@ -1,7 +1,9 @@
 // Frames as a test's server says them: short defaults, each field open to change. Used by tests only.
 import type {
+	Applied,
 	Engine,
 	Finished,
+	Gap,
 	Lens,
 	MetricInfo,
 	ModelInfo,
@@ -143,6 +145,15 @@ export function finishedFrame(changes: Partial<Finished> = {}): Finished {
 		timing: { first_token_ms: 1, total_ms: 2, tokens_per_s: null },
 		...changes,
 	};
+}
+
+/** Rows that are lost, unless the changes say otherwise. */
+export function gapFrame(start: number, count: number, changes: Partial<Gap> = {}): Gap {
+	return { type: "gap", run: "r1", seq: 1, start, count, kept: false, cached: false, ...changes };
+}
+
+export function appliedFrame(rev: number, position: number): Applied {
+	return { type: "applied", run: "r1", seq: 1, rev, position };
 }
 
 export function resumedFrame(changes: Partial<Resumed> = {}): Resumed {

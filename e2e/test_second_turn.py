@@ -1,0 +1,50 @@
+"""Somebody goes on with a conversation: what the engine has read already is not read again, and the map is
+whole all the same."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from pages import SteersightPage
+
+TURNS = 10
+
+
+def test_ten_turns_with_a_whole_map_each(app: SteersightPage) -> None:
+    app.be_greedy(tokens=24)
+    for turn in range(TURNS):
+        app.answer_to(f"Question {turn}: what else should one see in Paris?")
+        drawn = app.wait_for_whole_map()
+
+        prompt, usage = len(app.wire.last_started().prompt.ids), app.wire.last_finished().usage
+        rows = app.wire.values("residual_norm")
+        # All but its last token, which nobody reads.
+        assert sorted(rows) == list(range(prompt + usage.reply_tokens - 1))
+        assert drawn.tokens == prompt + usage.reply_tokens
+        # What is new of a prompt: the turn before, but for whole blocks of it, and the question.
+        if turn:
+            assert prompt - usage.cached_tokens < 120, f"turn {turn} was read anew"
+    expect(app.from_cache).to_have_count(0)
+
+
+def test_what_was_not_computed_can_be(app: SteersightPage) -> None:
+    app.be_greedy(tokens=8)
+    app.answer_to("Which river flows through Paris, and where does it come from? Say it in a few words.")
+    # Nobody has watched these tokens so.
+    app.watch("parts")
+    reply = app.regenerate()
+    app.pick_metric("mlp_norm")
+    missing = app.wire.last_finished().usage.cached_tokens
+    expect(app.from_cache).to_contain_text(f"{missing} tokens were not computed for this reply")
+    app.hover_map(0.1, 0.5)
+    expect(app.tooltip).to_contain_text("in the engine's cache")
+
+    app.compute_button.click()
+    expect(app.from_cache).to_have_count(0)
+
+    app.wait_for_whole_map()
+    assert app.reply_text() == reply
+    expect(app.replies).to_have_count(1)
+    cell = app.point_at_map(0.1, 0.5)
+    assert cell.value == pytest.approx(app.wire.values("mlp_norm")[cell.position][cell.layer], rel=0.006)
