@@ -23,7 +23,7 @@ export STEERSIGHT_MODEL_DIR := $(BUNDLED)
 export STEERSIGHT_DATA_DIR  := $(DATA_DIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-units test-engine e2e docker-test stranger-test targets-test picture types vectors bench bench-lens bench-cores bench-serve bench-turns bench-alone bench-page prove doctor lock clean
+.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-units test-engine e2e docker-test stranger-test targets-test picture types vectors bench bench-lens bench-cores bench-serve bench-turns bench-alone bench-page bench-sliders prove prove-prefixes doctor lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,9 +117,15 @@ bench-turns: $(DEV_STAMP) model ## Measure second turns, and long prompts among 
 bench-alone: $(DEV_STAMP) model ## Measure what the server itself costs, with an engine that only pretends (2 minutes)
 	cd backend && $(BIN)/python -m bench.server_alone $(or $(BENCH),--write)
 
+bench-sliders: $(DEV_STAMP) model ## Measure how soon sliders of the running server act, among many replies; BENCH='--runs 16'
+	cd backend && $(BIN)/python -m bench.sliders --url $(HOST):$(PORT) $(BENCH)
+
 bench-page: $(DEV_STAMP) $(PAGE) model ## Measure what a long reply costs the page, in Chromium (2 minutes)
 	@sh e2e/install-browser.sh $(BIN)
 	cd backend && $(BIN)/python -m bench.page $(BENCH)
+
+prove-prefixes: $(DEV_STAMP) model ## Prove that caches change nothing, on 500 random schedules of runs; SCHEDULES=40 tries fewer
+	cd backend && STEERSIGHT_SCHEDULES=$(or $(SCHEDULES),500) $(BIN)/python -m pytest -s tests/test_prefixes.py
 
 prove: $(DEV_STAMP) model ## Prove what docs/reliability.md promises and write its tables; PROOF=chaos ARGS='--runs 50' tries one
 	@for proof in $(PROOF); do \

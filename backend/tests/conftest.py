@@ -195,6 +195,7 @@ async def odd_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     words = [
         "--model", str(folder / "model"), "--data-dir", str(folder), "--ui", str(folder / "no-page"),
         "--max-model-len", "256", "--max-runs", "8",
+        "--metrics", str(Path(__file__).with_name("planted_cache.py")),
     ]  # fmt: skip
     async with AsyncExitStack() as stack:
         with few_blocks():

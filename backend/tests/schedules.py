@@ -44,6 +44,8 @@ class Asked:
     changes: list[tuple[int, Sliders]]
     """(tokens of the reply, and what the sliders say from then on)"""
     stop_at: int | None
+    read_most: int | None = None
+    """So many tokens may come from the cache."""
     """It is stopped when its reply has so many tokens."""
 
 
@@ -154,16 +156,26 @@ class Schedule:
             if len(live.ids) == one.stop_at:
                 generating.cancel()
 
-        generating = asyncio.ensure_future(self._generate(name, live, one.tokens, live.initial, take))
+        generating = asyncio.ensure_future(
+            self._generate(name, live, one.tokens, live.initial, take, read_most=one.read_most)
+        )
         await asyncio.wait([generating])
         if not generating.cancelled():
             generating.result()
         await asyncio.gather(*tasks)
 
     async def _generate(
-        self, name: str, live: Live, tokens: int, actions: list[Action], take: Any, *, cached: bool = True
+        self,
+        name: str,
+        live: Live,
+        tokens: int,
+        actions: list[Action],
+        take: Any,
+        *,
+        cached: bool = True,
+        read_most: int | None = None,
     ) -> None:
-        options = RunOptions(name, wants=Wants(tuple(METRICS)), actions=tuple(actions))
+        options = RunOptions(name, wants=Wants(tuple(METRICS)), actions=tuple(actions), read_most=read_most)
         most = min(tokens, MOST - len(live.prompt))
         sampling = {"max_tokens": most, "temperature": 0.0, "ignore_eos": True}
         await self.engine.generate(RunRequest(live.prompt, sampling, options, read_cache=cached), take)
@@ -193,6 +205,8 @@ class Schedule:
         until = len(live.prompt) + len(live.ids) - 1
         positions = range(live.first, until)
         assert live.first % self.block == 0, f"{who}: a part of a block was read"
+        most = self.asked[index].read_most
+        assert most is None or live.first <= most, f"{who}: more than {most} tokens were read"
         assert live.first < len(live.prompt), f"{who}: the last token of the prompt was not computed"
         assert [p for p in positions if p not in live.revs] == [], f"{who}: rows are missing"
         alone = Live(prompt=live.prompt)

@@ -44,6 +44,21 @@ def found(
     return np.concatenate(parts) if parts else np.empty((0, len(columns), LAYERS))
 
 
+@given(st.integers(0, 90), st.integers(0, 90), st.integers(0, 90))
+def test_how_far_rows_reach_is_how_far_they_are_found(length: int, first: int, same: int) -> None:
+    ids = [7 + at for at in range(length)]
+    kept = KeptRows(1 << 20)
+    log, _ = made(ids, min(first, length))
+    kept.keep(log, NAMES, ids, state())
+    other = [*ids[:same], *range(1000, 1000 + 40)]
+    reach = kept.reach(NAMES, other, state())
+    assert reach == (min(length, same) // BLOCK * BLOCK if first == 0 else 0)
+    assert np.isfinite(found(kept, other, reach, state())[:, 0]).all()
+    assert kept.reach(["projection:w#1"], ids, state()) == 0
+    # Of the logit lens a prompt has no rows: there is nothing to lack.
+    assert kept.reach([None], other, state()) == len(other) // BLOCK * BLOCK
+
+
 @given(st.integers(0, 90), st.integers(0, 90), st.integers(0, 90), st.integers(1, 90))
 def test_whole_blocks_up_to_the_first_difference_are_found(
     length: int, first: int, same: int, until: int

@@ -8,13 +8,18 @@ runs are thrown out and come back to what is left of theirs.
 
 from __future__ import annotations
 
+import itertools
 import os
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+
+from steersight.engine.errors import RunFailedError
+from steersight.engine.request import RunOptions, RunRequest, Wants
 
 from .conftest import Server
 from .family_reference import FamilyReference
@@ -24,7 +29,7 @@ from .schedules import Asked, Schedule
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3000)]
 
 SCHEDULES = int(os.environ.get("STEERSIGHT_SCHEDULES", "25"))
-"""More of them prove more: 500 take some ten minutes."""
+"""`make prove-prefixes` tries 500."""
 sliders = st.dictionaries(
     st.sampled_from(sorted(ODD_VECTORS)),
     st.tuples(
@@ -38,7 +43,7 @@ asked = st.builds(
     wave=st.integers(0, 2), text=st.integers(0, 2), length=st.integers(30, 170),
     after=st.none() | st.integers(0, 8), tokens=st.integers(1, 70), sliders=sliders,
     changes=st.lists(st.tuples(st.integers(1, 40), sliders), max_size=3),
-    stop_at=st.none() | st.integers(1, 40),
+    stop_at=st.none() | st.integers(1, 40), read_most=st.none() | st.integers(0, 100),
 )  # fmt: skip
 
 
@@ -46,6 +51,15 @@ asked = st.builds(
 def independent(odd_server: Server) -> Any:
     """The odd model in transformers."""
     return FamilyReference(odd_server.engine.options.model).model
+
+
+@pytest.fixture(scope="session")
+def directions() -> dict[str, torch.Tensor]:
+    """Of the odd server's vectors."""
+    return {
+        name: torch.nn.functional.normalize(odd_vector(name, seed).directions[0], dim=0)
+        for name, seed in ODD_VECTORS.items()
+    }
 
 
 @pytest.fixture(scope="session")
@@ -59,12 +73,12 @@ def tried() -> dict[str, int]:
 )  # fmt: skip
 @given(st.lists(asked, min_size=2, max_size=9))
 async def test_every_run_is_what_it_would_have_been_alone(
-    odd_server: Server, independent: Any, tried: dict[str, int], asked: list[Asked]
+    odd_server: Server,
+    independent: Any,
+    directions: dict[str, torch.Tensor],
+    tried: dict[str, int],
+    asked: list[Asked],
 ) -> None:
-    directions = {
-        name: torch.nn.functional.normalize(odd_vector(name, seed).directions[0], dim=0)
-        for name, seed in ODD_VECTORS.items()
-    }
     schedule = Schedule(odd_server.engine, asked, directions, BLOCK)
     await schedule.play()
     for index, live in schedule.live.items():
@@ -86,3 +100,55 @@ async def test_the_schedules_were_worth_trying(odd_server: Server, tried: dict[s
     assert tried["changed"] > SCHEDULES / 2
     held = await odd_server.engine.held()
     assert (held["vllm"], held["nnsight"], held["observer"]) == (0, 0, 0)
+
+
+FRESH = Asked(
+    wave=0, text=0, length=130, after=None, tokens=70, sliders={}, changes=[], stop_at=None
+)  # fmt: skip
+PLANTS = {
+    # Somebody steers from the start, and another asks the same unsteered.
+    "keys": [
+        replace(FRESH, sliders={"stays": (-0.3, {})}),
+        replace(FRESH, wave=1),
+    ],
+    # Somebody steers in mid-run, and goes on unsteered.
+    "feed": [
+        replace(FRESH, changes=[(4, {"stays": (-0.3, {})})]),
+        replace(FRESH, wave=1, after=0, tokens=8),
+    ],
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+async def test_a_planted_error_is_found(
+    odd_server: Server, directions: dict[str, torch.Tensor], plant: str
+) -> None:
+    """What acted on a block left out of its key, or the scheduler not told of a slider: without the ledger
+    the check of schedules finds it, and with it the run that would read such a block fails instead."""
+    engine = odd_server.engine
+    texts = itertools.count(10 * (1 + list(PLANTS).index(plant)))  # of which nothing is cached
+
+    async def plants(*names: str) -> None:
+        for name in names:
+            options = RunOptions(f"plant {plant} {name}", wants=Wants((f"plant_{name}",)))
+            sampling = {"max_tokens": 1, "temperature": 0.0}
+            await engine.generate(RunRequest([5, 6, 7], sampling, options, read_cache=False), lambda _: None)
+
+    async def play() -> None:
+        text = next(texts)
+        schedule = Schedule(engine, [replace(one, text=text) for one in PLANTS[plant]], directions, BLOCK)
+        await schedule.play()
+        assert schedule.live[1].first > 0, "nothing was read from the cache"
+        await schedule.check(1)
+
+    await play()
+    try:
+        await plants("no_ledger", plant)
+        with pytest.raises(AssertionError, match=r"run 1 of .*|other tokens"):
+            await play()
+        await plants("ledger")
+        with pytest.raises(RunFailedError, match="computed with other steering"):
+            await play()
+    finally:
+        await plants("nothing")
+    await play()

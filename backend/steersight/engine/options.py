@@ -64,8 +64,13 @@ class EngineOptions:
     )
     max_num_batched_tokens: int = option(
         "0",
-        "The most tokens of one step, in pieces of which long prompts are read; 0 is 256 on a CPU and 8192 "
-        "on CUDA.",
+        "The most tokens of one step; 0 is 256 on a CPU and 8192 on CUDA.",
+        number(int, 0),
+    )
+    long_prefill_token_threshold: int = option(
+        "0",
+        "The most tokens of one prompt that are read in a step while others write or wait; 0 is as many as a "
+        "step takes on a CPU and 2048 on CUDA.",
         number(int, 0),
     )
     block_size: int = option(

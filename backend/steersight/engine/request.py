@@ -41,6 +41,8 @@ class RunOptions:
     """What steers it from the first pass on."""
     rev: int = 0
     """Number of the state that `actions` are."""
+    read_most: int | None = None
+    """So many tokens of its prompt may come from the cache, and no more; None is any number."""
 
     def to_wire(self) -> dict[str, Any]:
         """As plain values, for the way to the worker."""
@@ -48,6 +50,7 @@ class RunOptions:
             "run": self.run, "rev": self.rev, "actions": [action.to_map() for action in self.actions],
             "first_row": self.first_row, "metrics": list(self.wants.metrics), "entropy": self.wants.entropy,
             "lens_stride": self.wants.lens_stride, "lens_top": self.wants.lens_top, "sums": self.wants.sums,
+            "read_most": self.read_most,
         }  # fmt: skip
 
     @classmethod
@@ -58,6 +61,7 @@ class RunOptions:
             rev=told.get("rev", 0),
             actions=tuple(map(Action.from_map, told.get("actions", ()))),
             first_row=told.get("first_row", 0),
+            read_most=told.get("read_most"),
             wants=Wants(
                 metrics=tuple(told.get("metrics", ())),
                 entropy=told.get("entropy", False),

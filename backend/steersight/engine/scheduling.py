@@ -97,8 +97,33 @@ class Deeds:
         if config.enable_prefix_caching:
             size: int = self.hash_block_size  # type: ignore[attr-defined]
             self._keys = DeedKeys(size, config.prefix_caching_hash_algo)
+            self._limit_what_is_read()
         self._names: dict[str, str] = {}  # of live runs: vLLM's ids
+        self._read_most: dict[str, int] = {}  # by vLLM's ids
         self._forgotten = 0
+
+    def _limit_what_is_read(self) -> None:
+        """Have a run read no more of the cache than it wants: what it wants to see has to be computed.
+
+        vLLM looks once, when it first schedules a request, and would take all that it finds.
+        """
+        manager: Any = self.kv_cache_manager  # type: ignore[attr-defined]
+        look_up, find = manager.get_computed_blocks, manager.coordinator.find_longest_cache_hit
+        most: int | None = None
+
+        def found(block_hashes: Any, length: int) -> Any:
+            return find(block_hashes, length if most is None else min(length, most))
+
+        def looked_up(request: Request) -> Any:
+            nonlocal most
+            # What it has computed itself before it was thrown out, it may read.
+            most = None if request.num_preemptions else self._read_most.get(request.request_id)
+            try:
+                return look_up(request)
+            finally:
+                most = None
+
+        manager.get_computed_blocks, manager.coordinator.find_longest_cache_hit = looked_up, found
 
     def add_request(self, request: Request) -> None:
         if self._keys is not None and request.request_id not in self.requests:
@@ -114,6 +139,8 @@ class Deeds:
                 options = RunOptions.from_wire(extra[OPTIONS_KEY])
                 keys.states.add(request.request_id, options, acting(options.actions))
                 self._names[options.run] = request.request_id
+                if options.read_most is not None:
+                    self._read_most[request.request_id] = options.read_most
             except Exception:
                 # The workers will say so, and the server ends the run. Nothing may raise in here.
                 logger.exception("The options of request %s cannot be read", request.request_id)
@@ -147,6 +174,7 @@ class Deeds:
         if self._keys is not None and state:
             self._keys.states.remove(request.request_id)
             self._names.pop(state.run, None)
+        self._read_most.pop(request.request_id, None)
         return freed
 
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:

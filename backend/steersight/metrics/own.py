@@ -10,12 +10,11 @@ client. It declares functions:
         return residuals.mean(dim=-1)
 
 `residuals` is [layers, tokens, hidden_size] fp32 on the model's device: the residual stream after each of
-some neighbouring layers, for all observed tokens of all runs of one engine step. `context` is the `View` they
-come
-from: `first` layer, `below`, `written`, and `runs`, which says whose tokens they are. The function gives
-numbers, [layers, tokens], or, where it declares `fields`, a map from each field's name to such numbers; each
-field is a metric of its own then, `<id>.<field>`. A function that raises or gives another shape is switched
-off, with its error shown; the run and all others go on.
+some neighbouring layers, for all observed tokens of all runs of one engine step. `context` is the `View` that
+they come from: `first` layer, `below`, `written`, and `runs`, which says whose tokens they are. The function
+gives numbers, [layers, tokens], or, where it declares `fields`, a map from each field's name to such numbers;
+each field is a metric of its own then, `<id>.<field>`. A function that raises or gives another shape is
+switched off, with its error shown; the run and all others go on.
 
 A package names its functions' module in the entry point group `steersight.metrics`.
 """

@@ -83,8 +83,9 @@ class Start(Frame):
     """Whether rows of the prompt are sent too."""
     read_cache: bool = True
     """Whether the engine may take the beginning of the prompt from its cache of prefixes. No forward pass
-    runs over it then; its rows are those of the run that computed it, where the server has kept them, and a
-    `gap` with `cached` where not. With false all of it is computed, and all its rows come."""
+    runs over it then; its rows are those of the run that computed it, which the server has kept. What it has
+    kept no rows of is computed all the same where that is not much, and is a `gap` with `cached` where it
+    is. With false all of it is computed, and all its rows come."""
 
 
 class Steer(Frame):

@@ -90,6 +90,16 @@ class KeptRows:
             _, oldest = self._blocks.popitem(last=False)
             self.size -= sum(values.nbytes for values in oldest.values())
 
+    def reach(self, columns: Columns, ids: Sequence[int], state: RunState) -> int:
+        """How many positions from the first on have rows, in whole blocks; as in `find`."""
+        blocks = len(ids) // BLOCK
+        wanted = [name for name in columns if name is not None]
+        for index, key in enumerate(block_keys(ids, state, blocks) if wanted else ()):
+            held = self._blocks.get(key, {})
+            if not all(name in held for name in wanted):
+                return index * BLOCK
+        return blocks * BLOCK
+
     def find(
         self, columns: Columns, layers: int, ids: Sequence[int], state: RunState, until: int
     ) -> Iterator[Prefix]:
