@@ -33,6 +33,7 @@ from steersight.vectors.store import FeatureReader, SteeringVector, save_vector
 
 from .family_process import FamilyProcess
 from .odd import ODD_VECTORS, few_blocks, make_odd_checkpoint, odd_vector
+from .planted_cache import as_a_plugin
 from .reference import Reference
 from .settings import settings
 
@@ -195,9 +196,8 @@ async def odd_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     words = [
         "--model", str(folder / "model"), "--data-dir", str(folder), "--ui", str(folder / "no-page"),
         "--max-model-len", "256", "--max-runs", "8",
-        "--metrics", str(Path(__file__).with_name("planted_cache.py")),
     ]  # fmt: skip
     async with AsyncExitStack() as stack:
-        with few_blocks():
+        with few_blocks(), as_a_plugin(folder / "plugin"):
             serving = await stack.enter_async_context(running(*words))
         yield serving

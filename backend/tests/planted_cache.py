@@ -1,76 +1,79 @@
-"""Own metrics each of which, when it is asked for, takes away something that keeps the cache of prefixes
-right, in the engine's process and until `plant_nothing` is asked for.
+"""Errors that can be planted in what keeps the cache of prefixes right, in each process of an engine.
 
-As a file that `--metrics` names, because that is the one door to code of ours in that process.
+vLLM's own door to code of others is a plugin: an installed package's entry point that each of its processes
+calls when it begins. `as_a_plugin` makes one of `plant`. Nothing is planted but what the file that
+`STEERSIGHT_PLANTED` names says, at this moment.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import torch
+import pytest
 
-from steersight.engine.ledger import BlockLedger
-from steersight.engine.run_state import RunStates
-from steersight.metrics import View
-from steersight.metrics.own import metric
-
-usual: dict[tuple[type, str], Callable[..., Any]] = {}
+FILE = "STEERSIGHT_PLANTED"
+NAMES = ("keys", "feed", "no ledger")
 
 
-def plant(owner: type, name: str, instead: Callable[..., Any]) -> None:
-    usual.setdefault((owner, name), getattr(owner, name))
-    setattr(owner, name, instead)
+def planted(name: str) -> bool:
+    return name in Path(os.environ[FILE]).read_text().splitlines()
 
 
-def planted(name: str, act: Callable[[], None]) -> Any:
-    @metric(id=f"plant_{name}", label=name, description="Not to be asked for.")
-    def numbers(residuals: torch.Tensor, context: View) -> torch.Tensor:
-        if multiprocessing.parent_process() is not None:
-            act()
-        return residuals[..., 0]
+def plant() -> None:
+    """Called by vLLM in each of its processes."""
+    from steersight.engine.ledger import BlockLedger
+    from steersight.engine.run_state import RunStates
+    from steersight.engine.scheduling import DeedKeys, Deeds
 
-    return numbers
+    keys_of, steered, read = DeedKeys.of, Deeds.steered, BlockLedger.read
 
-
-def leave_deeds_out_of_keys() -> None:
-    from steersight.engine.scheduling import DeedKeys
-
-    def of(keys: Any, request: Any) -> list[Any]:
-        known, keys.states = keys.states, RunStates()
+    def without_deeds(keys: DeedKeys, request: Any) -> list[Any]:
+        known = keys.states
+        if planted("keys"):
+            keys.states = RunStates()
         try:
-            found: list[Any] = usual[DeedKeys, "of"](keys, request)
+            return keys_of(keys, request)
         finally:
             keys.states = known
-        return found
 
-    plant(DeedKeys, "of", of)
+    def not_told(*args: Any, **kwargs: Any) -> None:
+        if not planted("feed"):
+            steered(*args, **kwargs)
 
+    def believed(*args: Any, **kwargs: Any) -> None:
+        if not planted("no ledger"):
+            read(*args, **kwargs)
 
-def feed_after_a_change() -> None:
-    from steersight.engine.scheduling import Deeds
-
-    plant(Deeds, "steered", lambda *_, **__: None)
-
-
-def believe_the_keys() -> None:
-    plant(BlockLedger, "read", lambda *_, **__: None)
-
-
-def check_the_keys() -> None:
-    if (BlockLedger, "read") in usual:
-        plant(BlockLedger, "read", usual[BlockLedger, "read"])
+    DeedKeys.of, Deeds.steered, BlockLedger.read = (  # type: ignore[method-assign]
+        without_deeds, not_told, believed
+    )  # fmt: skip
 
 
-def nothing() -> None:
-    for (owner, name), as_it_was in usual.items():
-        setattr(owner, name, as_it_was)
+@contextmanager
+def as_a_plugin(folder: Path) -> Iterator[None]:
+    """Engines that are started meanwhile can have errors planted; `folder` is empty."""
+    package = folder / "planted-1.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1\n")
+    (package / "entry_points.txt").write_text(f"[vllm.general_plugins]\nplanted = {__name__}:plant\n")
+    (folder / "planted").write_text("")
+    os.environ[FILE] = str(folder / "planted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield
 
 
-keys = planted("keys", leave_deeds_out_of_keys)
-feed = planted("feed", feed_after_a_change)
-no_ledger = planted("no_ledger", believe_the_keys)
-ledger = planted("ledger", check_the_keys)
-clean = planted("nothing", nothing)
+@contextmanager
+def errors(*names: str) -> Iterator[None]:
+    """Plant these for a while."""
+    assert set(names) <= set(NAMES)
+    file = Path(os.environ[FILE])
+    file.write_text("\n".join(names))
+    try:
+        yield
+    finally:
+        file.write_text("")
