@@ -238,7 +238,10 @@ def server(
         until = time.monotonic() + READY_SECONDS
         while not _answers(f"http://127.0.0.1:{port}{path}"):
             if started.poll() is not None or time.monotonic() > until:
-                raise SystemExit(f"{shlex.join(command)} did not start:\n{log.read_text()[-4000:]}")
+                text = log.read_text(errors="replace")
+                # What went wrong first stands far above the end.
+                errors = "\n".join([line for line in text.splitlines() if "Error" in line][:8])
+                raise SystemExit(f"{shlex.join(command)} did not start:\n{errors}\n...\n{text[-2000:]}")
             time.sleep(0.5)
         yield started
     finally:

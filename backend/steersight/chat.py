@@ -12,6 +12,7 @@ import difflib
 import io
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,15 @@ GONE = ("disconnected", "refused")
 """Errors after which there is nobody left to talk to."""
 
 
+@dataclass
+class Starting:
+    """A reply that has been asked for and that the server has not taken yet, and what is to be done to it then."""
+
+    steer: str | None = None
+    """What the strengths have become, in words."""
+    stop: bool = False
+
+
 class Chat:
     """One conversation with its strengths. Output goes through `write`, so that tests can read it."""
 
@@ -55,6 +65,7 @@ class Chat:
         self._write = write
         self._messages: list[dict[str, str]] = []
         self._run: Run | None = None
+        self._starting: Starting | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def greeting(self) -> str:
@@ -92,8 +103,7 @@ class Chat:
                 self._messages = []
                 self._write("The conversation is forgotten; strengths stay.\n")
             case "/stop", []:
-                if self._run is not None:
-                    await self._run.stop()
+                await self.stop()
             case "/help", []:
                 self._write(HELP + "\n")
             case "/quit", []:
@@ -106,6 +116,7 @@ class Chat:
     async def say(self, text: str) -> None:
         """Send one message and stream the reply until it has ended."""
         messages = [*self._messages, {"role": "user", "content": text}]
+        starting = self._starting = Starting()
         try:
             self._run = await self.client.start(
                 messages, strengths=self.strengths, settings=self.settings, metrics=[]
@@ -115,8 +126,14 @@ class Chat:
                 raise
             self._write(f"{error}\n")
             return
+        finally:
+            self._starting = None
         run = self._run
         try:
+            if starting.steer is not None:
+                await self._send_strengths(starting.steer)
+            if starting.stop:
+                await run.stop()
             if run.waiting:
                 self._write(f"[waiting, {run.waiting - 1} before you]\n")
             async for piece in run.texts():
@@ -136,10 +153,11 @@ class Chat:
 
     async def stop(self) -> bool:
         """End the reply that is being written; False when there is none."""
-        if self._run is None:
-            return False
-        await self._run.stop()
-        return True
+        if self._run is not None:
+            await self._run.stop()
+        elif self._starting is not None:
+            self._starting.stop = True
+        return self._run is not None or self._starting is not None
 
     def say_aside(self, text: str) -> None:
         """Write something that is no part of the conversation."""
@@ -203,7 +221,7 @@ class Chat:
             self.strengths[vector] = value
             if operator:
                 self.settings[vector] = VectorSetting.model_validate({"operator": operator})
-        if self._run is None:
+        if self._run is None and self._starting is None:
             self._write(f"{vector} {value:g} from the next reply on.\n")
         await self._send_strengths(self._named(vector) if value else f"{vector} 0")
 
@@ -211,6 +229,8 @@ class Chat:
         """Steer the reply that is being written, and say when it is in force without holding up anything."""
         run = self._run
         if run is None:
+            if self._starting is not None:
+                self._starting.steer = what
             return
         rev = await run.steer(self.strengths, self.settings)
 

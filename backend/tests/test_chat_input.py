@@ -125,3 +125,38 @@ def test_inputs_that_cannot_be_kept_are_no_reason_to_end(tmp_path: Path) -> None
     assert said == [
         f"Inputs are not kept: {tmp_path / 'file' / 'history'} cannot be written (File exists).\n"
     ]
+
+
+async def test_what_is_said_before_the_reply_has_begun_is_meant_for_it() -> None:
+    """A slider and an end that come between the question and the server's answer to it."""
+    typed, told = asyncio.Event(), asyncio.Event()
+    heard: list[object] = []
+
+    async def part(script: Script) -> None:
+        await script.hear(m.Hello)
+        await script.say(welcome())
+        start = await script.hear(m.Start)
+        heard.append(dict(start.strengths))
+        told.set()
+        await typed.wait()
+        await script.say(started("r", start.id, []))
+        steer = await script.hear(m.Steer)
+        heard.append(dict(steer.strengths))
+        await script.hear(m.Stop)
+        await script.say({"type": "applied", "run": "r", "seq": 2, "rev": steer.rev, "position": 2})
+        await script.say(finished("r", reason="cancelled"))
+
+    written: list[str] = []
+    async with server(part) as client:
+        await client.ready()
+        chat = Chat(client, written.append)
+        saying = asyncio.create_task(chat.say("Hello?"))
+        await told.wait()
+        await chat.command(f"/steer {VECTOR.id} 0.2")
+        assert await chat.stop()
+        typed.set()
+        await saying
+        await chat.settle()
+    assert heard == [{}, {VECTOR.id: 0.2}]
+    assert "next reply" not in "".join(written)
+    assert f"[{VECTOR.id} 0.2 in force at token 2]" in "".join(written)
