@@ -48,7 +48,7 @@ GONE = ("disconnected", "refused")
 
 @dataclass
 class Starting:
-    """A reply that has been asked for and that the server has not taken yet, and what is to be done to it then."""
+    """A reply that was asked for and that the server has not taken yet, and what is to be done to it then."""
 
     steer: str | None = None
     """What the strengths have become, in words."""
