@@ -49,6 +49,8 @@ VECTOR = "bench"
 READY_SECONDS = 600
 LENGTH = "8192"
 """Tokens of prompt and reply, at most, on both sides."""
+GPU_SHARE = "0.44"
+"""Of the GPU's memory, for each server."""
 KINDS = ("plain", "steered", "lens", "vectors")
 
 
@@ -264,20 +266,20 @@ def ours(asked: argparse.Namespace, port: int, folder: Path, cuda: bool) -> tupl
     command = [
         sys.executable, "-m", "steersight.cli", "serve", "--port", str(port), "--model", asked.model,
         "--data-dir", str(folder), "--max-runs", str(max(*asked.runs, 64)), "--max-model-len", LENGTH,
-        "--starts-per-minute", "1000000", *shlex.split(asked.ours),
+        "--starts-per-minute", "1000000", *(["--gpu-memory", GPU_SHARE] if cuda else []),
+        *shlex.split(asked.ours),
     ]  # fmt: skip
-    environment = {"STEERSIGHT_MAX_CONNECTIONS": str(max(asked.runs) + 64)}
-    return command + (["--gpu-memory", "0.44"] if cuda else []), environment
+    return command, {"STEERSIGHT_MAX_CONNECTIONS": str(max(asked.runs) + 64)}
 
 
 def vllms(asked: argparse.Namespace, port: int, cuda: bool) -> list[str]:
     """How vLLM's own server is started."""
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", asked.model, "--port",
-        str(port), "--served-model-name", "m", "--max-model-len", LENGTH, *shlex.split(asked.vllm),
+        str(port), "--served-model-name", "m", "--max-model-len", LENGTH,
     ]  # fmt: skip
     # On a CPU it would take nearly all of the machine's memory, and not start beside another.
-    return [*command, "--gpu-memory-utilization", "0.44" if cuda else "0.15"]
+    return [*command, "--gpu-memory-utilization", GPU_SHARE if cuda else "0.15", *shlex.split(asked.vllm)]
 
 
 def make_vectors(port: int, count: int, size: int, layer: int) -> list[str]:

@@ -26,10 +26,9 @@ from .odd import BLOCK, ODD_VECTORS, odd_vector
 from .planted_cache import errors
 from .schedules import Asked, Schedule
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(3000)]
-
 SCHEDULES = int(os.environ.get("STEERSIGHT_SCHEDULES", "25"))
 """`make prove-prefixes` tries 500."""
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600 + 12 * SCHEDULES)]
 sliders = st.dictionaries(
     st.sampled_from(sorted(ODD_VECTORS)),
     st.tuples(
