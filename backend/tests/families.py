@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
@@ -33,6 +34,8 @@ def _config(name: str, **more: Any) -> Callable[[], PreTrainedConfig]:
 
 FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "Llama": _config("LlamaConfig"),
+    # As tools for fine-tuning and for quantising write it: the tied head once more, under its own name.
+    "Llama, its tied head copied": _config("LlamaConfig", tie_word_embeddings=True, head_copied=True),
     "Mistral": _config("MistralConfig", sliding_window=None),
     "Qwen2": _config("Qwen2Config"),
     "Qwen3": _config("Qwen3Config"),
@@ -85,6 +88,10 @@ def make_checkpoint(config: PreTrainedConfig, folder: Path, seed: int = 1) -> No
             else:
                 weight.copy_(noise * (0.7 / weight.shape[-1] ** 0.5))
     model.save_pretrained(folder)
+    if getattr(config, "head_copied", False):
+        weights = load_file(folder / "model.safetensors")
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate(["<s>", "</s>", "<pad>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

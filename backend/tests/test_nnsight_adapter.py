@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 
@@ -54,3 +55,21 @@ def test_the_handoff_is_taken_off_and_put_back() -> None:
     with traced.trace(torch.ones(1, 2)):
         seen = traced.layer.output.save()
     assert torch.equal(seen * 2, plain)
+
+
+def test_the_tree_is_built_without_touching_weights_on_any_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA too: a checkpoint whose tied head is stored once more made vLLM copy it from a meta tensor."""
+    from steersight.engine import nnsight_adapter  # isort: split
+
+    from vllm.model_executor.model_loader import base_loader
+
+    usual, seen = base_loader.process_weights_after_loading, []
+    monkeypatch.setattr(
+        nnsight_adapter.VLLM,
+        "_load_meta",
+        lambda *_: seen.append(base_loader.process_weights_after_loading is usual),
+    )
+    monkeypatch.setattr(type(nnsight_adapter.current_platform), "is_cpu", lambda _: False)
+    nnsight_adapter.SteersightVLLM._load_meta(object.__new__(nnsight_adapter.SteersightVLLM), "a checkpoint")
+    assert seen == [False]
+    assert base_loader.process_weights_after_loading is usual

@@ -36,14 +36,13 @@ class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
     def _load_meta(self, repo_id: str, **kwargs: Any) -> Any:
         """NNsight builds the model's module tree without weights in this process, before the engine.
 
-        It does so with vLLM's own loader, which on a CPU is not ready for that.
+        It does so with vLLM's own loader, which is not ready for that.
         """
-        if not current_platform.is_cpu():
-            return super()._load_meta(repo_id, **kwargs)
-        # vLLM 0.32.0's CPU runner does this for itself, later.
-        from vllm.v1.worker.cpu_model_runner import _set_torch_accelerator_to_noop
+        if current_platform.is_cpu():
+            # vLLM 0.32.0's CPU runner does this for itself, later.
+            from vllm.v1.worker.cpu_model_runner import _set_torch_accelerator_to_noop
 
-        _set_torch_accelerator_to_noop()
+            _set_torch_accelerator_to_noop()
         with _weights_left_as_they_are():
             return super()._load_meta(repo_id, **kwargs)
 
@@ -72,8 +71,11 @@ class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
 
 @contextmanager
 def _weights_left_as_they_are() -> Iterator[None]:
-    """vLLM 0.32.0 packs a mixture of experts for its CPU kernel once the weights are loaded, with an operator
-    that meta tensors do not have. NNsight's tree is read for its structure only.
+    """What vLLM 0.32.0 does once the weights are loaded is left out: the tree is read for its structure.
+
+    On a CPU it packs a mixture of experts with an operator that meta tensors do not have. Anywhere it copies
+    the head to compare it with the embeddings, where a checkpoint has both and its configuration says that
+    they are one.
     """
     packs = base_loader.process_weights_after_loading
     base_loader.process_weights_after_loading = lambda *_args, **_more: None
