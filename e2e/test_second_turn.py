@@ -12,7 +12,7 @@ TURNS = 10
 
 
 def test_ten_turns_with_a_whole_map_each(app: SteersightPage) -> None:
-    app.be_greedy(tokens=24)
+    app.be_greedy(tokens=12)
     for turn in range(TURNS):
         app.answer_to(f"Question {turn}: what else should one see in Paris?")
         drawn = app.wait_for_whole_map()

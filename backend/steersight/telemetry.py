@@ -103,7 +103,7 @@ class Telemetry:
         )
         self._engine_requests = Gauge(
             "steersight_engine_requests",
-            "Requests that vLLM, NNsight or the observer still holds (the largest of the three)",
+            "Requests that vLLM, NNsight or the observer still holds (the largest; -1: not known)",
             registry=registry,
         )
         self._engine_ready = Gauge(

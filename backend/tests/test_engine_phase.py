@@ -16,6 +16,7 @@ import pytest
 
 from steersight.engine import service, watch
 from steersight.engine.errors import EngineNotReadyError, StartError
+from steersight.engine.life import CallError
 from steersight.engine.options import EngineOptions, ModelFacts
 from steersight.engine.service import EngineService
 from steersight.engine.status import NEXT_PHASES, EnginePhase, Status
@@ -58,6 +59,19 @@ def test_every_step_from_phase_to_phase_is_possible_or_refused(at: EnginePhase, 
 
 
 # ---------------------------------------------------------------- the service
+
+
+async def test_what_workers_fail_to_say_is_not_known_and_not_nothing(tmp_path: Path) -> None:
+    """The gauge of leaks would stand at 0 else, whatever is held."""
+    held = EngineService(EngineOptions("m", tmp_path))
+
+    async def count() -> dict[str, int]:
+        raise CallError("AttributeError: the scheduler has no such thing")
+
+    held._life = SimpleNamespace(count=count)  # type: ignore[assignment]
+    assert set((await held.held()).values()) == {-1}
+    held._life = None
+    assert set((await held.held()).values()) == {0}
 
 
 class NoLife:

@@ -26,7 +26,7 @@ from .odd import BLOCK, ODD_VECTORS, odd_vector
 from .planted_cache import errors
 from .schedules import Asked, Schedule
 
-SCHEDULES = int(os.environ.get("STEERSIGHT_SCHEDULES", "25"))
+SCHEDULES = int(os.environ.get("STEERSIGHT_SCHEDULES", "12"))
 """`make prove-prefixes` tries 500."""
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600 + 12 * SCHEDULES)]
 sliders = st.dictionaries(

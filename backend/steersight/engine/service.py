@@ -270,7 +270,7 @@ class EngineService:
         """How many requests vLLM, NNsight and the observer still hold, how many steps' rows were dropped, and
         how often a run was thrown out of the KV cache.
 
-        Where the engine does not say so soon: what it said last.
+        Where the engine does not say so soon: what it said last. Where a worker fails at it: -1 each.
         """
         nothing = {"vllm": 0, "nnsight": 0, "observer": 0, "dropped": 0, "preempted": 0}
         life = self._life
@@ -281,8 +281,11 @@ class EngineService:
                 return await life.count()
         except TimeoutError:
             return life.load or nothing
-        except (EngineNotReadyError, EngineLostError, CallError):
+        except (EngineNotReadyError, EngineLostError):
             return nothing
+        except CallError as error:
+            logger.warning("The workers could not say what they hold: %s", error)
+            return dict.fromkeys(nothing, -1)
 
     async def _call(self, method: str, *args: Any) -> list[Any]:
         if self._life is None:
