@@ -7,6 +7,8 @@ import time
 from functools import partial
 from itertools import pairwise
 
+import pytest
+
 from steersight.ws.pace import (
     FIRST_SECONDS,
     FREE,
@@ -118,8 +120,19 @@ async def test_rounds_that_take_long_leave_the_loop_time_for_the_rest() -> None:
         stand_still(0.02)
         over.set()
 
-    for _ in range(2):
+    for _ in range(3):
         over.clear()
         pace.soon(send)
         await over.wait()
-    assert began[1] - began[0] >= 0.02 / SENDING_SHARE * 0.9
+    assert began[2] - began[1] >= 0.02 / SENDING_SHARE * 0.9
+
+
+async def test_one_round_that_takes_long_does_not_delay_the_next() -> None:
+    pace, loop = Loop().pace, asyncio.get_running_loop()
+    for took, pause in (((0.0, 0.5), 0.0), ((0.5, 0.01), 0.03), ((0.5, 0.5), 1.5)):
+        pace._last, pace._took, pace._due_at = loop.time(), took, None
+        pace.soon(lambda: None)
+        assert pace._due_at is not None
+        # At once is at the loop's present time, a moment after the last round.
+        due = pace._due_at - pace._last
+        assert due == pytest.approx(pause) if pause else due < 0.5

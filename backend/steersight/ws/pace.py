@@ -26,7 +26,8 @@ MOST_SECONDS = 1 / 30
 
 SENDING_SHARE = 1 / 3
 """Of its time the loop sends at most so much, or it has none left to take what it is to send and falls behind
-for good. So rounds that take long come less often, and more goes into each message."""
+for good. So rounds that take long come less often, and more goes into each message. One that alone took long
+(another process had the processor, or garbage was collected) says nothing of the next: two in a row count."""
 
 Send = Callable[[], None]
 
@@ -47,8 +48,10 @@ class Pace:
         self._then, self._done = clock(), worked()
         self._interval = 0.0
         self._due: dict[Send, None] = {}
-        self._last = self._took = 0.0
-        """When the last round began, and how long it took."""
+        self._last = 0.0
+        """When the last round began."""
+        self._took = (0.0, 0.0)
+        """How long the last two took."""
         self._due_at: float | None = None
         """When the next round was to be; None where none is planned."""
         self._late = False
@@ -62,7 +65,7 @@ class Pace:
     def _plan(self) -> None:
         loop = asyncio.get_running_loop()
         now, interval = loop.time(), self.interval()
-        if (pause := self._took / SENDING_SHARE) >= FIRST_SECONDS:
+        if (pause := min(self._took) / SENDING_SHARE) >= FIRST_SECONDS:
             interval = max(interval, pause)
         if interval and self._last + interval > now:
             self._due_at = self._last + interval
@@ -80,7 +83,7 @@ class Pace:
         due, self._due = self._due, {}
         for send in due:
             send()
-        self._took = loop.time() - self._last
+        self._took = (self._took[1], loop.time() - self._last)
 
     def interval(self) -> float:
         """Seconds from one round to the next; call it from the loop's thread."""
