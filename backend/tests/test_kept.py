@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from steersight.engine.request import RunOptions
 from steersight.engine.run_state import RunState
-from steersight.runs.kept import BLOCK, Columns, KeptRows
+from steersight.runs.kept import ARRAY_BYTES, BLOCK, BLOCK_BYTES, Columns, KeptRows
 from steersight.runs.log import RunLog
 from steersight.vectors.action import Action
 
@@ -118,7 +118,7 @@ def test_a_metric_that_has_failed_is_not_kept() -> None:
 
 
 def test_memory_is_bounded_and_the_longest_unused_go_first() -> None:
-    block = BLOCK * 2 * LAYERS * 2
+    block = BLOCK * 2 * LAYERS * 2 + 2 * ARRAY_BYTES + BLOCK_BYTES
     kept = KeptRows(3 * block)
     texts = [list(range(start, start + 16)) for start in (0, 100, 200, 300)]
     for ids in texts[:3]:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 BLOCK = 16
 """Positions of a block: a divisor of every size that an engine's blocks have."""
 
+ARRAY_BYTES, BLOCK_BYTES = 150, 350
+"""What an array and a block weigh beside their numbers: a quarter more, for three metrics of 32 layers. What `size`
+says then is what the process grows by, within a hundredth."""
+
 Prefix = tuple[int, "NDArray[np.float16] | None"]
 """First position of some rows, and the rows [positions, metrics, layers]; None where nobody has them."""
 Columns = Sequence[str | None]
@@ -54,9 +58,9 @@ class KeptRows:
     """The rows of all runs of a server that have been kept; the longest unused go first."""
 
     def __init__(self, most_bytes: int) -> None:
-        """`most_bytes`: of numbers; 0 keeps none."""
+        """`most_bytes`: of all that is kept; 0 keeps none."""
         self.size = 0
-        """Bytes of numbers."""
+        """Bytes of all that is kept."""
         self._most = most_bytes
         self._blocks: OrderedDict[bytes, dict[str, NDArray[np.float16]]] = OrderedDict()
 
@@ -79,16 +83,23 @@ class KeptRows:
                 self._put(keys[block], {name: values[at : at + BLOCK, column] for column, name in named})
 
     def _put(self, key: bytes, found: dict[str, NDArray[np.float16]]) -> None:
-        held = self._blocks.setdefault(key, {})
-        self._blocks.move_to_end(key)
-        for name, values in found.items():
-            # What has failed in its run has no numbers, and may have some in another.
-            if name not in held and not np.isnan(values).all():
-                held[name] = values.copy()
-                self.size += values.nbytes
+        held = self._blocks.get(key, {})
+        # What has failed in its run has no numbers, and may have some in another.
+        fresh = {
+            name: values.copy()
+            for name, values in found.items()
+            if name not in held and not np.isnan(values).all()
+        }
+        if fresh and not held:
+            self._blocks[key] = held
+            self.size += BLOCK_BYTES
+        if held or fresh:
+            self._blocks.move_to_end(key)
+        held.update(fresh)
+        self.size += sum(values.nbytes + ARRAY_BYTES for values in fresh.values())
         while self.size > self._most:
             _, oldest = self._blocks.popitem(last=False)
-            self.size -= sum(values.nbytes for values in oldest.values())
+            self.size -= BLOCK_BYTES + sum(values.nbytes + ARRAY_BYTES for values in oldest.values())
 
     def reach(self, columns: Columns, ids: Sequence[int], state: RunState) -> int:
         """How many positions from the first on have rows, in whole blocks; as in `find`."""
