@@ -28,8 +28,8 @@ BLOCK = 16
 """Positions of a block: a divisor of every size that an engine's blocks have."""
 
 ARRAY_BYTES, BLOCK_BYTES = 150, 350
-"""What an array and a block weigh beside their numbers: a quarter more, for three metrics of 32 layers. What `size`
-says then is what the process grows by, within a hundredth."""
+"""What an array and a block weigh beside their numbers: a quarter more, for three metrics of 32 layers.
+`size` is then what the process grows by, within a hundredth."""
 
 Prefix = tuple[int, "NDArray[np.float16] | None"]
 """First position of some rows, and the rows [positions, metrics, layers]; None where nobody has them."""
