@@ -56,7 +56,7 @@ export class RunState {
 	readonly missing = new Missing();
 	/** Positions without a row, because the engine had their keys and values in its cache and did not compute them. */
 	readonly cached = new Missing();
-	/** As it was asked for from this page; null where somebody else did, or before a reload. */
+	/** As it was asked for from this page, as long as that may be needed; null where somebody else did. */
 	asked: Start | null = null;
 	guesses = new GuessStore();
 	readonly steered: Steered;
@@ -210,6 +210,8 @@ export class RunState {
 	#takeFinished(frame: Finished): void {
 		this.finished = frame;
 		this.complete = true;
+		// The whole conversation is in it, for every turn once more.
+		if (this.cached.none) this.asked = null;
 		this.remembered = null;
 		this.queued = null;
 		this.#on(frame.reason === "error" ? "failed" : "finished");
