@@ -128,7 +128,7 @@ def ranks_agree(prints: torch.Tensor, dtype: torch.dtype) -> None:
     """Refuse ranks whose streams differ: rows come from the first rank alone, and stand for all.
 
     Args:
-        prints: [ranks, layers, 2] fp64, sum and norm of each layer's stream on each rank.
+        prints: [ranks, layers, 2] fp32, sum and norm of each layer's stream on each rank.
         dtype: of the model.
 
     Raises:
