@@ -23,7 +23,7 @@ export STEERSIGHT_MODEL_DIR := $(BUNDLED)
 export STEERSIGHT_DATA_DIR  := $(DATA_DIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-units test-engine e2e docker-test stranger-test targets-test picture types vectors bench bench-lens bench-cores bench-serve bench-turns bench-alone bench-page bench-sliders prove prove-prefixes doctor lock clean
+.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-units test-engine families e2e docker-test stranger-test targets-test picture types vectors bench bench-lens bench-cores bench-serve bench-turns bench-alone bench-page bench-sliders prove prove-prefixes doctor lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ e2e: $(DEV_STAMP) $(PAGE) model ## Browser tests against the real server; ARGS='
 	$(SAY) 'End to end: real server, real engine, real browser'
 	@sh e2e/install-browser.sh $(BIN)
 	$(BIN)/python -m pytest -c e2e/pytest.ini e2e $(ARGS)
+
+families: $(DEV_STAMP) model ## Hold every model family against transformers and write docs/models.md (8 minutes); NAMES='Phi GLM' tries some
+	cd backend && $(BIN)/python -m tests.all_families $(or $(NAMES),--write)
 
 picture: $(DEV_STAMP) $(PAGE) model ## Take the README's pictures of the page anew: docs/page.png and docs/page.gif
 	$(SAY) 'Taking pictures of the real page while it is steered'

@@ -68,7 +68,91 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
         use_parallel_residual=False,
     ),
     "Mixtral": _config("MixtralConfig", num_local_experts=4, num_experts_per_tok=2),
+    "Cohere": _config("CohereConfig", tie_word_embeddings=True),
+    "Falcon": lambda: transformers.FalconConfig(
+        hidden_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=4, vocab_size=VOCAB,
+        max_position_embeddings=256, bos_token_id=0, eos_token_id=1,
+    ),
+    "gpt-oss": _config("GptOssConfig", num_local_experts=4, num_experts_per_tok=2, sliding_window=128),
+    "Granite hybrid": _config("GraniteMoeHybridConfig", mamba_n_heads=8, mamba_d_head=32,
+    num_local_experts=0, layer_types=["mamba", "attention", "mamba", "attention"]),
 }  # fmt: skip
+"""Those of `make test`, chosen for difference."""
+WITHOUT_PARTS = {"OPT, norms after", "Cohere", "Falcon", "gpt-oss", "Granite hybrid"}
+"""Whose layers' updates are no sums of parts (OPT's normalise the stream itself), or nobody has said which
+module is attention's."""
+
+_experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+_gpt = {
+    "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4, "n_positions": 256, "vocab_size": VOCAB,
+    "bos_token_id": 0, "eos_token_id": 1,
+}  # fmt: skip
+_mamba = {
+    "mamba_d_ssm": 128, "mamba_n_heads": 4, "mamba_d_head": 32, "mamba_n_groups": 1, "mamba_d_state": 16,
+    "mamba_chunk_size": 16,
+}  # fmt: skip
+MORE: dict[str, Callable[[], PreTrainedConfig]] = {
+    "SmolLM3": _config("SmolLM3Config"),
+    "Granite": _config("GraniteConfig", embedding_multiplier=1.5, residual_multiplier=0.5, logits_scaling=2.0,
+    attention_multiplier=0.2),
+    "OLMo": _config("OlmoConfig"),
+    "OLMo 3": _config("Olmo3Config", sliding_window=128),
+    "StableLM": _config("StableLmConfig"),
+    "Phi": _config("PhiConfig"),
+    "StarCoder 2": _config("Starcoder2Config", sliding_window=None),
+    "Gemma": _config("GemmaConfig", tie_word_embeddings=True),
+    "Gemma 3n": _config("Gemma3nTextConfig", tie_word_embeddings=True, num_kv_shared_layers=0,
+    layer_types=["sliding_attention", "full_attention"] * 2, sliding_window=128,
+    vocab_size_per_layer_input=VOCAB, hidden_size_per_layer_input=16, laurel_rank=8,
+    activation_sparsity_pattern=[0.0] * LAYERS),
+    "Cohere 2": _config("Cohere2Config", tie_word_embeddings=True, sliding_window=128),
+    "BLOOM": lambda: transformers.BloomConfig(
+        hidden_size=HIDDEN, n_layer=LAYERS, n_head=4, vocab_size=VOCAB, bos_token_id=0, eos_token_id=1
+    ),
+    "MPT": lambda: transformers.MptConfig(
+        d_model=HIDDEN, n_layers=LAYERS, n_heads=4, vocab_size=VOCAB, max_seq_len=256, expansion_ratio=1
+    ),
+    "GPT-J": lambda: transformers.GPTJConfig(**_gpt, rotary_dim=16, tie_word_embeddings=False),
+    "GPT-BigCode": lambda: transformers.GPTBigCodeConfig(**_gpt),
+    "Qwen 2 MoE": _config("Qwen2MoeConfig", **_experts, shared_expert_intermediate_size=64),
+    "Qwen 3 MoE": _config("Qwen3MoeConfig", **_experts),
+    "OLMoE": _config("OlmoeConfig", num_experts=4, num_experts_per_tok=2),
+    "FlexOlmo": _config("FlexOlmoConfig", num_experts=4, num_experts_per_tok=2),
+    "Granite MoE": _config("GraniteMoeConfig", num_local_experts=4, num_experts_per_tok=2),
+    "Phi MoE": _config("PhimoeConfig", num_local_experts=4, num_experts_per_tok=2, sliding_window=None),
+    "DeepSeek V2": _config("DeepseekV2Config", n_routed_experts=4, moe_intermediate_size=64,
+    first_k_dense_replace=1),
+    "DeepSeek V3": _config("DeepseekV3Config", n_routed_experts=4, moe_intermediate_size=64,
+    first_k_dense_replace=1),
+    "GLM": _config("GlmConfig"),
+    "GLM 4": _config("Glm4Config"),
+    "GLM 4 MoE": _config("Glm4MoeConfig", n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=64,
+    first_k_dense_replace=1),
+    "Nemotron": _config("NemotronConfig"),
+    "EXAONE 4": _config("Exaone4Config", sliding_window=128, sliding_window_pattern=2),
+    "Ernie 4.5": _config("Ernie4_5Config"),
+    "HunYuan": _config("HunYuanDenseV1Config"),
+    "Seed-OSS": _config("SeedOssConfig"),
+    "Arcee": _config("ArceeConfig"),
+    "Apertus": _config("ApertusConfig"),
+    "Persimmon": _config("PersimmonConfig"),
+    "Ministral": _config("MinistralConfig"),
+    "Llama 4": _config("Llama4TextConfig", num_local_experts=4, num_experts_per_tok=1,
+    intermediate_size_mlp=96),
+    "LFM 2": _config("Lfm2Config", block_dim=HIDDEN, block_ff_dim=96, block_auto_adjust_ff_dim=False,
+    full_attn_idxs=[1, 3]),
+    "Falcon H1": _config("FalconH1Config", **_mamba),
+    "Bamba": _config("BambaConfig", mamba_n_heads=8, mamba_d_head=32, attn_layer_indices=[1]),
+    "Jamba": _config("JambaConfig", num_experts=2, attn_layer_period=2, attn_layer_offset=1),
+    "Mamba": lambda: transformers.MambaConfig(
+        hidden_size=HIDDEN, num_hidden_layers=LAYERS, vocab_size=VOCAB, bos_token_id=0, eos_token_id=1
+    ),
+    "Mamba 2": lambda: transformers.Mamba2Config(
+        hidden_size=HIDDEN, num_hidden_layers=LAYERS, vocab_size=VOCAB, num_heads=8, head_dim=32,
+        bos_token_id=0, eos_token_id=1,
+    ),
+}  # fmt: skip
+"""Those that `make families` tries besides."""
 
 
 def make_checkpoint(config: PreTrainedConfig, folder: Path, seed: int = 1) -> None:

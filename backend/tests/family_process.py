@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from steersight.metrics import Registry
 from steersight.vectors.operators import unit_rows
 
-from .families import FAMILIES, HIDDEN, make_checkpoint
+from .families import FAMILIES, HIDDEN, MORE, make_checkpoint
 
 TOKENS = 24
 PROMPTS = [list(range(10, 40)), list(range(50, 75))]
@@ -77,9 +77,10 @@ class FamilyProcess:
         """
         key = json.dumps([name, more], sort_keys=True)
         if key not in self._served:
-            model = self._folder / str(list(FAMILIES).index(name))
+            all_of_them = FAMILIES | MORE
+            model = self._folder / str(list(all_of_them).index(name))
             if not model.exists():
-                make_checkpoint(FAMILIES[name](), model)
+                make_checkpoint(all_of_them[name](), model)
             out = str(self._folder / f"out-{len(self._served)}")
             failure, said = self._ask(self._job(model, out) | more)
             self._served[key] = Served(model, failure, said, out)

@@ -66,8 +66,10 @@ class FamilyReference:
             )
             kind = type(layer).__name__
             name = "post_attention_layernorm" if kind in SANDWICH else PARTS.get(kind, "self_attn")
+            if (module := getattr(layer, name, None)) is None:
+                continue
             handles.append(
-                getattr(layer, name).register_forward_hook(
+                module.register_forward_hook(
                     lambda _m, _a, output, index=index: attention.__setitem__(
                         index, _first(output)[0].double()
                     )
@@ -137,10 +139,13 @@ def _reading(
         "update_norm": table(lambda i: u[i].norm(dim=-1)),
         "steering_share": table(lambda i: (after[i] - unsteered[i]).norm(dim=-1) / unsteered[i].norm(dim=-1)),
         "cosine_below": table(lambda i: cosine(after[i], entering[i], dim=-1)),
-        "attention_norm": table(lambda i: attention[i].norm(dim=-1)),
-        "mlp_norm": table(lambda i: (u[i] - attention[i]).norm(dim=-1)),
-        "attention_share": table(lambda i: (attention[i] * u[i]).sum(-1) / (u[i] * u[i]).sum(-1)),
     }
+    if len(attention) == len(after):
+        metrics |= {
+            "attention_norm": table(lambda i: attention[i].norm(dim=-1)),
+            "mlp_norm": table(lambda i: (u[i] - attention[i]).norm(dim=-1)),
+            "attention_share": table(lambda i: (attention[i] * u[i]).sum(-1) / (u[i] * u[i]).sum(-1)),
+        }
     for name, directions in vectors.items():
         near = [directions[min(directions, key=lambda at, i=i: abs(at - i))].double() for i in layers]  # type: ignore[misc]
         metrics[f"projection:{name}"] = table(lambda i, near=near: cosine(after[i], near[i][None], dim=-1))

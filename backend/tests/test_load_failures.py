@@ -16,7 +16,7 @@ import transformers
 
 from steersight.engine.service import EngineOptions, EngineService
 
-from .families import FAMILIES, HIDDEN, LAYERS, VOCAB, make_checkpoint
+from .families import FAMILIES, make_checkpoint
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -49,15 +49,6 @@ def missing_shard(folder: Path) -> None:
     (folder / "model-00002-of-00010.safetensors").unlink()
 
 
-def unknown_layout(folder: Path) -> None:
-    make_checkpoint(
-        transformers.BloomConfig(
-            hidden_size=HIDDEN, n_layer=LAYERS, n_head=4, vocab_size=VOCAB, bos_token_id=0, eos_token_id=1
-        ),
-        folder,
-    )
-
-
 def unknown_architecture(folder: Path) -> None:
     make_checkpoint(FAMILIES["Llama"](), folder)
     configured(folder, architectures=["SolarisForCausalLM"])
@@ -84,12 +75,8 @@ def image_model(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("broken", "why"),
     [
-        # Said by the worker, by the observer in it, by vLLM in the server, and by a process that it asks.
+        # Said by the worker, by vLLM in the server, and by a process that it asks.
         (missing_shard, "Weights are missing in the checkpoint: model-00002-of-00010.safetensors. Fetch the"),
-        (
-            unknown_layout,
-            "BloomBlock of BloomForCausalLM takes (position_ids, hidden_states), and Steersight",
-        ),
         (
             unknown_architecture,
             "vLLM does not know the model's architecture (SolarisForCausalLM). Serve another",
@@ -106,6 +93,28 @@ async def test_a_checkpoint_that_cannot_be_served(
 ) -> None:
     broken(tmp_path / "model")
     async with loading(tmp_path / "model") as service:
+        await service.load()
+        assert service.status.state == "failed"
+        assert service.status.stage.startswith(f"The engine did not start. {why}"), service.status.stage
+
+
+@pytest.mark.parametrize(
+    ("layout", "why"),
+    [
+        (
+            "layers=model.nowhere",
+            "LlamaForCausalLM has no list of layers at 'model.nowhere'. Correct layers= of --layout.",
+        ),
+        (
+            "layers=model.layers,form=single",
+            "The layout of this model does not hold: what enters layer 1 is not what layer 0 left.",
+        ),
+    ],
+)
+async def test_a_layout_that_does_not_hold(layout: str, why: str, tmp_path: Path) -> None:
+    """Said by the observer in the worker."""
+    make_checkpoint(FAMILIES["Llama"](), tmp_path / "model")
+    async with loading(tmp_path / "model", layout=layout) as service:
         await service.load()
         assert service.status.state == "failed"
         assert service.status.stage.startswith(f"The engine did not start. {why}"), service.status.stage

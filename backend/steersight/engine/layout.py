@@ -2,24 +2,24 @@
 
 Two forms of decoder layer exist in vLLM:
 
-pair    takes `(positions, hidden_states, residual)` and returns `(hidden_states, residual)`: the residual
-stream
-        after the layer is the sum of the two, and what is added to `hidden_states` is added to the stream.
-single  takes `hidden_states` and returns the stream itself, as a tensor or first in a tuple. vLLM's
-Transformers
-        backend adds a leading batch axis of 1.
+pair    returns `(hidden_states, residual)`: the residual stream after the layer is the sum of the two, and
+        what is added to `hidden_states` is added to the stream.
+single  returns the stream itself, as a tensor or first in a tuple. vLLM's Transformers backend adds a leading
+        batch axis of 1.
 
-Which form a layer has is read from its signature; which of its modules says what attention adds, from a table
-of layer classes that were compared with transformers. A layer that is not in the table is refused unless the
-`--layout` template describes it. And whatever was found is proved before the first run (`proof.py`): a wrong
-pair of tensors would draw a plausible, wrong heatmap.
+What a model looks like does not tell for certain which form its layers have, nor which of its lists of
+modules are the layers. So all layouts that it may have are found here, the likeliest first, and the first one
+that is proved on a real forward pass is taken (`proof.py`): a wrong pair of tensors would draw a plausible,
+wrong heatmap. Which of a layer's modules says what attention adds is nothing that a proof before the first
+run can tell: it is known for classes of layers that were compared with transformers, and the others do
+without the split by part.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ ATTENTION = {
 }
 """Layer class -> its module whose output attention adds to the stream."""
 
-FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm")
+USUAL = ("positions", "hidden_states", "residual")
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "norm_f", "norm_out")
 TEMPLATE_KEYS = ("layers", "form", "attention", "norm")
 
 
@@ -63,25 +64,35 @@ class Layout:
     form: Form
     attention: list[torch.nn.Module] | None
     """Per layer the module whose output attention adds to the stream; None where the layer's update is not
-    the sum of its parts."""
+    the sum of its parts, or nobody knows."""
     final: list[torch.nn.Module]
     """Modules between the last layer's stream and the unembedding, in order: the final norm, mostly."""
     unembed: Callable[[torch.Tensor], Any]
     """[tokens, hidden_size] -> [tokens, vocab_size] logits; on tensor-parallel ranks but the first maybe
     None."""
+    parameters: list[tuple[str, ...]] = field(default_factory=list)
+    """Per layer the names of what it is called with; without any, `USUAL`."""
+    where: str = ""
+    """Path of the list of layers in the model."""
 
     @property
     def count(self) -> int:
         """Number of decoder layers."""
         return len(self.layers)
 
-    def entering(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-        """The residual stream before a layer, from the call of the first one: [tokens, hidden_size]."""
-        if "hidden_states" in kwargs:
-            hidden: torch.Tensor = kwargs["hidden_states"]
-        else:
-            hidden = args[1] if self.form == "pair" else args[0]
-        return _flat(hidden)
+    def entering(self, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int = 0) -> torch.Tensor:
+        """What a layer is called with as `hidden_states`, [tokens, hidden_size]: the residual stream where it
+        has no residual."""
+        return _flat(self._argument("hidden_states", args, kwargs, layer))
+
+    def residual(self, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int) -> torch.Tensor | None:
+        """What a layer in the pair form is called with as `residual`; None for the first one."""
+        found: torch.Tensor | None = self._argument("residual", args, kwargs, layer)
+        return found
+
+    def _argument(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int) -> Any:
+        names = self.parameters[layer] if self.parameters else USUAL
+        return kwargs[name] if name in kwargs else args[names.index(name)]
 
     def leaving(self, output: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         """A layer's output as (hidden, residual), each [tokens, hidden_size]; no residual in the single form.
@@ -127,8 +138,8 @@ def parse_template(text: str) -> dict[str, str]:
     return found
 
 
-def find_layout(model: Any, expected_layers: int, template: str = "") -> Layout:
-    """Find the places of a loaded vLLM model.
+def possible_layouts(model: Any, expected_layers: int, template: str = "") -> list[Layout]:
+    """All layouts that a loaded vLLM model may have, the likeliest first; at least one.
 
     Args:
         model: the torch module that vLLM loaded.
@@ -140,72 +151,65 @@ def find_layout(model: Any, expected_layers: int, template: str = "") -> Layout:
     """
     name = type(model).__name__
     said = parse_template(template)
-    path, layers = _layers(model, name, expected_layers, said.get("layers"))
-    kinds = {type(layer).__name__ for layer in layers}
-    if len(kinds) != 1:
+    found: list[Layout] = []
+    for path, layers in _lists(model, name, expected_layers, said.get("layers")).items():
+        parameters = [tuple(inspect.signature(type(layer).forward).parameters)[1:] for layer in layers]
+        if not all("hidden_states" in names for names in parameters):
+            continue
+        kinds = {type(layer).__name__ for layer in layers}
+        known = ATTENTION.get(next(iter(kinds)), "") if len(kinds) == 1 and not said else ""
+        parent, _, _ = path.rpartition(".")
+        owner = model.get_submodule(parent) if parent else model
+        found.extend(
+            Layout(
+                layers=list(layers),
+                form="pair" if form == "pair" else "single",
+                attention=_attention(layers, said.get("attention") or known),
+                final=_final(model, owner, said.get("norm")),
+                unembed=model.compute_logits,
+                parameters=parameters,
+                where=path,
+            )
+            for form in ([said["form"]] if "form" in said else _forms(parameters))
+        )
+    if not found:
         raise UnsupportedModelError(
-            f"{name} mixes layers of the kinds {', '.join(sorted(kinds))}, which Steersight does not know. "
-            f"Serve "
+            f"The layers of {name} take no `hidden_states`, and Steersight reads those that do. Serve "
             "another model."
         )
-    (kind,) = kinds
-    form = said.get("form") or _form(name, layers[0], kind)
-    if kind not in ATTENTION and not said:
-        raise UnsupportedModelError(
-            f"{name} is made of {kind}, which nobody has compared with transformers yet. If its layers "
-            f"work like "
-            f"Llama's, start with --layout layers={path},form={form} and check what you see."
-        )
-    parent, _, _ = path.rpartition(".")
-    owner = model.get_submodule(parent) if parent else model
-    return Layout(
-        layers=list(layers),
-        form="pair" if form == "pair" else "single",
-        attention=_attention(layers, said.get("attention") or ("" if said else ATTENTION[kind])),
-        final=_final(model, owner, said.get("norm")),
-        unembed=model.compute_logits,
-    )
+    return found
 
 
-def _layers(model: Any, name: str, expected: int, path: str | None) -> tuple[str, Any]:
+def _lists(model: Any, name: str, expected: int, path: str | None) -> dict[str, Any]:
+    """The lists of modules that may be the decoder's layers, by their paths."""
     import torch
 
-    found = {
-        where: module
-        for where, module in model.named_modules()
-        if isinstance(module, torch.nn.ModuleList)
-        and (where == path if path is not None else len(module) == expected)
+    lists = {
+        where: module for where, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)
     }
-    if path is not None and path not in found:
-        raise UnsupportedModelError(f"{name} has no list of layers at {path!r}. Correct layers= of --layout.")
-    if len(found) != 1:
-        places = ", ".join(found) or "nowhere"
+    if path is not None:
+        if path not in lists:
+            raise UnsupportedModelError(
+                f"{name} has no list of layers at {path!r}. Correct layers= of --layout."
+            )
+        if len(lists[path]) != expected:
+            raise UnsupportedModelError(
+                f"{name} has {len(lists[path])} layers at {path}, and its configuration names {expected}. A "
+                "part of the model would stay unseen."
+            )
+        return {path: lists[path]}
+    found = {where: module for where, module in lists.items() if len(module) == expected}
+    if not found:
+        sizes = ", ".join(f"{len(module)} at {where}" for where, module in lists.items()) or "none"
         raise UnsupportedModelError(
-            f"{name} should have one list of {expected} layers and has {len(found)} ({places}). Say which "
-            f"one is "
-            "the decoder with --layout layers=PATH."
+            f"{name} should have a list of {expected} layers, and has {sizes}. Say which one is the decoder "
+            "with --layout layers=PATH."
         )
-    ((where, layers),) = found.items()
-    if len(layers) != expected:
-        raise UnsupportedModelError(
-            f"{name} has {len(layers)} layers at {where}, and its configuration names {expected}. A part "
-            f"of the "
-            "model would stay unseen."
-        )
-    return where, layers
+    return found
 
 
-def _form(name: str, layer: Any, kind: str) -> Form:
-    parameters = list(inspect.signature(type(layer).forward).parameters)[1:]
-    if parameters[:3] == ["positions", "hidden_states", "residual"]:
-        return "pair"
-    if parameters[:1] == ["hidden_states"]:
-        return "single"
-    raise UnsupportedModelError(
-        f"{kind} of {name} takes ({', '.join(parameters)}), and Steersight reads layers that take "
-        f"(positions, "
-        "hidden_states, residual) or (hidden_states). Serve another model."
-    )
+def _forms(parameters: list[tuple[str, ...]]) -> list[Form]:
+    return ["pair", "single"] if all("residual" in names for names in parameters) else ["single"]
 
 
 def _attention(layers: Any, name: str) -> list[torch.nn.Module] | None:

@@ -45,7 +45,6 @@ class LayoutProof:
         self._broken = ""
         self._result: torch.Tensor | None = None
         self._handles = [
-            model.register_forward_hook(self._take_result),
             *(layer.register_forward_hook(self._taker(index)) for index, layer in enumerate(layout.layers)),
             *(
                 layer.register_forward_pre_hook(self._checker(index), with_kwargs=True)
@@ -53,15 +52,22 @@ class LayoutProof:
             ),
         ]
 
-        self._kernels = [(kernel, vars(kernel).get("forward")) for kernel in kernels]
+        # Not hooks: the Transformers backend calls the `forward` of a kernel by name, and vLLM that of a
+        # model which it could compile.
+        self._forwards = [(module, vars(module).get("forward")) for module in (*kernels, model)]
         for kernel in kernels:
-            # Not a hook: the Transformers backend calls `forward` by name.
             kernel.forward = _zeroing(kernel.forward)
+        model.forward = self._taking(model.forward)
 
     def _taker(self, index: int) -> Callable[..., None]:
         def take(_module: Any, _args: Any, output: Any) -> None:
-            hidden, residual = self.layout.leaving(output)
-            self._last = (hidden if residual is None else hidden + residual).clone()
+            try:
+                hidden, residual = self.layout.leaving(output)
+                self._last = (hidden if residual is None else hidden + residual).clone()
+            except (TypeError, IndexError, AttributeError, RuntimeError):
+                self._broken = self._broken or f"layer {index} gives another kind of output"
+                self._seen.append(index)
+                return
             wide = self._last.double()
             self.prints.append(torch.stack([wide.sum(), wide.norm()]))
             self._seen.append(index)
@@ -72,26 +78,41 @@ class LayoutProof:
         def check(_module: Any, args: Any, kwargs: Any) -> None:
             if index == 0 or self._last is None:
                 return
-            hidden = self.layout.entering(args, kwargs)
-            if self.layout.form == "pair":
-                hidden = hidden + (kwargs["residual"] if "residual" in kwargs else args[2])
-            if not _same(hidden, self._last):
-                self._broken = f"what enters layer {index} is not what layer {index - 1} left"
+            try:
+                hidden = self.layout.entering(args, kwargs, index)
+                if self.layout.form == "pair":
+                    residual = self.layout.residual(args, kwargs, index)
+                    hidden = hidden if residual is None else hidden + residual
+                same = _same(hidden, self._last)
+            except (TypeError, IndexError, ValueError, AttributeError, RuntimeError):
+                same = False  # what stands there is no stream
+            if not same:
+                why = f"what enters layer {index} is not what layer {index - 1} left"
+                self._broken = self._broken or why
 
         return check
 
-    def _take_result(self, _module: Any, _args: Any, output: Any) -> None:
-        self._result = first(output).clone()
+    def _taking(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            self._result = first(output).clone()
+            return output
+
+        return run
+
+    def remove(self) -> None:
+        """Leave the model as it was."""
+        for handle in self._handles:
+            handle.remove()
+        for module, forward in self._forwards:
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
 
     def conclude(self) -> None:
         """Take the hooks off; raises UnsupportedModelError where the layout does not hold."""
-        for handle in self._handles:
-            handle.remove()
-        for kernel, forward in self._kernels:
-            if forward is None:
-                del kernel.forward
-            else:
-                kernel.forward = forward
+        self.remove()
         problem = self._broken
         if self._seen != list(range(self.layout.count)):
             problem = f"the layers ran in the order {self._seen}"
@@ -111,7 +132,13 @@ class LayoutProof:
 
 def _zeroing(forward: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
-        return forward(*args, **kwargs).zero_()
+        result = forward(*args, **kwargs)
+        # Those of state-space layers write into a tensor that they are given.
+        written = result if result is not None else kwargs.get("output", args[-1] if args else None)
+        for tensor in written if isinstance(written, tuple) else (written,):
+            if isinstance(tensor, torch.Tensor):
+                tensor.zero_()
+        return result
 
     return run
 

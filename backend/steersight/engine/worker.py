@@ -21,7 +21,7 @@ from . import assumptions
 from .bank import VectorBank
 from .channel import RowSender, Stage
 from .graph import GraphPass
-from .layout import Layout, find_layout
+from .layout import Layout, UnsupportedModelError, possible_layouts
 from .ledger import BlockLedger
 from .nnsight_adapter import TracedGPUWorker, TracedRunner
 from .observer import Observer
@@ -53,7 +53,7 @@ class ObservedRunner(TracedRunner):
         super().load_model(*args, **kwargs)
         model = self.get_model()
         layers = self.model_config.get_num_layers(self.parallel_config)
-        layout = find_layout(model, layers, options["layout"])
+        layout = _proved(possible_layouts(model, layers, options["layout"]), model, self)
         hidden_size = self.model_config.get_hidden_size()
         compilation = self.vllm_config.compilation_config
         bank = VectorBank(VectorPool(layers, hidden_size, self.device))
@@ -74,7 +74,6 @@ class ObservedRunner(TracedRunner):
             graph=graph,
             publishes=first_rank,
         )
-        _prove(self.observer.layout, model, self)
         _attach(self.observer)
         self.graphs = RecordedGraphs(self)
         if first_rank:
@@ -161,14 +160,31 @@ def _attach(observer: Observer) -> None:
         layer.register_forward_hook(lambda _module, _args, output, index=index: observer.layer(index, output))
 
 
+def _proved(layouts: list[Layout], model: torch.nn.Module, runner: Any) -> Layout:
+    """The first of these layouts that holds. Raises UnsupportedModelError where none does, and says why the
+    likeliest one does not."""
+    why: UnsupportedModelError | None = None
+    for layout in layouts:
+        try:
+            _prove(layout, model, runner)
+        except UnsupportedModelError as error:
+            why = why or error
+        else:
+            return layout
+    assert why is not None  # noqa: S101 - there is one layout at least
+    raise why
+
+
 def _prove(layout: Layout, model: torch.nn.Module, runner: Any) -> None:
     """Run some tokens through the model, and hold the layout and the ranks' streams against what it does."""
     kernels = [module for module in model.modules() if isinstance(module, AttentionLayerBase)]
     proof = LayoutProof(layout, model, kernels)
     try:
         runner._dummy_run(8, cudagraph_runtime_mode=CUDAGraphMode.NONE, skip_eplb=True)
-    finally:
-        proof.conclude()
+    except BaseException:
+        proof.remove()  # what went wrong is not the layout
+        raise
+    proof.conclude()
     ranks = get_tp_group()
     if ranks.world_size > 1:
         # In fp32: between processes of some processors vLLM (0.32.0) gathers nothing wider.
