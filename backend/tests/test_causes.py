@@ -37,6 +37,19 @@ def pydantic(text: str) -> str:
 
 SAID = [
     (
+        "NotImplementedError",
+        "Cannot copy out of meta tensor; no data!",
+        "this architecture computes with its weights while vLLM builds it. Serve another model.",
+    ),
+    (
+        "ValidationError",
+        pydantic(
+            "Model architecture MptForCausalLM was supported in vLLM until v0.28.0, and is not supported "
+            "anymore. Please use an older version"
+        ),
+        "vLLM served this architecture until v0.28.0, and serves it no more. Serve another model.",
+    ),
+    (
         "FileNotFoundError",
         "Weight files referenced in index but missing: {'/m/b.safetensors', '/m/a.safetensors'}",
         "Weights are missing in the checkpoint: a.safetensors, b.safetensors. Fetch the",

@@ -77,6 +77,17 @@ CAUSES = (
         "transformers does not know models of the type {kind}.", OTHER,
     ),
     Cause(
+        r"Cannot copy out of meta tensor|Tensor on device meta is not on the expected device|"
+        r"Tensor\.item\(\) cannot be called on meta tensors",
+        "NNsight builds a model's modules once without weights, and this architecture computes with its "
+        "weights while vLLM builds it.",
+        OTHER,
+    ),
+    Cause(
+        r"was supported in vLLM until (?P<version>v[\d.]+), and is not supported anymore",
+        "vLLM served this architecture until {version}, and serves it no more.", OTHER,
+    ),
+    Cause(
         r"contains custom code|requires you to execute",
         "The checkpoint brings Python code of its own, which this server does not run.", OTHER,
     ),
