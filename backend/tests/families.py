@@ -68,7 +68,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
         use_parallel_residual=False,
     ),
     "Mixtral": _config("MixtralConfig", num_local_experts=4, num_experts_per_tok=2),
-    "Cohere": _config("CohereConfig", tie_word_embeddings=True),
+    "Cohere": _config("CohereConfig", tie_word_embeddings=True, logit_scale=1.0),
     "Falcon": lambda: transformers.FalconConfig(
         hidden_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=4, vocab_size=VOCAB,
         max_position_embeddings=256, bos_token_id=0, eos_token_id=1,
@@ -105,7 +105,7 @@ MORE: dict[str, Callable[[], PreTrainedConfig]] = {
     layer_types=["sliding_attention", "full_attention"] * 2, sliding_window=128,
     vocab_size_per_layer_input=VOCAB, hidden_size_per_layer_input=16, laurel_rank=8,
     activation_sparsity_pattern=[0.0] * LAYERS),
-    "Cohere 2": _config("Cohere2Config", tie_word_embeddings=True, sliding_window=128),
+    "Cohere 2": _config("Cohere2Config", tie_word_embeddings=True, sliding_window=128, logit_scale=1.0),
     "BLOOM": lambda: transformers.BloomConfig(
         hidden_size=HIDDEN, n_layer=LAYERS, n_head=4, vocab_size=VOCAB, bos_token_id=0, eos_token_id=1
     ),

@@ -107,7 +107,7 @@ async def test_a_checkpoint_that_cannot_be_served(
         ),
         (
             "layers=model.layers,form=single",
-            "The layout of this model does not hold: what enters layer 1 is not what layer 0 left.",
+            "The layout of this model does not hold: the final norm of the last layer's stream is not what",
         ),
     ],
 )
