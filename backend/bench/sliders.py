@@ -17,6 +17,7 @@ import asyncio
 import multiprocessing
 import sys
 import time
+from contextlib import AsyncExitStack
 from typing import Any
 
 from steersight.address import DEFAULT_ADDRESS
@@ -60,14 +61,12 @@ def clients(numbers: list[int], asked: argparse.Namespace, ready: Any, found: An
     """The clients of one process, all beginning together with everybody else's."""
 
     async def all_of_them() -> list[tuple[int, float]]:
-        made = [connect(asked.url) for _ in numbers]
-        opened = [await each.__aenter__() for each in made]
-        for client in opened:
-            await client.ready()
-        await asyncio.to_thread(ready.wait)
-        each = await asyncio.gather(*(one(c, n, asked) for c, n in zip(opened, numbers, strict=True)))
-        for connection in made:
-            await connection.__aexit__(None, None, None)
+        async with AsyncExitStack() as stack:
+            opened = [await stack.enter_async_context(connect(asked.url)) for _ in numbers]
+            for client in opened:
+                await client.ready()
+            await asyncio.to_thread(ready.wait)
+            each = await asyncio.gather(*(one(c, n, asked) for c, n in zip(opened, numbers, strict=True)))
         return [change for changes in each for change in changes]
 
     found.put(asyncio.run(all_of_them()))

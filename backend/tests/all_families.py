@@ -18,9 +18,9 @@ from pathlib import Path
 from steersight.config import REPOSITORY
 
 from .families import FAMILIES, MORE
-from .family_process import PROMPTS, STRENGTHS, TOKENS, FamilyProcess, vectors
+from .family_process import PROMPTS, TOKENS, FamilyProcess
 from .family_reference import FamilyReference
-from .test_families import PARTS, TOLERANCE, check_top, errors_of
+from .test_families import PARTS, TOLERANCE, check_top, errors_of, readings
 
 DOCUMENT = REPOSITORY / "docs" / "models.md"
 MARKS = "<!-- written by backend/tests/all_families.py -->", "<!-- end -->"
@@ -34,15 +34,9 @@ def held(name: str, process: FamilyProcess) -> str:
         return f"no checkpoint could be made: {one_line(error)}"
     if mine.failure is not None:
         return f"not served: {one_line(mine.failure)}"
-    reference = FamilyReference(str(mine.model))
-    directions = vectors()
     largest: dict[str, float] = {}
     others = 0
-    for index, strengths in enumerate(STRENGTHS):
-        result = mine.result(index)
-        ids = PROMPTS[index] + result["reply"].tolist()
-        push = [(at, v, strengths[n]) for n in strengths for at, v in directions[n].items()]
-        reading = reference.read(ids, push, directions)
+    for index, (result, reading, ids) in enumerate(readings(mine, FamilyReference(str(mine.model)))):
         start = len(PROMPTS[index])
         others += sum(
             reading.best[at - 1] != ids[at] and reading.margin[at - 1] >= TOLERANCE

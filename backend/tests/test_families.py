@@ -6,7 +6,7 @@ One process serves all checkpoints in turn (tests/family_process.py); what it wr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from steersight.metrics import BUILT_IN
 
 from .families import FAMILIES, MORE, WITHOUT_PARTS
-from .family_process import METRICS, PROMPTS, STRENGTHS, TOKENS, FamilyProcess, vectors
+from .family_process import METRICS, PROMPTS, STRENGTHS, TOKENS, FamilyProcess, Served, vectors
 from .family_reference import FamilyReading, FamilyReference
 from .taken import beyond_rounding
 
@@ -60,27 +60,33 @@ def errors_of(result: dict[str, Any], reading: FamilyReading, prompt: int, name:
     return errors
 
 
+def readings(
+    mine: Served, reference: FamilyReference
+) -> Iterator[tuple[dict[str, Any], FamilyReading, list[int]]]:
+    """Of each prompt what was served, what transformers says of the same tokens, and prompt and reply."""
+    directions = vectors()
+    for index, strengths in enumerate(STRENGTHS):
+        result = mine.result(index)
+        ids = PROMPTS[index] + result["reply"].tolist()
+        push = [(at, v, strengths[n]) for n in strengths for at, v in directions[n].items()]
+        yield result, reference.read(ids, push, directions), ids
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_number_and_a_steered_reply_equal_transformers(
     name: str, family_process: FamilyProcess, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     mine = family_process.served(name)
     assert mine.failure is None, mine.failure
-    reference = FamilyReference(str(mine.model))
-    directions = vectors()
     largest: dict[str, float] = {}
     replies = []
-    for index, strengths in enumerate(STRENGTHS):
-        result = mine.result(index)
-        ids = PROMPTS[index] + result["reply"].tolist()
-        push = [(at, v, strengths[n]) for n in strengths for at, v in directions[n].items()]
-        reading = reference.read(ids, push, directions)
+    for index, (result, reading, ids) in enumerate(readings(mine, FamilyReference(str(mine.model)))):
         start = len(PROMPTS[index])
         mean = reading.entropy.mean()
         assert 0.1 < mean < 0.98 * np.log(reading.logits.shape[-1]), f"entropy {mean}: a test of nothing"
         for at in range(start, len(ids)):
             tie = reading.margin[at - 1] < 1e-3
-            assert reading.best[at - 1] == ids[at] or tie, f"token {at} differs with {strengths}"
+            assert reading.best[at - 1] == ids[at] or tie, f"token {at} differs with {STRENGTHS[index]}"
             assert reading.ranks[at - 1] == result["ranks"][at - start] or tie
         for metric, error in errors_of(result, reading, start, name).items():
             largest[metric] = max(largest.get(metric, 0.0), error)

@@ -218,7 +218,7 @@ GPU_BATCHED_TOKENS = 8192
 """What vLLM's own server takes on a GPU of 70 GiB and more."""
 GPU_PIECE = 2048
 """Of one long prompt among other people's replies, which wait for each piece. An 8B model's piece of 4,000
-takes 0.15 s on an H200, launched operation by operation, and two halves hardly more together."""
+takes 0.15 s on an H200, launched operation by operation."""
 
 
 def _caching(options: EngineOptions, model: ModelFacts, runs: int, on_cpu: bool) -> dict[str, Any]:
