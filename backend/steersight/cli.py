@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__, config
+from .models.command import add_arguments as add_models_arguments
+from .models.command import main as models_main
 from .vectors.cli import add_arguments as add_vectors_arguments
 from .vectors.cli import main as vectors_main
 
@@ -57,10 +59,18 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     config.add_doctor_arguments(doctor)
+    models = commands.add_parser(
+        "models",
+        help="List the models that are here or can be had, and whether they fit this machine.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_models_arguments(models)
     add_vectors_arguments(commands)
     arguments = parser.parse_args(argv)
     if arguments.command == "vectors":
         return vectors_main(arguments)
+    if arguments.command == "models":
+        return models_main(arguments)
     if arguments.command == "doctor":
         from .doctor import main as doctor_main
 

@@ -21,6 +21,9 @@ from .kinds import hosts, number, one_of, origins, server_name, switch, token, t
 PLACE = ("host", "port", "data_dir", "model", "ui", "token", "open")
 """Where the server listens and where its files are: what `serve` uses and `doctor` looks at."""
 
+ENGINE_SIZE = ("data_dir", "dtype", "max_model_len", "tensor_parallel", "kv_cache_gib", "gpu_memory")
+"""What says how much of a machine an engine takes: what `models` estimates with."""
+
 
 @dataclass(frozen=True)
 class Settings(EngineOptions):

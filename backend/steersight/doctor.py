@@ -16,17 +16,17 @@ from typing import Literal
 
 from .config import model_from, token_from, unguarded
 from .engine import cores
+from .engine.options import EngineOptions
 from .hosts import is_loopback
 from .machine import Facts, gather
+from .models.fit import cpu_needs
 from .naming import model_id
 
 GIB = 1 << 30
 TESTED = {"nnsight": {"0.8.1"}, "vllm": {"0.32.0", "0.26.0"}, "torch": {"2.13.0"}, "transformers": {"5.19.0"}}
 """Versions that this release was tested with; vLLM 0.26.0 only on a GPU, as 0.32.0 was, by hand."""
 MEMORY_NEEDED = 4 * GIB
-"""The server with the bundled model holds 2.4 GiB once it serves, and more while it loads."""
-WEIGHTS_COUNTED = 1 * GIB
-"""How much of that is for weights: the bundled model's, and some that are a little larger."""
+"""With the least model; the estimate for the bundled one is 3.8 GiB."""
 DISK_NEEDED = 1 * GIB
 SHARED_MEMORY_NEEDED = 256 << 20
 """vLLM 0.32.0 asks for 160 MiB for the messages of its processes."""
@@ -115,14 +115,14 @@ def libnuma(facts: Facts) -> Finding:
 
 
 def memory(facts: Facts) -> Finding:
-    """For the bundled model; on a CPU another one needs what its weights are larger on top."""
+    """What the model needs on a CPU; see `models/fit.py`."""
     says = f"{facts.memory / GIB:.1f} GiB available"
     if facts.port_used_by == "Steersight":
         return Finding("ok", "memory", f"{says} beside the running server")
     needed = MEMORY_NEEDED
     if "vllm" not in facts.packages and not facts.checkpoint.quantised:
         # The CPU engine computes in float32, whatever the checkpoint is in.
-        needed += max(0, 4 * facts.checkpoint.parameters - WEIGHTS_COUNTED)
+        needed = max(needed, cpu_needs(4 * facts.checkpoint.parameters, EngineOptions(), ranks=1))
     if facts.memory < needed:
         advice = f"Free memory until there are {needed / GIB:.0f} GiB, or raise the container's limit."
         return Finding("problem", "memory", says, advice)

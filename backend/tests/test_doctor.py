@@ -158,9 +158,9 @@ def test_cached_files_do_not_count_as_used(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("900\n")
     (tmp_path / "memory.stat").write_text("anon 300\nactive_file 200\ninactive_file 400\n")
-    assert machine._memory() == 700
+    assert machine.memory() == 700
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine._memory() > 1 << 20
+    assert machine.memory() > 1 << 20
 
 
 def test_the_command_looks_at_this_machine_without_importing_the_engine() -> None:
