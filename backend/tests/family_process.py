@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from steersight.metrics import Registry
+from steersight.engine.loading import experts_of
+from steersight.metrics import Experts, Registry
+from steersight.metrics.registry import for_experts
 from steersight.vectors.operators import unit_rows
 
 from .families import FAMILIES, HIDDEN, MORE, make_checkpoint
@@ -82,11 +84,11 @@ class FamilyProcess:
             if not model.exists():
                 make_checkpoint(all_of_them[name](), model)
             out = str(self._folder / f"out-{len(self._served)}")
-            failure, said = self._ask(self._job(model, out) | more)
+            failure, said = self._ask(self._job(model, out, experts_of(all_of_them[name]())) | more)
             self._served[key] = Served(model, failure, said, out)
         return self._served[key]
 
-    def _job(self, model: Path, out: str) -> dict[str, Any]:
+    def _job(self, model: Path, out: str, experts: Experts | None) -> dict[str, Any]:
         directions = self._folder / "vectors.safetensors"
         if not directions.exists():
             flat = {f"{name}/{at}": v for name, own in vectors().items() for at, v in own.items()}
@@ -94,7 +96,9 @@ class FamilyProcess:
         return {
             "model": str(model), "out": out, "vectors": str(directions), "vector_names": list(vectors()),
             "actions": [[{"vector": n, "strength": s} for n, s in each.items()] for each in STRENGTHS],
-            "prompts": PROMPTS, "tokens": TOKENS, "metrics": METRICS, "lens_stride": 1,
+            "prompts": PROMPTS, "tokens": TOKENS, "lens_stride": 1,
+            "metrics": [*METRICS, *(metric.id for metric in for_experts(experts))] if experts else METRICS,
+            "experts": None if experts is None else (experts.count, experts.chosen),
         }  # fmt: skip
 
     def _ask(self, job: dict[str, Any]) -> tuple[str | None, str]:

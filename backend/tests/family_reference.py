@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
 PARTS = {"GPT2Block": "attn", "GPTNeoXLayer": "attention"}
+SIGMOID = {"Glm4MoeTopkRouter", "DeepseekV3TopkRouter", "Llama4Router"}
+"""Routers whose scores are sigmoids of their logits."""
 SANDWICH = {"Gemma2DecoderLayer", "Gemma3DecoderLayer", "Olmo2DecoderLayer"}
 Push = list[tuple[int, torch.Tensor, float]]
 """(layer, unit direction, strength), from position 1 on"""
@@ -57,8 +59,18 @@ class FamilyReference:
         unsteered: dict[int, torch.Tensor] = {}
         after: dict[int, torch.Tensor] = {}
         attention: dict[int, torch.Tensor] = {}
+        routers: dict[int, dict[str, torch.Tensor]] = {}
         handles = []
         for index, layer in enumerate(self.layers):
+            handles += [
+                module.register_forward_hook(
+                    lambda module, _a, output, index=index: routers.__setitem__(
+                        index, _routed(output, module.top_k, type(module).__name__ in SIGMOID)
+                    )
+                )
+                for module in layer.modules()
+                if type(module).__name__.endswith("Router")
+            ]
             handles.append(
                 layer.register_forward_hook(
                     self._hook(index, push, entering, unsteered, after), with_kwargs=True
@@ -80,7 +92,13 @@ class FamilyReference:
         finally:
             for handle in handles:
                 handle.remove()
-        return _reading(ids, logits, entering, unsteered, after, attention, vectors)
+        reading = _reading(ids, logits, entering, unsteered, after, attention, vectors)
+        for name in {name for found in routers.values() for name in found}:
+            nothing = torch.full((len(ids),), torch.nan, dtype=torch.float64)
+            reading.metrics[name] = np.stack(
+                [routers.get(i, {}).get(name, nothing).numpy() for i in range(len(self.layers))], axis=1
+            )
+        return reading
 
     def _answer(self, ids: list[int], depth: int) -> NDArray[np.float64]:
         """[n, vocab] logits of the model with its first `depth` layers."""
@@ -112,6 +130,33 @@ class FamilyReference:
             return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
         return run
+
+
+def _routed(output: tuple[torch.Tensor, ...], top_k: int, sigmoid: bool) -> dict[str, torch.Tensor]:
+    """What a router says, by metric id: of its output the ids are whole numbers, and its logits are as wide
+    as there are experts."""
+    whole = [one for one in output if not one.is_floating_point()]
+    floats = [one.double() for one in output if one.is_floating_point()]
+    wide = max(one.shape[-1] for one in floats)
+    if whole:
+        (ids,) = whole
+        (logits,) = [one for one in floats if one.shape[-1] == wide]
+        (weights,) = [one for one in floats if one.shape[-1] == top_k]
+    else:  # Llama 4: scores that are 0 for all that are not chosen, and logits
+        scores, logits = floats
+        weights, ids = scores.topk(top_k, dim=-1)
+    weights, order = weights.sort(dim=-1, descending=True)
+    ids = ids.gather(-1, order)
+    p = logits.sigmoid() if sigmoid else logits.exp()
+    p = p / p.sum(dim=-1, keepdim=True)
+    found = {
+        "router_entropy": -(p * p.log()).sum(dim=-1),
+        "router_top": p.gather(-1, ids)[:, 0],
+        "router_taken": p.gather(-1, ids).sum(dim=-1),
+    }
+    for rank in range(top_k):
+        found |= {f"expert:{rank + 1}": ids[:, rank].double(), f"expert_weight:{rank + 1}": weights[:, rank]}
+    return found
 
 
 def _first(output: Any) -> Any:

@@ -12,17 +12,19 @@ from .family_process import PROMPTS, FamilyProcess
 pytestmark = pytest.mark.timeout(300)
 
 
-def test_two_ranks_give_the_rows_and_tokens_of_one(family_process: FamilyProcess) -> None:
-    """The logit lens among them: its product gathers the vocabulary's shards."""
-    one, two = family_process.served("Llama"), family_process.served("Llama", tensor_parallel=2)
+@pytest.mark.parametrize("name", ["Llama", "Gemma3", "GPT-NeoX", "Mixtral", "Granite hybrid"])
+def test_two_ranks_give_the_rows_and_tokens_of_one(name: str, family_process: FamilyProcess) -> None:
+    """The logit lens among them: its product gathers the vocabulary's shards. A plain model, one with norms
+    around its parts, one whose parts work side by side, one of experts, and one with state-space layers."""
+    one, two = family_process.served(name), family_process.served(name, tensor_parallel=2)
     assert (one.failure, two.failure) == (None, None)
     for index in range(len(PROMPTS)):
         alone, together = one.result(index), two.result(index)
         assert set(alone) == set(together)
-        for name in ("reply", "ranks", "metrics", "lens_layers", "lens_positions"):
-            assert np.array_equal(alone[name], together[name]), name
-        for name in ("values", "entropy", "logprobs", "top_probabilities"):
-            assert np.allclose(alone[name], together[name], rtol=2e-3, atol=1e-4, equal_nan=True), name
+        for what in ("reply", "ranks", "metrics", "lens_layers", "lens_positions"):
+            assert np.array_equal(alone[what], together[what]), what
+        for what in ("values", "entropy", "logprobs", "top_probabilities"):
+            assert np.allclose(alone[what], together[what], rtol=2e-3, atol=1e-4, equal_nan=True), what
 
 
 @pytest.mark.parametrize(

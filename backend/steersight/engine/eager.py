@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from .bank import VectorBank
+    from .experts import ExpertRouters, Routed
     from .layout import Layout
     from .plan import Steered, StepPlan
 
@@ -68,10 +69,12 @@ class EagerPass:
         max_runs: int,
         while_steering: Containment,
         while_observing: Containment,
+        routers: ExpertRouters | None = None,
     ) -> None:
         import torch
 
         self.layout = layout
+        self.routers = routers
         self.bank = bank
         self._reducer = reducer
         self._device = device
@@ -148,6 +151,16 @@ class EagerPass:
                 if acting is not None:
                     self._keep(hidden, residual, self._kept.slots[self._kept.layers + 1])
                 self._layer_kept(plan, self._kept, layer)
+
+    def routed(self, plan: StepPlan, layer: int, routed: Routed) -> None:
+        """What the router of a layer is handed for all tokens of the step: read what was asked of it."""
+        kept, routers = self._kept, self.routers
+        wanted = [] if kept is None or routers is None else self._reducer.of_router(plan)
+        if kept is None or routers is None or not wanted:
+            return
+        with self._while_observing:
+            mine = routed.at(kept.keep, len(plan.keep))
+            self._reducer.read_router(wanted, routers.read(layer, mine), kept.numbers.values[:, :, layer])
 
     # ------------------------------------------------------------ steering
 

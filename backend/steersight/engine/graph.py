@@ -16,6 +16,7 @@ import torch
 
 from ..metrics import View
 from .acting import ActingTable
+from .experts import Routed
 from .kernel_reference import NUMBERS, fused_reference
 from .reduce import Reducer, StepNumbers
 from .transfer import indices
@@ -23,6 +24,7 @@ from .transfer import indices
 if TYPE_CHECKING:
     from ..vectors.action import Action
     from .bank import VectorBank
+    from .experts import ExpertRouters
     from .layout import Layout
     from .plan import StepPlan
 
@@ -33,10 +35,20 @@ class GraphPass:
     """Static buffers of one worker, and the operations that are recorded into its graphs."""
 
     def __init__(
-        self, layout: Layout, bank: VectorBank, rows: int, hidden_size: int, device: torch.device
+        self,
+        layout: Layout,
+        bank: VectorBank,
+        rows: int,
+        hidden_size: int,
+        device: torch.device,
+        routers: ExpertRouters | None = None,
     ) -> None:
-        """Take all memory, for steps of at most so many rows."""
+        """Take all memory, for steps of at most so many rows; that for what routers are handed when one is
+        first at work."""
         layers = layout.count
+        self._routers = routers
+        self._routed: dict[int, Routed] = {}
+        """Per layer with experts what its router was handed in the step, for so many rows."""
         self.most_tokens = rows
         """Of a step that a graph may run."""
         self._device = device
@@ -70,7 +82,8 @@ class GraphPass:
 
     def forget(self) -> None:
         """Clear what the last step has left, so that nothing of it can be taken for another's."""
-        for buffer in (self.streams, self.unsteered, self.numbers):
+        handed = [buffer for routed in self._routed.values() for buffer in routed if buffer is not None]
+        for buffer in (self.streams, self.unsteered, self.numbers, *handed):
             buffer.zero_()
 
     # ------------------------------------------------------------ what is recorded
@@ -97,6 +110,26 @@ class GraphPass:
             self.streams[index + 1, :count], self.numbers[index, :count],
         )  # fmt: skip
 
+    def make_room(self, index: int, routed: Routed) -> None:
+        """Outside of a recording: take the memory for what the router of a layer is handed."""
+        if index not in self._routed:
+
+            def room(of_all: torch.Tensor) -> torch.Tensor:
+                return of_all.new_zeros(self.most_tokens, *of_all.shape[1:])
+
+            self._routed[index] = Routed(
+                room(routed.logits), None if routed.ids is None else room(routed.ids)
+            )
+
+    def routed(self, index: int, routed: Routed) -> None:
+        """Record: keep what the router of a layer is handed, [rows, ...]."""
+        kept = self._routed.get(index)
+        if kept is None:
+            return  # nothing has run before the recording: its numbers stay NaN
+        kept.logits[: len(routed.logits)].copy_(routed.logits)
+        if kept.ids is not None and routed.ids is not None:
+            kept.ids[: len(routed.ids)].copy_(routed.ids)
+
     # ------------------------------------------------------------ after a step
 
     def take(self, plan: StepPlan, reducer: Reducer) -> StepNumbers:
@@ -112,8 +145,13 @@ class GraphPass:
         for column, name in enumerate(plan.metrics):
             if name in NUMBERS:
                 numbers.values[:, column] = inside[:, :, NUMBERS.index(name)].T
+        of_router = reducer.of_router(plan)
+        if of_router and self._routers is not None:
+            for layer, routed in self._routed.items():
+                reading = self._routers.read(layer, routed.at(keep, plan.tokens))
+                reducer.read_router(of_router, reading, numbers.values[:, :, layer])
         streams = kept(self.streams)
-        if plan.summed or set(plan.metrics) - set(NUMBERS):
+        if plan.summed or set(plan.metrics) - {*NUMBERS, *(name for _, name in of_router)}:
             unsteered = kept(self.unsteered)
             steered = {layer for _, action in plan.steered for layer in self._bank.layers_of(action)}
             view = View(

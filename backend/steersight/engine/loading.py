@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..metrics import Registry
+from ..metrics import Experts, Registry
 from ..naming import model_id
 from ..text.rendering import Renderer
 from . import cores, libnuma, max_runs, trouble
@@ -114,6 +114,7 @@ def read_model(options: EngineOptions, report: Report) -> Known:
             options.max_model_len, getattr(text, "max_position_embeddings", None) or options.max_model_len
         ),
         special_ids=read.special_ids,
+        experts=experts_of(text),
         chat=read.renderer.chat,
     )
     from ..metrics.own import load_own
@@ -122,8 +123,28 @@ def read_model(options: EngineOptions, report: Report) -> Known:
     chosen = VectorStore(options.data_dir).select(options.model, facts.hidden_size, facts.layers)
     named = [(vector.id, vector.label) for vector in chosen.vectors.values()]
     return Known(
-        facts, read.renderer, read.problems, chosen, Registry(named, load_own(list(options.metrics)))
+        facts,
+        read.renderer,
+        read.problems,
+        chosen,
+        Registry(named, load_own(list(options.metrics)), facts.experts),
     )
+
+
+EXPERTS = ("num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts")
+CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_top_k")
+
+
+def experts_of(text: Any) -> Experts | None:
+    """The experts of a model's layers, from its configuration, by the names that vLLM (0.32) knows too."""
+
+    def named(names: tuple[str, ...]) -> int:
+        found = next((value for name in names if (value := getattr(text, name, None))), 0)
+        # Where layers differ: the fewest, so that what is told of each is true.
+        return int(min(found)) if isinstance(found, list) else int(found)
+
+    count, chosen = named(EXPERTS), named(CHOSEN)
+    return Experts(count, chosen) if count > 1 and 0 < chosen <= count else None
 
 
 def import_engine(report: Report) -> None:
@@ -192,6 +213,7 @@ def build_engine(
                     "layout": options.layout,
                     "metrics": list(options.metrics),
                     "vectors": vectors,
+                    "experts": None if model.experts is None else (model.experts.count, model.experts.chosen),
                     "graphs": options.engine_mode != "eager" and not on_cpu,
                     "graph_tokens": min(graph_tokens(model, runs), more["max_num_batched_tokens"]),
                 }

@@ -17,6 +17,7 @@ from .arrivals import Arrivals
 from .bank import BankedVector, VectorBank
 from .channel import RowSender
 from .eager import EagerPass
+from .experts import ExpertRouters, Routed
 from .faults import Containment, Failures
 from .graph import GraphPass
 from .layout import Layout, part
@@ -51,6 +52,7 @@ class Observer:
         max_runs: int,
         dtype: torch.dtype,
         graph: GraphPass | None = None,
+        routers: ExpertRouters | None = None,
         publishes: bool = True,
     ) -> None:
         """
@@ -65,6 +67,7 @@ class Observer:
             max_runs: the most runs of one step.
             dtype: of the model.
             graph: what runs inside CUDA graphs; None where the engine runs eagerly.
+            routers: of the model's experts; None where it has none.
             publishes: whether rows come from here: on the first tensor-parallel rank, for all see the same
                 stream.
         """
@@ -88,6 +91,7 @@ class Observer:
         self.eager = EagerPass(
             layout, bank, self.reducer, device, hidden_size=hidden_size, max_tokens=max_tokens,
             max_runs=max_runs, while_steering=self._while_steering, while_observing=self._while_observing,
+            routers=routers,
         )  # fmt: skip
         self.publisher = Publisher(layout, self.reducer, device, dtype)
         self.ledger: BlockLedger | None = None
@@ -263,6 +267,17 @@ class Observer:
         elif self._plan is not None:
             with self._in_step:
                 self.eager.layer(self._plan, layer, *self.layout.leaving(output))
+
+    def routed(self, layer: int, routed: Routed) -> None:
+        """Called with what the router of a layer is handed, before its experts are at work."""
+        if (graph := self._recording()) is not None:
+            graph.routed(layer, routed)
+            return
+        if self.graph is not None:
+            self.graph.make_room(layer, routed)
+        if self._plan is not None:
+            with self._in_step:
+                self.eager.routed(self._plan, layer, routed)
 
     def _recording(self) -> GraphPass | None:
         """The graph pass, where what runs now is being recorded into a CUDA graph."""

@@ -11,6 +11,7 @@ from typing import Literal
 from ..files import REPOSITORY
 from ..flags import option
 from ..kinds import file, files, folder, number, one_of, or_auto, switch
+from ..metrics import Experts
 from .layout import parse_template
 
 CONFIG_KEY = "steersight"
@@ -124,5 +125,7 @@ class ModelFacts:
     dtype: str
     max_model_len: int
     special_ids: list[int]
+    experts: Experts | None = None
+    """Of its layers, where they have some."""
     chat: Literal["template", "file", "none"] = "template"
     """What makes a prompt of a conversation; see `ModelInfo.chat`."""

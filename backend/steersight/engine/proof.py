@@ -203,7 +203,7 @@ def prove_replays(
     try:
         for size in sorted(sizes):
             eager, replayed = (_rehearsed(observer, size, run, replay) for replay in (False, True))
-            _compare(eager, replayed, size, observer.dtype)
+            _compare(eager, replayed, size, observer.dtype, proved_metrics(observer))
     finally:
         observer.remove_vector(PROOF_VECTOR)
         observer.registry = registry
@@ -212,11 +212,12 @@ def prove_replays(
 def _rehearsed(
     observer: Observer, size: int, run: Callable[[int, bool], object], replay: bool
 ) -> torch.Tensor:
-    """Numbers of one decoding step, every other row of it steered: [rows, `NUMBERS`, layers] fp32."""
+    """Numbers of one decoding step, every other row of it steered: [rows, `proved_metrics`, layers] fp32."""
+    metrics = proved_metrics(observer)
     names = [f"{PROOF_VECTOR}-{row}" for row in range(size)]
     for row, name in enumerate(names):
         actions = (Action(PROOF_VECTOR, 0.5),) if row % 2 == 0 else ()
-        observer.add(name, RunOptions(name, wants=Wants(NUMBERS), actions=actions).to_wire())
+        observer.add(name, RunOptions(name, wants=Wants(metrics), actions=actions).to_wire())
     try:
         return observer.rehearse([Span(name, 1, 1) for name in names], lambda: run(size, replay))
     finally:
@@ -224,7 +225,18 @@ def _rehearsed(
             observer.remove(name)
 
 
-def _compare(eager: torch.Tensor, replayed: torch.Tensor, size: int, dtype: torch.dtype) -> None:
+def proved_metrics(observer: Observer) -> tuple[str, ...]:
+    """What is held against each other: what a graph computes, and of what it keeps for later the routers'."""
+    return (*NUMBERS, *(("router_entropy",) if "router_entropy" in observer.registry else ()))
+
+
+def _compare(
+    eager: torch.Tensor, replayed: torch.Tensor, size: int, dtype: torch.dtype, metrics: tuple[str, ...]
+) -> None:
+    # A layer without experts has no such number, on either side.
+    of_routers = [index for index, name in enumerate(metrics) if name not in NUMBERS]
+    for side in (eager, replayed):
+        side[:, of_routers] = side[:, of_routers].nan_to_num(-1.0)
     scale = eager.abs().amax(dim=-1, keepdim=True).clamp_min(1e-6)
     # Not `error > tolerance`: what is NaN on one side is no smaller than anything.
     wrong = ~((eager - replayed).abs() <= _tolerance(dtype) * scale)
@@ -232,7 +244,7 @@ def _compare(eager: torch.Tensor, replayed: torch.Tensor, size: int, dtype: torc
         row, number, layer = (int(index) for index in wrong.nonzero()[0])
         raise UnsupportedModelError(
             f"A step that a CUDA graph replays for {size} runs is not what the same step is eagerly: "
-            f"{NUMBERS[number]} after layer {layer} of run {row} is {float(replayed[row, number, layer]):g} "
+            f"{metrics[number]} after layer {layer} of run {row} is {float(replayed[row, number, layer]):g} "
             f"and not {float(eager[row, number, layer]):g}. Start with --engine-mode eager."
         )
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..metrics.router import numbers
 from .stream_sums import StreamSums
 from .transfer import indices
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..metrics import Registry, View
+    from ..metrics.router import RouterReading
     from .plan import StepPlan
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,21 @@ class Reducer:
         self.failed: dict[str, str] = {}
         """A person's own metrics that have raised, and what; they are not computed again."""
         self._fail = fail
+
+    def of_router(self, plan: StepPlan) -> list[tuple[int, str]]:
+        """Column and id of each metric of a plan that speaks of routers."""
+        return [
+            (column, name)
+            for column, name in enumerate(plan.metrics)
+            if self.registry[name].family == "router"
+        ]
+
+    def read_router(
+        self, wanted: list[tuple[int, str]], reading: RouterReading, values: torch.Tensor
+    ) -> None:
+        """Those metrics of one layer, into `values` [rows, metrics]."""
+        for column, name in wanted:
+            values[:, column] = numbers(reading, name)
 
     def reduce(self, plan: StepPlan, view: View, values: torch.Tensor, done: tuple[str, ...] = ()) -> None:
         """All metrics of the plan but those `done`, into `values` [rows, metrics, layers of the view]."""

@@ -15,11 +15,12 @@ from vllm.distributed.parallel_state import get_tensor_model_parallel_rank, get_
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
-from ..metrics import Registry
+from ..metrics import Experts, Registry
 from ..metrics.own import load_own
 from . import assumptions
 from .bank import VectorBank
 from .channel import RowSender, Stage
+from .experts import ExpertRouters
 from .graph import GraphPass
 from .layout import Layout, UnsupportedModelError, possible_layouts
 from .ledger import BlockLedger
@@ -57,24 +58,29 @@ class ObservedRunner(TracedRunner):
         hidden_size = self.model_config.get_hidden_size()
         compilation = self.vllm_config.compilation_config
         bank = VectorBank(VectorPool(layers, hidden_size, self.device))
+        experts = Experts(*options["experts"]) if options.get("experts") else None
+        routers = None if experts is None else ExpertRouters(layout.layers, experts)
         graph = None
         if options.get("graphs"):
             sizes = compilation.cudagraph_capture_sizes
-            graph = GraphPass(layout, bank, max(sizes), hidden_size, self.device)
+            graph = GraphPass(layout, bank, max(sizes), hidden_size, self.device, routers)
         self.observer = Observer(
             layout,
             bank,
             self.device,
             sender,
-            registry=Registry(options["vectors"], load_own(options["metrics"])),
+            registry=Registry(options["vectors"], load_own(options["metrics"]), experts),
             hidden_size=hidden_size,
             max_tokens=self.scheduler_config.max_num_batched_tokens,
             max_runs=self.scheduler_config.max_num_seqs,
             dtype=self.model_config.dtype,
             graph=graph,
+            routers=routers,
             publishes=first_rank,
         )
         _attach(self.observer)
+        if routers is not None:
+            routers.watch(self.observer.routed)
         self.graphs = RecordedGraphs(self)
         if first_rank:
             sender.put(Stage("Reserving the KV cache and warming up", 0.8))

@@ -5,6 +5,7 @@
 """
 
 from .registry import BUILT_IN, LENS_METRICS, Metric, Registry, Scale
+from .router import Experts
 from .view import View
 
-__all__ = ["BUILT_IN", "LENS_METRICS", "Metric", "Registry", "Scale", "View"]
+__all__ = ["BUILT_IN", "LENS_METRICS", "Experts", "Metric", "Registry", "Scale", "View"]

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from . import parts, projection, residual, steering
+from .router import Experts
 
 if TYPE_CHECKING:
     import torch
 
     from .view import View
 
-Family = Literal["residual", "parts", "projection", "steering", "logit_lens", "own"]
+Family = Literal["residual", "parts", "projection", "steering", "router", "logit_lens", "own"]
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,14 @@ class Metric:
     cost: str
     """What computing it means, for people who choose."""
     compute: Callable[[View], torch.Tensor] | None = None
-    """View -> [layers, tokens] fp32; None where the lens makes it by itself (the logit lens)."""
+    """View -> [layers, tokens] fp32; None where it does not come from the stream: the logit lens makes its
+    own, and the routers of experts are read as they choose."""
     default: bool = False
     """Whether a run that names no metrics gets it."""
 
 
 _RESIDUAL_COST = "a few operations for all layers of a step"
+_ROUTER_COST = "reads every layer's router once more"
 _LENS_COST = "one product with the unembedding per step, for the newest token of each run"
 
 BUILT_IN: tuple[Metric, ...] = (
@@ -151,20 +154,76 @@ def for_vector(vector: str, label: str) -> tuple[Metric, Metric]:
     )
 
 
-class Registry:
-    """The metrics of one server: the built-in ones, two per vector, and those of its own files."""
+def for_experts(experts: Experts) -> list[Metric]:
+    """The metrics of a model whose layers have experts: how its routers decide, and for what."""
 
-    def __init__(self, vectors: Iterable[tuple[str, str]] = (), own: Iterable[Metric] = ()) -> None:
-        """`vectors` are (id, label)."""
+    def metric(name: str, label: str, description: str, unit: str, scale: Scale) -> Metric:
+        return Metric(
+            id=name, label=label, description=description, unit=unit, transform="linear", scale=scale,
+            family="router", cost=_ROUTER_COST,
+        )  # fmt: skip
+
+    share = Scale("sequential", lo=0.0, hi=1.0)
+    found = [
+        metric(
+            "router_entropy", "Router: entropy",
+            "Entropy of the router's scores over all experts of the layer.", "nats",
+            Scale("sequential", lo=0.0),
+        ),
+        metric(
+            "router_top", "Router: score of the first expert",
+            "Share that the expert of the greatest weight has of the router's scores.", "", share,
+        ),
+        metric(
+            "router_taken", "Router: scores of the chosen experts",
+            "Share that all chosen experts together have of the router's scores.", "", share,
+        ),
+    ]  # fmt: skip
+    last = Scale("sequential", lo=0.0, hi=float(experts.count - 1))
+    for rank in range(1, experts.chosen + 1):
+        found += [
+            metric(
+                f"expert:{rank}", f"Expert {rank}",
+                f"Number, from 0, of the expert with weight no. {rank}; {experts.chosen} of {experts.count} "
+                "are chosen for each token.", "", last,
+            ),
+            metric(
+                f"expert_weight:{rank}", f"Weight of expert {rank}",
+                "What the expert's output is multiplied by before the chosen ones are added up.", "",
+                Scale("sequential", lo=0.0),
+            ),
+        ]  # fmt: skip
+    return found
+
+
+class Registry:
+    """The metrics of one server: the built-in ones, those of experts, two per vector, and those of its own
+    files."""
+
+    def __init__(
+        self,
+        vectors: Iterable[tuple[str, str]] = (),
+        own: Iterable[Metric] = (),
+        experts: Experts | None = None,
+    ) -> None:
+        """
+        Args:
+            vectors: (id, label) of each.
+            own: metrics of the server's own files.
+            experts: of the model's layers; None where it has none.
+        """
         mine = self._own = tuple(own)
-        pairs = tuple(metric for vector, label in vectors for metric in for_vector(vector, label))
-        self._by_id = {metric.id: metric for metric in (*BUILT_IN, *pairs, *mine)}
-        if len(self._by_id) != len(BUILT_IN) + len(pairs) + len(mine):
+        self.experts = experts
+        pairs = [metric for vector, label in vectors for metric in for_vector(vector, label)]
+        routed = [] if experts is None else for_experts(experts)
+        every = (*BUILT_IN, *routed, *pairs, *mine)
+        self._by_id = {metric.id: metric for metric in every}
+        if len(self._by_id) != len(every):
             raise ValueError("Two metrics have the same id. Rename the one of your own file.")
 
     def with_vectors(self, vectors: Iterable[tuple[str, str]]) -> Registry:
         """The same with other vectors."""
-        return Registry(vectors, self._own)
+        return Registry(vectors, self._own, self.experts)
 
     def __contains__(self, name: str) -> bool:
         return name in self._by_id

@@ -58,7 +58,9 @@ class MetricInfo(Frame):
     transform: Annotated[Literal["linear", "log2"], OrNewer]
     """What the server did before the cast to fp16. `log2`: value = 2 ** sent."""
     scale: ColorScale
-    family: Annotated[Literal["residual", "parts", "projection", "steering", "logit_lens", "own"], OrNewer]
+    family: Annotated[
+        Literal["residual", "parts", "projection", "steering", "router", "logit_lens", "own"], OrNewer
+    ]
     cost: str
     """What computing it means for the engine."""
     default: bool

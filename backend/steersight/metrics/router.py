@@ -1,0 +1,90 @@
+"""What the router of a mixture of experts decides for a token: how sure it is, and which experts it takes.
+
+A router gives each expert a logit. Its scores are their softmax, or where the model's router is made so,
+their sigmoids, brought to a sum of 1. From them, or from them and a bias, it chooses k experts and a weight
+for each, by which their outputs are multiplied before they are added up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Scoring = Literal["softmax", "sigmoid"]
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The experts of one layer of a model."""
+
+    count: int
+    """Experts among which its router chooses; those that every token passes are not counted."""
+    chosen: int
+    """How many it takes for each token."""
+
+
+@dataclass(frozen=True)
+class RouterReading:
+    """One router's decisions for some tokens."""
+
+    entropy: torch.Tensor
+    """[tokens] fp32, nats: of the scores"""
+    top: torch.Tensor
+    """[tokens] fp32: the score of the expert that has the greatest weight"""
+    taken: torch.Tensor
+    """[tokens] fp32: sum of the chosen experts' scores"""
+    ids: torch.Tensor
+    """[tokens, k] int64: the chosen experts, the one of the greatest weight first"""
+    weights: torch.Tensor
+    """[tokens, k] fp32: their weights"""
+
+
+def read_router(
+    logits: torch.Tensor | None, ids: torch.Tensor, weights: torch.Tensor, scoring: Scoring = "softmax"
+) -> RouterReading:
+    """Put a router's decisions into numbers.
+
+    Args:
+        logits: [tokens, experts], the router's; None where nobody has seen them, and entropy and scores are
+            NaN.
+        ids: [tokens, k] of the experts it chose, in any order.
+        weights: [tokens, k] of their weights.
+        scoring: how its scores come from its logits.
+    """
+    import torch
+
+    weights, order = weights.float().sort(dim=-1, descending=True, stable=True)
+    ids = ids.long().gather(-1, order)
+    if logits is None:
+        unknown = torch.full_like(weights[:, 0], torch.nan)
+        return RouterReading(unknown, unknown, unknown, ids, weights)
+    wide = logits.float()
+    if scoring == "softmax":
+        scores = wide.softmax(dim=-1)
+    else:
+        scores = wide.sigmoid()
+        scores = scores / scores.sum(dim=-1, keepdim=True)
+    of_chosen = scores.gather(-1, ids)
+    entropy: torch.Tensor = -torch.special.xlogy(scores, scores).sum(dim=-1)
+    return RouterReading(entropy, of_chosen[:, 0], of_chosen.sum(dim=-1), ids, weights)
+
+
+def numbers(reading: RouterReading, name: str) -> torch.Tensor:
+    """[tokens] fp32: what a metric of the family `router` says of a reading.
+
+    Raises: KeyError where it is none of them.
+    """
+    plain = {
+        "router_entropy": reading.entropy,
+        "router_top": reading.top,
+        "router_taken": reading.taken,
+    }
+    if name in plain:
+        return plain[name]
+    kind, _, rank = name.partition(":")
+    table = {"expert": reading.ids, "expert_weight": reading.weights}[kind]
+    column: torch.Tensor = table[:, int(rank) - 1].float()
+    return column
