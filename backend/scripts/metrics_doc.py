@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from steersight.metrics import BUILT_IN, Metric
-from steersight.metrics.registry import for_vector
+from steersight.metrics import BUILT_IN, Experts, Metric
+from steersight.metrics.registry import for_experts, for_vector
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 MARKS = "<!-- written by backend/scripts/metrics_doc.py -->", "<!-- end -->"
@@ -18,6 +18,7 @@ FAMILIES = {
     "parts": "Parts of the update",
     "projection": "Projection on a vector (two per vector)",
     "steering": "Steering",
+    "router": "Experts (of models that have them; the last two for each chosen expert)",
     "logit_lens": "Logit lens",
 }
 
@@ -41,7 +42,7 @@ def _end(value: float | None) -> str:
 
 def table() -> str:
     """All families, in the order of the registry."""
-    metrics = [*BUILT_IN, *for_vector("joy", "joy")]
+    metrics = [*BUILT_IN, *for_experts(Experts(count=128, chosen=1)), *for_vector("joy", "joy")]
     unnamed = {metric.family for metric in metrics} - FAMILIES.keys()
     if unnamed:
         raise SystemExit(f"FAMILIES of metrics_doc.py has no heading for {', '.join(sorted(unnamed))}.")

@@ -1,6 +1,6 @@
 // Which metric the map shows, by family. One that failed on the server can be seen and not chosen.
 import type { MetricInfo } from "../protocol/types.gen";
-import { byFamily, FAMILY_WORDS } from "../session/watch";
+import { byFamily, FAMILY_WORDS, isMapped } from "../session/watch";
 
 export function MetricPicker(props: {
 	metrics: MetricInfo[];
@@ -18,7 +18,7 @@ export function MetricPicker(props: {
 				onChange={(event) => onPick(event.target.value)}
 			>
 				{metrics.length === 0 && <option value="">No metrics yet</option>}
-				{byFamily(metrics).map(({ family, metrics: members }) => (
+				{byFamily(metrics.filter(isMapped)).map(({ family, metrics: members }) => (
 					<optgroup key={family} label={FAMILY_WORDS[family].short}>
 						{members.map((one) => (
 							<option key={one.id} value={one.id} disabled={one.error !== null}>

@@ -7,7 +7,7 @@ import type { Session } from "../session/session";
 import type { RunState } from "../store/run";
 import { FrameBatch, Signal } from "../store/signal";
 import { lensFrame, metricInfo, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
-import { Tooltip } from "./Tooltip";
+import { cursorSentence, Tooltip } from "./Tooltip";
 import type { HeatmapView } from "./view";
 
 let root: Root;
@@ -89,4 +89,26 @@ test("the logit lens names its guesses and marks the token that was written", as
 	expect(find("tooltip-guesses")).toBeNull();
 	await point(2, null);
 	expect(find("tooltip-guesses")).toBeNull();
+});
+
+test("the experts of the pointed token are told, with their weights and what else they do", async () => {
+	run.take(
+		rowsFrame(0, 3, {
+			layers: 3,
+			metrics: ["expert:1", "expert_weight:1", "expert:2", "expert_weight:2"],
+			value: (_, metric, layer) => (layer === 0 ? Number.NaN : [5, 0.75, 2, 0.25][metric]!),
+		}),
+		0,
+	);
+	await point(2, 0);
+	expect(find("tooltip-experts")).toBeNull();
+	await point(2, 1);
+	const rows = [...find("tooltip-experts")!.querySelectorAll("li")];
+	expect(rows.map((row) => [...row.children].map((cell) => cell.textContent))).toEqual([
+		["5", "0.75", "100.0 %"],
+		["2", "0.25", "100.0 %"],
+	]);
+	expect(cursorSentence(run, metricInfo(), { run: "c1", position: 2, layer: 1, by: "keys" })).toContain(
+		" Experts: 5 with weight 0.75, 2 with weight 0.25.",
+	);
 });

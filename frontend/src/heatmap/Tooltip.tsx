@@ -4,6 +4,7 @@ import { useLayoutEffect, useRef } from "react";
 import type { MetricInfo } from "../protocol/types.gen";
 import type { Cursor } from "../session/cursor";
 import type { Session } from "../session/session";
+import { type ChosenExpert, chosenExperts } from "../store/experts";
 import type { Guess } from "../store/guesses";
 import { NO_ROW } from "../store/rows";
 import type { RunState } from "../store/run";
@@ -51,6 +52,7 @@ export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }
 	const rev = run.rows.rev(cursor.position);
 	const drawn = drawnText(run, cursor.position);
 	const guesses = cursor.layer === null ? null : run.guesses.at(cursor.position, cursor.layer);
+	const experts = cursor.layer === null ? null : chosenExperts(run.rows, cursor.position, cursor.layer);
 	return (
 		<div className="tooltip" data-testid="heatmap-tooltip" ref={box}>
 			<div className="tooltip-token" dir="auto">
@@ -80,14 +82,32 @@ export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }
 				<dt>revision</dt>
 				<dd>{rev === NO_ROW ? (run.cached.has(cursor.position) ? "not computed" : "none yet") : rev}</dd>
 			</dl>
+			{experts !== null && <Experts experts={experts} />}
 			{guesses !== null && <Guesses guesses={guesses} written={run.tokens.idAt(cursor.position + 1)} />}
+		</div>
+	);
+}
+
+function Experts({ experts }: { experts: ChosenExpert[] }) {
+	return (
+		<div className="tooltip-list" data-testid="tooltip-experts">
+			<p>experts: weight, share of this run's tokens</p>
+			<ol>
+				{experts.map(({ expert, weight, load }) => (
+					<li key={expert}>
+						<span className="guess">{expert}</span>
+						<span className="share">{formatValue(weight)}</span>
+						<span className="unit">{formatShare(load)}</span>
+					</li>
+				))}
+			</ol>
 		</div>
 	);
 }
 
 function Guesses({ guesses, written }: { guesses: Guess[]; written: number | undefined }) {
 	return (
-		<div className="tooltip-guesses" data-testid="tooltip-guesses">
+		<div className="tooltip-list" data-testid="tooltip-guesses">
 			<p>raw logit lens: next token</p>
 			<ol>
 				{guesses.map(({ id, text, probability }) => (
@@ -145,7 +165,14 @@ export function cursorSentence(run: RunState, metric: MetricInfo | null, cursor:
 	}
 	if (cursor.layer === null) return `${where}, revision ${rev}.`;
 	const value = `${metric?.label ?? "value"} ${valueText(run, metric, cursor)}`;
-	return `${where}, layer ${cursor.layer}: ${value}, revision ${rev}.${guessSentence(run, cursor)}`;
+	return `${where}, layer ${cursor.layer}: ${value}, revision ${rev}.${expertSentence(run, cursor)}${guessSentence(run, cursor)}`;
+}
+
+function expertSentence(run: RunState, cursor: Cursor): string {
+	const experts = cursor.layer === null ? null : chosenExperts(run.rows, cursor.position, cursor.layer);
+	if (experts === null) return "";
+	const words = experts.map(({ expert, weight }) => `${expert} with weight ${formatValue(weight)}`);
+	return ` Experts: ${words.join(", ")}.`;
 }
 
 function guessSentence(run: RunState, cursor: Cursor): string {

@@ -209,7 +209,7 @@ export interface MetricInfo {
 	unit: string;
 	transform: "linear" | "log2";
 	scale: ColorScale;
-	family: "residual" | "parts" | "projection" | "steering" | "logit_lens" | "own";
+	family: "residual" | "parts" | "projection" | "steering" | "router" | "logit_lens" | "own";
 	cost: string;
 	default: boolean;
 	error: string | null;

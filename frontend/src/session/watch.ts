@@ -11,6 +11,7 @@ export const FAMILIES: readonly Family[] = [
 	"parts",
 	"projection",
 	"steering",
+	"router",
 	"logit_lens",
 	"own",
 ];
@@ -20,6 +21,7 @@ export const FAMILY_WORDS: Record<Family, { short: string; full: string }> = {
 	parts: { short: "Parts", full: "Parts: attention and MLP" },
 	projection: { short: "Projection", full: "Projection on vectors" },
 	steering: { short: "Steering", full: "What steering added" },
+	router: { short: "Experts", full: "Experts and their routers" },
 	logit_lens: { short: "Logit lens", full: "Logit lens" },
 	own: { short: "Own metrics", full: "Own metrics" },
 };
@@ -44,6 +46,7 @@ export function defaultWatch(): Watch {
 			parts: false,
 			projection: false,
 			steering: false,
+			router: false,
 			logit_lens: false,
 			own: true,
 		},
@@ -96,6 +99,11 @@ export function byFamily(metrics: readonly MetricInfo[]): { family: Family; metr
 		family,
 		metrics: metrics.filter((metric) => metric.family === family),
 	})).filter((group) => group.metrics.length > 0);
+}
+
+/** Whether a map can show it: numbers of experts are names, and a scale of colours would order them. */
+export function isMapped(metric: MetricInfo): boolean {
+	return !(metric.family === "router" && metric.id.startsWith("expert:"));
 }
 
 /** What a family costs, as its metrics say it, each thing once. */
