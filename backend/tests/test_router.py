@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,9 +19,13 @@ from steersight.engine.graph import GraphPass
 from steersight.engine.layout import Layout, UnsupportedModelError
 from steersight.engine.loading import experts_of
 from steersight.engine.observer import Observer
+from steersight.engine.options import ModelFacts
 from steersight.engine.proof import prove_replays
+from steersight.engine.service import EngineService
 from steersight.metrics import Experts, Registry
 from steersight.metrics.router import numbers, read_router
+from steersight.protocol.messages import ExpertsInfo
+from steersight.ws.handshake import model_info
 
 from .banks import small_pool
 
@@ -84,6 +88,13 @@ def test_a_configuration_says_how_many_experts_there_are(
     config: dict[str, Any], experts: Experts | None
 ) -> None:
     assert experts_of(SimpleNamespace(**config)) == experts
+
+
+def test_a_client_is_told_of_them() -> None:
+    facts = ModelFacts("m", 2, 8, 100, "float32", 100, [], experts=EXPERTS)
+    told = model_info(cast(EngineService, SimpleNamespace(model=facts)))
+    assert told is not None
+    assert told.experts == ExpertsInfo(count=COUNT, chosen=CHOSEN)
 
 
 class Router:

@@ -21,6 +21,15 @@ class EngineStatus(Frame):
     """Share of the expected loading time; an estimate, 1 when ready."""
 
 
+class ExpertsInfo(Frame):
+    """The experts of a layer of the model, in the layers that have some."""
+
+    count: Count
+    """Experts among which the router chooses."""
+    chosen: Count
+    """How many it takes for each token."""
+
+
 class ModelInfo(Frame):
     """The served model. Null in `welcome` until its configuration has been read."""
 
@@ -35,6 +44,8 @@ class ModelInfo(Frame):
     chat: Annotated[Literal["template", "file", "none"], OrNewer] = "template"
     """What makes a prompt of a conversation: the model's own chat template, the one of `--chat-template`, or
     none. Without one the messages' contents are joined and the model continues that text."""
+    experts: ExpertsInfo | None = None
+    """Null where the model has none."""
 
 
 class ColorScale(Frame):

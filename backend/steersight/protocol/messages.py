@@ -27,6 +27,7 @@ from .client_frames import (
 from .descriptions import (
     ColorScale,
     EngineStatus,
+    ExpertsInfo,
     Limits,
     MetricInfo,
     ModelInfo,
@@ -77,9 +78,9 @@ __all__ = [
     "CLIENT_TYPES", "MAX_FRAME_BYTES", "MAX_MESSAGES", "MAX_ROWS_ASKED", "MAX_STOP_STRINGS",
     "MAX_STRENGTH", "MAX_TEMPERATURE", "MAX_TOP", "MAX_VECTORS", "MIN_REPETITION_PENALTY",
     "PROTOCOL_VERSION", "READING", "SERVER_TYPES", "SUBPROTOCOL", "Applied", "AskRows", "ChatMessage",
-    "ClientFrame", "ColorScale", "Engine", "EngineStatus", "Error", "ErrorCode", "Finished", "Frame",
-    "Gap", "Hello", "Lens", "LensOptions", "Limits", "MetricInfo", "ModelInfo", "Operator", "Ping",
-    "Pong", "Prompt", "Queued", "Resume", "Resumed", "Rows", "RunError", "Sampling", "ServerFrame",
-    "Span", "Start", "Started", "Steer", "Stop", "Timing", "Tokens", "Usage", "VectorInfo",
-    "VectorSetting", "Welcome",
+    "ClientFrame", "ColorScale", "Engine", "EngineStatus", "Error", "ErrorCode", "ExpertsInfo",
+    "Finished", "Frame", "Gap", "Hello", "Lens", "LensOptions", "Limits", "MetricInfo", "ModelInfo",
+    "Operator", "Ping", "Pong", "Prompt", "Queued", "Resume", "Resumed", "Rows", "RunError", "Sampling",
+    "ServerFrame", "Span", "Start", "Started", "Steer", "Stop", "Timing", "Tokens", "Usage",
+    "VectorInfo", "VectorSetting", "Welcome",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ from ..protocol.messages import (
     ColorScale,
     Engine,
     EngineStatus,
+    ExpertsInfo,
     Limits,
     MetricInfo,
     ModelInfo,
@@ -78,7 +79,11 @@ def vector_infos(engine: EngineService) -> list[VectorInfo]:
 
 def model_info(engine: EngineService) -> ModelInfo | None:
     """The served model, once its configuration has been read."""
-    return None if engine.model is None else ModelInfo(**vars(engine.model))
+    facts = engine.model
+    if facts is None:
+        return None
+    experts = None if facts.experts is None else ExpertsInfo(**vars(facts.experts))
+    return ModelInfo(**{**vars(facts), "experts": experts})
 
 
 class Offering:

@@ -198,6 +198,14 @@ export interface ModelInfo {
 	max_model_len: number;
 	special_ids: number[];
 	chat: "template" | "file" | "none";
+	experts: ExpertsInfo | null;
+}
+/**
+ * The experts of a layer of the model, in the layers that have some.
+ */
+export interface ExpertsInfo {
+	count: number;
+	chosen: number;
 }
 /**
  * One metric: one number per token and layer.

@@ -212,6 +212,7 @@ export function modelInfo(changes: Partial<ModelInfo> = {}): ModelInfo {
 		max_model_len: 64,
 		special_ids: [],
 		chat: "template",
+		experts: null,
 		...changes,
 	};
 }
