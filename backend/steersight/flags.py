@@ -110,4 +110,26 @@ def add_flag(parser: argparse.ArgumentParser, name: str, option: Option) -> None
 
     chosen = FromEnvironment(os.environ[variable]) if variable in os.environ else option.default
     alone: dict[str, Any] = {"nargs": "?", "const": "1", "metavar": "0"} if option.kind is switch else {}
+    if getattr(option.kind, "repeats", False):
+        alone["action"] = Appended
     parser.add_argument(f"--{name}", type=parse, default=chosen, help=f"{option.help} [{variable}]", **alone)
+
+
+class Appended(argparse.Action):
+    """A flag that may be given several times: its values, which are tuples, are put one behind the other.
+
+    The variable is a default like any other: one flag, and it does not count.
+    """
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        found: argparse.Namespace,
+        value: Any,
+        _name: str | None = None,
+    ) -> None:
+        """Put `value` behind what the flag was given before."""
+        given = f"{self.dest} was given"
+        before = getattr(found, self.dest) if getattr(found, given, False) else ()
+        setattr(found, given, True)
+        setattr(found, self.dest, (*before, *value))

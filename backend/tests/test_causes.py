@@ -98,7 +98,7 @@ SAID = [
     (
         "ValueError",
         "Loading /m requires you to execute the configuration file in that repo on your local machine.",
-        "brings Python code of its own, which this server does not run. Serve another model.",
+        "which this server does not run unless it is told to. Serve another model; or read the code, and",
     ),
     (
         "ValidationError",

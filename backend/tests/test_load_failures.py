@@ -98,6 +98,14 @@ async def test_a_checkpoint_that_cannot_be_served(
         assert service.status.stage.startswith(f"The engine did not start. {why}"), service.status.stage
 
 
+async def test_an_argument_that_is_passed_through_reaches_vllm(tmp_path: Path) -> None:
+    make_checkpoint(FAMILIES["Llama"](), tmp_path / "model")
+    async with loading(tmp_path / "model", engine_arg=(("load_format", "tape"),)) as service:
+        await service.load()
+        assert service.status.state == "failed"
+        assert "Load format `tape` is not supported" in service.status.stage, service.status.stage
+
+
 @pytest.mark.parametrize(
     ("layout", "why"),
     [

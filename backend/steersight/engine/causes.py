@@ -89,7 +89,9 @@ CAUSES = (
     ),
     Cause(
         r"contains custom code|requires you to execute",
-        "The checkpoint brings Python code of its own, which this server does not run.", OTHER,
+        "The checkpoint brings Python code of its own, which this server does not run unless it is told to.",
+        "Serve another model; or read the code, and start with --trust-remote-code if it may do whatever "
+        "this server can.",
     ),
     # ---- quantisation
     Cause(

@@ -18,7 +18,9 @@ from ..metrics import Experts, Registry
 from ..naming import model_id
 from ..text.rendering import Renderer
 from . import cores, libnuma, max_runs, trouble
+from .arguments import known_to
 from .assumptions import SCHEDULER
+from .errors import StartError
 from .options import CONFIG_KEY, EngineOptions, ModelFacts
 from .tokenizer import read_tokenizer
 
@@ -97,8 +99,8 @@ def read_model(options: EngineOptions, report: Report) -> Known:
     report("Reading the model's configuration and tokenizer", 0.02)
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(options.model)
-    read = read_tokenizer(options.model, config, options.chat_template)
+    config = AutoConfig.from_pretrained(options.model, **options.pretrained)
+    read = read_tokenizer(options.model, config, options.chat_template, options.pretrained)
     text = config.get_text_config()
     dtype = options.dtype
     if dtype == "auto":
@@ -187,6 +189,7 @@ def build_engine(
     more = _caching(options, model, runs, on_cpu)
     if not on_cpu:
         more["gpu_memory_utilization"] = options.gpu_memory
+    more |= _passed_through(options)
     if options.executor != "auto":
         more["distributed_executor_backend"] = options.executor
     chosen = _files_in(folder, options)
@@ -203,6 +206,10 @@ def build_engine(
             tensor_parallel_size=options.tensor_parallel,
             # The files that `read_model` has read, also in a Mistral folder that has both kinds.
             tokenizer_mode="hf",
+            revision=options.revision or None,
+            tokenizer_revision=options.revision or None,
+            trust_remote_code=options.trust_remote_code,
+            quantization=options.quantization or None,
             config_format="hf",
             # Nobody reads them, and they took a tenth of the event loop at 128 runs.
             disable_log_stats=True,
@@ -262,6 +269,16 @@ def _caching(options: EngineOptions, model: ModelFacts, runs: int, on_cpu: bool)
     if block_size := options.block_size or (CPU_BLOCK_SIZE if on_cpu else 0):
         arguments["block_size"] = block_size
     return arguments
+
+
+def _passed_through(options: EngineOptions) -> dict[str, Any]:
+    """vLLM's arguments that somebody has named. Raises StartError where it does not know one."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    try:
+        return dict(known_to(AsyncEngineArgs, options.engine_arg))
+    except ValueError as error:
+        raise StartError(str(error)) from None
 
 
 def graph_tokens(model: ModelFacts, runs: int) -> int:

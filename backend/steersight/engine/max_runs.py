@@ -100,7 +100,7 @@ def chosen(options: EngineOptions, dtype: str, max_model_len: int) -> int:
         import torch
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(options.model)
+        config = AutoConfig.from_pretrained(options.model, **options.pretrained)
         itemsize, ranks = getattr(torch, dtype).itemsize, options.tensor_parallel
         runs = fitting(
             int(options.gpu_memory * current_platform.get_device_total_memory()),

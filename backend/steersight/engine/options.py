@@ -6,12 +6,13 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..files import REPOSITORY
 from ..flags import option
 from ..kinds import file, files, folder, number, one_of, or_auto, switch
 from ..metrics import Experts
+from .arguments import engine_arguments, speculative
 from .layout import parse_template
 
 CONFIG_KEY = "steersight"
@@ -42,6 +43,16 @@ class EngineOptions:
         "", "Checkpoint folder or hub name; default is the bundled SmolLM2-135M-Instruct in the data folder."
     )
     """Path of a checkpoint folder, or a name the Hugging Face hub knows."""
+    revision: str = option("", "Branch, tag or commit of a hub model; without it the newest that is here.")
+    trust_remote_code: bool = option(
+        "0",
+        "Run Python code that a checkpoint brings. It can do whatever this server can: read files, use the "
+        "network. Read it first, and fix it with --revision.",
+        switch,
+    )
+    quantization: str = option(
+        "", "How the weights are quantised, as vLLM names it; without it what the checkpoint says of itself."
+    )
     data_dir: Path = option(str(REPOSITORY / "data"), "Folder of models and vectors.", folder)
     dtype: str = option("auto", "Weights and activations: auto, float32, bfloat16 or float16.")
     """`auto` is float32 on a CPU and the checkpoint's own type on CUDA."""
@@ -89,6 +100,13 @@ class EngineOptions:
         "eager, or graphs (decode in CUDA graphs); auto is graphs on CUDA and eager on a CPU.",
         one_of("auto", "eager", "graphs"),
     )
+    engine_arg: tuple[tuple[str, Any], ...] = option(
+        "",
+        "An engine argument of vLLM's, NAME=VALUE; may be given several times, in the variable one to a "
+        "line. Only those that change nothing that rows and steering rest on.",
+        engine_arguments,
+    )
+    speculative_config: str = option("", "Refused: speculative decoding is not supported yet.", speculative)
     metrics: tuple[str, ...] = option(
         "",
         f"Python files with metrics of your own, separated by {os.pathsep!r}; they run in the server.",
@@ -112,6 +130,11 @@ class EngineOptions:
     )
     """An engine that owes an answer and gives no sign of life for so long is started again. A long prompt on
     a big model and a CPU can truly take tens of seconds."""
+
+    @property
+    def pretrained(self) -> dict[str, Any]:
+        """How transformers is to read the checkpoint: arguments of every `from_pretrained`."""
+        return {"revision": self.revision or None, "trust_remote_code": self.trust_remote_code}
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,16 @@ What is missing is said at load, in a sentence, and not by the first reply that 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..text.pieces import TokenTexts
 from ..text.rendering import Chat, Renderer, named, outside
 
+NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
 PROBE = "Hello, world: Grüße, 你好, 👋."
 HELLO = {"role": "user", "content": "Hello"}
 CONVERSATION = [HELLO, {"role": "assistant", "content": "Good day"}, {"role": "user", "content": "Goodbye"}]
@@ -32,13 +35,16 @@ class Read:
     """What it cannot do, where the server can go on without."""
 
 
-def read_tokenizer(model: str, config: Any, template: str = "") -> Read:
+def read_tokenizer(
+    model: str, config: Any, template: str = "", source: Mapping[str, Any] = NOTHING_MORE
+) -> Read:
     """Load and prove it.
 
     Args:
         model: checkpoint folder or hub name.
         config: the model's configuration.
         template: file of a chat template instead of the model's own; empty is none.
+        source: further arguments of `from_pretrained`, such as the revision.
 
     Raises: TokenizerError.
     """
@@ -48,7 +54,7 @@ def read_tokenizer(model: str, config: Any, template: str = "") -> Read:
         # Where mistral_common is installed, transformers 5.19 takes its tokenizer as soon as there is a
         # tekken.json, which tells no offsets. Without it the folder's own tokenizer.json is taken, or the
         # same kind of tokenizer is made of tekken.json.
-        tokenizer = AutoTokenizer.from_pretrained(model, mistral_format=False)
+        tokenizer = AutoTokenizer.from_pretrained(model, mistral_format=False, **source)
     except Exception as error:
         raise TokenizerError(
             f"The tokenizer of {model} cannot be read: {error} A folder needs tokenizer.json, or files that "
@@ -67,7 +73,7 @@ def read_tokenizer(model: str, config: Any, template: str = "") -> Read:
             f"{named(tokenizer, foreign)}: the tokenizer has {'them' if len(foreign) > 1 else 'it'}, and the "
             f"model, with {renderer.vocab_size} tokens, has not. Prompts that contain one are refused."
         )
-    return Read(renderer, special_ids(model, config, tokenizer), problems)
+    return Read(renderer, special_ids(model, config, tokenizer, source), problems)
 
 
 def prove_tokens(tokenizer: Any) -> None:
@@ -132,7 +138,9 @@ def prove_template(tokenizer: Any, file: str) -> list[str]:
     return []
 
 
-def special_ids(model: str, config: Any, tokenizer: Any) -> list[int]:
+def special_ids(
+    model: str, config: Any, tokenizer: Any, source: Mapping[str, Any] = NOTHING_MORE
+) -> list[int]:
     """Ids that are no part of a reply's text: named special tokens, added ones that are marked special, and
     those that end a reply."""
     from transformers import GenerationConfig
@@ -141,7 +149,7 @@ def special_ids(model: str, config: Any, tokenizer: Any) -> list[int]:
     found.update(token for token, added in tokenizer.added_tokens_decoder.items() if added.special)
     ends = [config.get_text_config().eos_token_id]
     with contextlib.suppress(OSError, ValueError):  # most checkpoints have one; none is no fault
-        ends.append(GenerationConfig.from_pretrained(model).eos_token_id)
+        ends.append(GenerationConfig.from_pretrained(model, **source).eos_token_id)
     for end in ends:
         found.update(end if isinstance(end, list) else [] if end is None else [end])
     return sorted(found)
