@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket
 from . import logs
 from .api import routes
 from .api.building import BuildApi
+from .api.models import ModelApi
 from .api.vectors import VectorApi
 from .config import Settings
 from .engine.service import EngineService
@@ -51,9 +52,17 @@ def create_app(settings: Settings) -> Starlette:
     vector_api = VectorApi(engine, settings.data_dir / "vectors", settings.vector_quota_mib << 20)
     building = BuildApi(vector_api, table.places)
     epoch = secrets.token_hex(8)
-    offering = handshake.Offering(engine, table.limits, settings.name, epoch)
+    offering = handshake.Offering(
+        engine, table.limits, settings.name, epoch, change_model=settings.change_model
+    )
+    model_api = ModelApi(engine, table, may_change=settings.change_model)
     pace = Pace()
 
+    async def leave(why: str) -> None:
+        await building.close()
+        await table.leave_model(why)
+
+    engine.on_leaving = leave
     connections: set[Connection] = set()
 
     async def socket(websocket: WebSocket) -> None:
@@ -106,10 +115,6 @@ def create_app(settings: Settings) -> Starlette:
         )
         return Response(telemetry.render(), media_type="text/plain; version=0.0.4")
 
-    async def model(_: Request) -> Response:
-        info = handshake.model_info(engine)
-        return JSONResponse(None if info is None else info.model_dump())
-
     async def no_page(_: Request) -> Response:
         return PlainTextResponse(
             "The page has not been built. Run `make build`, or give its folder with --ui.\n", status_code=503
@@ -139,8 +144,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
-            Route("/api/model", model),
-            *routes.routes(vector_api, building),
+            *routes.routes(vector_api, building, model_api),
             page,
         ],
         middleware=[Middleware(Entrance, doors=doors, visitors=visitors)],

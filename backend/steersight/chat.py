@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .client import Client, Run, SteersightError, connect
-from .protocol.messages import MAX_STRENGTH, VectorSetting
+from .protocol.messages import MAX_STRENGTH, ModelInfo, VectorSetting
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -63,6 +63,8 @@ class Chat:
         self.strengths: dict[str, float] = {}
         self.settings: dict[str, VectorSetting] = {}
         self._write = write
+        self._model: ModelInfo | None = None
+        """The one that the last reply was written by, or the person was told of."""
         self._messages: list[dict[str, str]] = []
         self._run: Run | None = None
         self._starting: Starting | None = None
@@ -70,7 +72,7 @@ class Chat:
 
     def greeting(self) -> str:
         """What is served, and how it answers."""
-        model = self.client.model
+        model = self._model = self.client.model
         how = " It has no chat template and continues your text." if model and model.chat == "none" else ""
         return f"{model.id if model else '?'}.{how} /help lists the commands.\n"
 
@@ -115,6 +117,7 @@ class Chat:
 
     async def say(self, text: str) -> None:
         """Send one message and stream the reply until it has ended."""
+        self._look_at_model()
         messages = [*self._messages, {"role": "user", "content": text}]
         starting = self._starting = Starting()
         try:
@@ -150,6 +153,18 @@ class Chat:
         ending = finished.error.message if finished.error else finished.reason
         self._write("\n" if finished.reason == "stop" else f"\n[{ending}]\n")
         self._messages = [*messages, {"role": "assistant", "content": run.text}]
+
+    def _look_at_model(self) -> None:
+        """Say that the server's model is another, and let go of what that does not have."""
+        before, self._model = self._model, self.client.model
+        if before is None or self._model is None or before.id == self._model.id:
+            return
+        gone = [name for name in self.strengths if name not in self.client.vectors]
+        for name in gone:
+            del self.strengths[name]
+            self.settings.pop(name, None)
+        off = f" It has no vector {', '.join(gone)}, so that is off." if gone else ""
+        self._write(f"[The server's model is {self._model.id} now.{off}]\n")
 
     async def stop(self) -> bool:
         """End the reply that is being written; False when there is none."""
@@ -331,9 +346,10 @@ async def _main(url: str, token: str | None, history: Path) -> None:
 async def _typed_lines(chat: Chat, history: Path) -> AsyncIterator[str]:
     """Lines from a terminal, with completion and a history file only its owner can read."""
     from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import NestedCompleter
+    from prompt_toolkit.completion import NestedCompleter, WordCompleter
 
-    names: dict[str, object] = dict.fromkeys(chat.client.vectors)
+    # Asked anew each time: vectors come and go.
+    names = WordCompleter(lambda: list(chat.client.vectors), sentence=True)
     commands: dict[str, object] = {name: names if name == "/steer" else None for name in COMMANDS}
     completer = NestedCompleter.from_nested_dict(commands)
     inputs = kept_inputs(history, chat.say_aside)

@@ -73,6 +73,11 @@ class Settings(EngineOptions):
     drain_seconds: float = option(
         "10", "How long live replies may go on when the server is told to end.", number(float, 0, 86_400)
     )
+    change_model: bool = option(
+        "0",
+        "Let whoever may use this server change its model to another that `steersight models` finds here.",
+        switch,
+    )
     vector_quota_mib: int = option(
         "1024", "Disk space for vectors that people bring or make, in MiB.", number(int, 0)
     )
@@ -129,6 +134,12 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
     values = values_of(Settings, arguments)
     values["model"] = model_from(arguments)
     values["token"] = token_from(arguments)
+    if values["change_model"] and not values["token"] and not is_loopback(values["host"]):
+        where = values["host"] or "any address of this machine"
+        raise ValueError(
+            f"--change-model would let everybody who reaches {where} end other people's replies. Give the "
+            "server a token (--token-file FILE, or STEERSIGHT_TOKEN)."
+        )
     return Settings(**values)
 
 

@@ -18,6 +18,7 @@ class Line:
     """The client that a run belongs to."""
 
     special_ids = frozenset({9})
+    model = None
     metrics: ClassVar[dict[str, Any]] = {}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from steersight.engine import service, watch
-from steersight.engine.errors import EngineNotReadyError, StartError
+from steersight.engine.errors import ChangeError, EngineNotReadyError, StartError
 from steersight.engine.life import CallError
 from steersight.engine.options import EngineOptions, ModelFacts
 from steersight.engine.service import EngineService
@@ -45,7 +46,7 @@ def test_every_step_from_phase_to_phase_is_possible_or_refused(at: EnginePhase, 
         LOADING: {READY, DRAINING, FAILED, STOPPED},
         READY: {LOADING, DRAINING, FAILED, STOPPED},
         DRAINING: {STOPPED},
-        FAILED: {STOPPED},
+        FAILED: {LOADING, STOPPED},
         STOPPED: set(),
     }
     assert possible == NEXT_PHASES
@@ -272,6 +273,141 @@ async def test_a_lost_engine_is_not_tried_again_once_its_server_drains(
     await watched.engine._rebuilding
     assert watched.phases == [LOADING, READY, LOADING, DRAINING]
     assert watched.lives == [first, second]
+
+
+# ---------------------------------------------------------------- another model
+
+
+class Changing:
+    """A ready engine whose model is changed to one called `other`."""
+
+    def __init__(self, watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.watched, self.engine = watched, watched.engine
+        self.told: list[tuple[str, int]] = []
+        """What those who leave were told, and how many engines had ended by then."""
+        self.engine.on_leaving = self._leave
+        before = service.read_model
+
+        def read(options: EngineOptions, report: Any) -> Any:
+            if options.model == "unreadable":
+                raise OSError("It has no config.json.")
+            known = before(options, report)
+            return SimpleNamespace(**vars(known) | {"model": replace(MODEL, id=options.model)})
+
+        monkeypatch.setattr(service, "read_model", read)
+
+    async def _leave(self, why: str) -> None:
+        self.told.append((why, sum(life.ended for life in self.watched.lives)))
+
+    async def begin(self, model: str = "other") -> asyncio.Task[None]:
+        self.watched.made.clear()
+        await self.engine.change(EngineOptions(model, Path()))
+        assert self.engine._changing is not None
+        return self.engine._changing
+
+    @property
+    def served(self) -> str:
+        assert self.engine.model is not None
+        return self.engine.model.id
+
+
+@pytest.fixture
+def changing(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> Changing:
+    return Changing(watched, monkeypatch)
+
+
+async def test_the_model_is_changed(watched: Watched, changing: Changing) -> None:
+    first = await watched.ready()
+    task = await changing.begin()
+    assert watched.engine.status.state is LOADING
+    assert "being changed to other" in watched.engine.status.stage
+    second = await watched.life()
+    assert (first.ended, second.model.id, watched.engine.capacity_tokens) == (1, "other", None)
+    with pytest.raises(ChangeError, match="The engine is loading"):
+        await watched.engine.change(EngineOptions("third", Path()))
+    second.starts()
+    await task
+    assert watched.engine.status == Status(READY, "Ready", 1.0)
+    assert (changing.served, watched.engine.options.model) == ("other", "other")
+    ((why, ended),) = changing.told
+    assert "being changed to other, which ends this reply" in why
+    assert ended == 0, "who leaves is told before the engine ends"
+
+
+async def test_a_model_that_cannot_be_read_changes_nothing(watched: Watched, changing: Changing) -> None:
+    life = await watched.ready()
+    with pytest.raises(ChangeError, match=r"It cannot be served. It has no config.json."):
+        await changing.begin("unreadable")
+    assert (watched.phases, changing.told, life.ended) == ([LOADING, READY], [], 0)
+    await changing.begin()  # another try is possible
+
+
+async def test_the_model_before_comes_back_where_the_other_does_not_start(
+    watched: Watched, changing: Changing
+) -> None:
+    await watched.ready()
+    task = await changing.begin()
+    second = await watched.life()
+    second.breaks(StartError("It is too large."))
+    third = await watched.life()
+    assert (third.model.id, second.ended) == ("model", 1)
+    third.starts()
+    await task
+    why = "other could not be served. It is too large."
+    assert watched.engine.status == Status(READY, f"{why} model is served again.", 1.0)
+    assert watched.engine.change_failed == why
+    assert (changing.served, watched.engine.options.model) == ("model", "model")
+    (await changing.begin(), await watched.life())[1].starts()
+    assert watched.engine.change_failed == ""
+
+
+async def test_neither_model_starts(watched: Watched, changing: Changing) -> None:
+    await watched.ready()
+    watched.broken = StartError("The disk is gone.")
+    await (await changing.begin())
+    assert watched.engine.status.state is FAILED
+    why = "other could not be served. The disk is gone. Neither could model. The disk is gone."
+    assert watched.engine.status.stage == why
+    # Nothing was served, so there is nothing to go back to.
+    await (await changing.begin("third"))
+    assert watched.engine.status == Status(FAILED, "third could not be served. The disk is gone.")
+    watched.broken = None
+    task = await changing.begin("fourth")
+    (await watched.life()).starts()
+    await task
+    assert watched.engine.status.ready
+
+
+@pytest.mark.parametrize("then", ["starts", "breaks", "drains first"])
+async def test_a_server_that_ends_while_its_model_is_changed(
+    watched: Watched, changing: Changing, then: str
+) -> None:
+    first = await watched.ready()
+    task = await changing.begin()
+    second = await watched.life()
+    if then == "drains first":
+        watched.engine.drain()
+        second.breaks(StartError("It was ended."))
+        await task
+        assert watched.phases[-1] is DRAINING
+    await watched.engine.shutdown()
+    assert task.done()
+    assert (watched.phases[-1], first.ended >= 1, second.ended >= 1) == (STOPPED, True, True)
+    assert watched.lives == [first, second]
+
+
+async def test_an_engine_that_is_lost_is_not_changed_meanwhile(
+    watched: Watched, changing: Changing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "FIRST_PAUSE_SECONDS", 0.0)
+    life = await watched.ready()
+    watched.engine._lose(life, "The engine ended unexpectedly.")  # type: ignore[arg-type]
+    with pytest.raises(ChangeError, match="The engine ended unexpectedly"):
+        await changing.begin()
+    (await watched.life()).starts()
+
+
+# ---------------------------------------------------------------- its end
 
 
 async def test_a_server_that_ends_does_not_wait_for_the_next_try(

@@ -178,6 +178,7 @@ describe("the page", () => {
 			text: "Hi",
 			run: "r1",
 			epoch: "e0",
+			model: null,
 			status: "done",
 			finished: finishedFrame({ usage: { prompt_tokens: 12, reply_tokens: 1, cached_tokens: 0 } }),
 			problem: null,

@@ -57,6 +57,8 @@ class Run:
         self.id = started.run
         self.prompt = started.prompt
         self.metrics = started.metrics
+        self.model = started.model
+        """Id of the model that writes it; empty where the server does not say."""
         self.ids: list[int] = []
         """Ids of the reply so far."""
         self.pieces: list[str] = []
@@ -78,6 +80,9 @@ class Run:
         self.has_gaps = False
         """Whether rows were left out and asked for again, which may come after the end."""
         self._client = client
+        # The server's model may be another before the run is read.
+        self._special = client.special_ids
+        self._layers = client.model.layers if client.model else 0
         self._rows: dict[int, NDArray[np.float32]] = {}
         self._entropy: dict[int, float] = {}
         self._names: dict[int, str] = {}
@@ -95,9 +100,8 @@ class Run:
     @property
     def text(self) -> str:
         """The reply so far: without special tokens, cut where a stop string ended it."""
-        special = self._client.special_ids
         text = "".join(
-            piece for token, piece in zip(self.ids, self.pieces, strict=True) if token not in special
+            piece for token, piece in zip(self.ids, self.pieces, strict=True) if token not in self._special
         )
         return before_stop(text, self.finished.stop if self.finished else None)
 
@@ -105,9 +109,8 @@ class Run:
         """[prompt + reply tokens, metrics, layers] fp32 in the metrics' units; NaN where there is no row."""
         import numpy as np
 
-        layers = self._client.model.layers if self._client.model else 0
         total = len(self.prompt.ids) + len(self.ids)
-        out = np.full((total, len(self.metrics), layers), np.nan, dtype=np.float32)
+        out = np.full((total, len(self.metrics), self._layers), np.nan, dtype=np.float32)
         for position, row in self._rows.items():
             if position < total:
                 out[position] = row
@@ -171,10 +174,9 @@ class Run:
         shown = 0
         while True:
             await self._until(partial(self._has_more_than, shown))
-            special = self._client.special_ids
             fresh = list(zip(self.ids[shown:], self.pieces[shown:], strict=True))
             shown += len(fresh)
-            piece = "".join(text for token, text in fresh if token not in special)
+            piece = "".join(text for token, text in fresh if token not in self._special)
             if piece:
                 yield piece
             if self.finished is not None and shown == len(self.ids):
@@ -256,6 +258,7 @@ class Run:
 
         if frame.metrics != self.metrics:
             raise ValueError("the rows are of other metrics than the run's")
+        self._layers = frame.layers
         shape = (frame.count, len(frame.metrics), frame.layers)
         values = to_display(
             np.frombuffer(frame.data, dtype="<f2").reshape(shape),

@@ -14,6 +14,10 @@ class StartError(RuntimeError):
     """The engine did not start; the message says why and what to do, as far as that is known."""
 
 
+class ChangeError(RuntimeError):
+    """The model is not changed, and everything is as it was; the message says why."""
+
+
 class EngineLostError(RuntimeError):
     """The engine ended, or was ended because it hung, while it owed an answer. It is started again."""
 

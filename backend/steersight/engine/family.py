@@ -68,6 +68,16 @@ class Family:
         """Whether a process is gone that the engine cannot do without."""
         return any(not _alive(process) for process in self._vital)
 
+    @property
+    def memory(self) -> int:
+        """Bytes that its processes have for themselves, and that would be free without them."""
+        total = 0
+        for member in list(self._members):
+            with contextlib.suppress(psutil.Error):
+                held = member.memory_info()
+                total += held.rss - held.shared
+        return total
+
     def end(self) -> None:
         """Kill what lives, stopped processes too, and remove what they had in shared memory."""
         self.note()

@@ -174,6 +174,11 @@ class Life:
         """It has given a sign of life."""
         self._silence.heard()
 
+    @property
+    def memory(self) -> int:
+        """Bytes that its processes have for themselves. Reads /proc."""
+        return self._family.memory
+
     async def call(self, method: str, *args: Any) -> list[Any]:
         """Call a method of every worker; the answers in order of rank.
 

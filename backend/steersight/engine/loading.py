@@ -93,9 +93,11 @@ def read_model(options: EngineOptions, report: Report) -> Known:
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    if Path(options.model).is_dir():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    with _environment(_without_network(options)):
+        return _read(options, report)
 
+
+def _read(options: EngineOptions, report: Report) -> Known:
     report("Reading the model's configuration and tokenizer", 0.02)
     from transformers import AutoConfig
 
@@ -192,7 +194,7 @@ def build_engine(
     more |= _passed_through(options)
     if options.executor != "auto":
         more["distributed_executor_backend"] = options.executor
-    chosen = _files_in(folder, options)
+    chosen = _files_in(folder, options) | _without_network(options)
     if on_cpu:
         chosen |= cores.environment(options.tensor_parallel, os.environ)
     with _environment(chosen):
@@ -311,9 +313,16 @@ def _capacity(cache: Any) -> int | None:
     return blocks if told is None else min(blocks, told)
 
 
+def _without_network(options: EngineOptions) -> dict[str, str]:
+    """The variable by which a folder is loaded without the hub being asked about it. It is not set for good:
+    the model after it may be named as the hub has it."""
+    local = Path(options.model).is_dir() and "HF_HUB_OFFLINE" not in os.environ
+    return {"HF_HUB_OFFLINE": "1"} if local else {}
+
+
 @contextlib.contextmanager
 def _environment(chosen: dict[str, str]) -> Iterator[None]:
-    """Let the processes that are started meanwhile find this in their environment."""
+    """Let what is imported and the processes that are started meanwhile find this in the environment."""
     before = {name: os.environ.get(name) for name in (*chosen, "LD_PRELOAD")}
     os.environ.update(chosen)
     try:

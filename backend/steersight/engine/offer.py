@@ -56,6 +56,12 @@ class Offer:
         self.vectors, self.files, self.own = chosen.vectors, chosen.files, chosen.own
         self.registry = registry
 
+    async def begin_again(self, chosen: Selection, registry: Registry) -> None:
+        """Start anew with what was found on disk for another model. Its engine is not up yet, and the one
+        before has ended, so that whoever is at a change of the offer has failed, or is about to."""
+        async with self._changing:
+            self.begin(chosen, registry)
+
     def labels(self) -> list[tuple[str, str]]:
         """Id and label of each vector."""
         return [(vector.id, vector.label) for vector in self.vectors.values()]

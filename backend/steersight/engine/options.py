@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,6 +135,17 @@ class EngineOptions:
     def pretrained(self) -> dict[str, Any]:
         """How transformers is to read the checkpoint: arguments of every `from_pretrained`."""
         return {"revision": self.revision or None, "trust_remote_code": self.trust_remote_code}
+
+
+def for_another_model(options: EngineOptions, model: str) -> EngineOptions:
+    """The options of a server, for a model that it was not started with: what was said of the one that it was
+    started with is left out.
+
+    Args:
+        options: as the server was started.
+        model: path of a checkpoint folder.
+    """
+    return replace(options, model=model, layout="", chat_template="")
 
 
 @dataclass(frozen=True)

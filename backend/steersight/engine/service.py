@@ -5,20 +5,22 @@ the model loads. Rows and tokens come in on their own channel, one message for e
 reply is handed to its run.
 
 An engine that is lost (killed, crashed, hung) costs the runs that were live in it, and is started again by
-itself; `life.py` is one engine, and this is what outlives it.
+itself; so does one whose model is changed, which makes place for another. `life.py` is one engine, and this
+is what outlives it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import garbage
 from .causes import explain
 from .channel import FailedRuns, Stage
+from .errors import ChangeError as ChangeError
 from .errors import EngineLostError as EngineLostError
 from .errors import EngineNotReadyError as EngineNotReadyError
 from .errors import RunFailedError as RunFailedError
@@ -27,7 +29,7 @@ from .examples import Examples
 from .generation import Ended as Ended
 from .generation import Generations
 from .life import CallError, Item, Life
-from .loading import in_daemon_thread, read_model
+from .loading import Known, in_daemon_thread, read_model
 from .offer import Offer
 from .options import EngineOptions as EngineOptions
 from .options import ModelFacts as ModelFacts
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CHANGEABLE = (EnginePhase.READY, EnginePhase.FAILED)
+"""Phases in which the model can be changed."""
 HELD_SECONDS = 2.0
 """How long `held` waits for an engine that may be busy with a long prompt."""
 
@@ -66,6 +70,9 @@ class EngineService:
         """How often an engine that was lost has been brought back."""
         self.on_step: Callable[[], None] = lambda: None
         """Called for each step whose rows have come."""
+        self.on_leaving: Callable[[str], Awaitable[None]] = _nobody_leaves
+        """Called before the engine ends because its model is changed, with the sentence for those whose runs
+        end with it; waited for."""
         self.abandoned = False
         """Told to end while it was loading: a thread of ours, and processes it starts, may still be at it."""
         self.use = VectorUse()
@@ -82,6 +89,11 @@ class EngineService:
         self._again = ""
         """What the stage begins with while a lost engine is started again."""
         self._rebuilding: asyncio.Task[None] | None = None
+        self._reading = False
+        """Whether somebody reads another model, to which this one may be changed."""
+        self._changing: asyncio.Task[None] | None = None
+        self.change_failed = ""
+        """Why the last change of the model failed, in a sentence; empty when it did not."""
         self._forgetting: set[asyncio.Task[None]] = set()
 
     @property
@@ -117,13 +129,8 @@ class EngineService:
         """Load the model and start the engine; on failure the status says why and nothing is raised."""
         report = self._reporter()
         try:
-            known = await in_daemon_thread(lambda: read_model(self.options, report))
-            self.model, self.renderer = known.model, known.renderer
-            self.offer.begin(known.vectors, known.registry)
-            self._tell()
-            for problem in (*known.problems, *known.vectors.problems):
-                logger.warning("%s", problem)
-            await self._start(known.model)
+            known: Known = await in_daemon_thread(lambda: read_model(self.options, report))
+            await self._serve(self.options, known)
         except asyncio.CancelledError:
             self.abandoned = self._life is None
             raise
@@ -133,6 +140,17 @@ class EngineService:
             logger.exception("The engine did not start")
             if self._is(EnginePhase.LOADING):
                 self._become(EnginePhase.FAILED, f"The engine did not start. {_why(error)}")
+
+    async def _serve(self, options: EngineOptions, known: Known) -> None:
+        """Take a model that has been read into service, in place of any before it. Raises as `_start`."""
+        self.options = options
+        self.model, self.renderer = known.model, known.renderer
+        self.capacity_tokens, self.max_runs = None, options.max_runs
+        await self.offer.begin_again(known.vectors, known.registry)
+        self._tell()
+        for problem in (*known.problems, *known.vectors.problems):
+            logger.warning("%s", problem)
+        await self._start(known.model)
 
     def _reporter(self) -> Callable[[str, float], None]:
         loop = asyncio.get_running_loop()
@@ -214,6 +232,91 @@ class EngineService:
                 self.restarts += 1
                 return
 
+    # ------------------------------------------------------------ another model
+
+    async def change(self, options: EngineOptions) -> None:
+        """Serve another model in place of this one.
+
+        Returns once that has been read, while this one is still served. What comes then goes on by itself,
+        and the status tells of it: live runs end (`on_leaving`), the engine ends, and another is started. If
+        it does not start, the model before is served again, and the status says why.
+
+        Args:
+            options: how the other model is to be served.
+
+        Raises:
+            ChangeError: not now, or not this model. Nothing has changed then.
+        """
+        self._check_changeable()
+        self._reading = True
+        try:
+            known: Known = await in_daemon_thread(lambda: read_model(options, lambda *_: None))
+        except Exception as error:
+            logger.exception("A model could not be read")
+            raise ChangeError(f"It cannot be served. {_why(error)}") from error
+        finally:
+            self._reading = False
+        self._check_changeable()  # meanwhile anything may have happened
+        self.change_failed, served = "", self.status.ready
+        self._again = f"The model is being changed to {known.model.id}."
+        self._become(EnginePhase.LOADING, self._again)
+        self._changing = asyncio.create_task(
+            self._change(options, known, go_back=served), name="change-model"
+        )
+
+    def _check_changeable(self) -> None:
+        if self._reading:
+            raise ChangeError("Somebody else is changing the model just now.")
+        if self.status.state not in CHANGEABLE:
+            raise ChangeError(f"The engine is {self.status.state}: {self.status.stage}")
+
+    async def _change(self, options: EngineOptions, known: Known, *, go_back: bool) -> None:
+        before, name = self.options, known.model.id
+        old = "?" if self.model is None else self.model.id
+        await self.on_leaving(
+            f"The server's model is being changed to {name}, which ends this reply. What was written is kept."
+        )
+        if self._life is not None:
+            await self._life.end(kindly=True)
+        try:
+            await self._afresh(options, known)
+        except Exception as error:
+            logger.exception("The model could not be changed")
+            self.change_failed = f"{name} could not be served. {_why(error)}"
+        else:
+            return
+        if not self._is(EnginePhase.LOADING):
+            return  # the server is about to end
+        if not go_back:
+            self._become(EnginePhase.FAILED, self.change_failed)
+            return
+        self._again = f"{self.change_failed} {old} is started again."
+        self._say(self._again, 0.0)
+        try:
+            report = self._reporter()
+            known = await in_daemon_thread(lambda: read_model(before, report))
+            await self._afresh(before, known)
+        except Exception as error:
+            logger.exception("The model before could not be started again")
+            if self._is(EnginePhase.LOADING):
+                stage = f"{self.change_failed} Neither could {old}. {_why(error)}"
+                self._become(EnginePhase.FAILED, stage)
+        else:
+            if self.status.ready:
+                self._say(f"{self.change_failed} {old} is served again.")
+
+    async def _afresh(self, options: EngineOptions, known: Known) -> None:
+        """As `_serve`, with all tries of an engine that was never lost."""
+        self._tries = Restarts()
+        await self._serve(options, known)
+
+    def memory(self) -> int:
+        """Bytes that would be free without the engine. Reads /proc; from any thread."""
+        life = self._life
+        return 0 if life is None else life.memory
+
+    # ------------------------------------------------------------ its end
+
     def _silent(self, life: Life, seconds: float) -> None:
         """An engine owes an answer; or it has given one after all."""
         if life is not self._life or not self.status.ready:
@@ -239,9 +342,10 @@ class EngineService:
         """
         if not self._is(EnginePhase.STOPPED):
             self._become(EnginePhase.STOPPED, "Stopped")
-        if self._rebuilding is not None:
-            self._rebuilding.cancel()
-            await asyncio.wait([self._rebuilding])
+        for task in (self._rebuilding, self._changing):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         if self._life is not None:
             self.abandoned = self.abandoned or self._life.starting
             await self._life.end(kindly=True)
@@ -315,6 +419,10 @@ class EngineService:
         self.on_step()
         self.offer.note_failed(step.failed)
         self.generations.take(step)
+
+
+async def _nobody_leaves(_why: str) -> None:
+    """Nobody has runs in an engine that serves nobody."""
 
 
 def _why(error: Exception) -> str:

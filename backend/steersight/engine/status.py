@@ -10,7 +10,7 @@ class EnginePhase(StrEnum):
     """Where the engine is in its life; the words are those of the wire."""
 
     LOADING = "loading"
-    """It is being started, for the first time or again because it was lost."""
+    """It is being started: for the first time, again because it was lost, or with another model."""
     READY = "ready"
     """It takes runs."""
     DRAINING = "draining"
@@ -29,7 +29,8 @@ NEXT_PHASES: dict[EnginePhase, frozenset[EnginePhase]] = {
         {EnginePhase.LOADING, EnginePhase.DRAINING, EnginePhase.FAILED, EnginePhase.STOPPED}
     ),
     EnginePhase.DRAINING: frozenset({EnginePhase.STOPPED}),
-    EnginePhase.FAILED: frozenset({EnginePhase.STOPPED}),
+    # Nobody tries it again, but another model may be tried.
+    EnginePhase.FAILED: frozenset({EnginePhase.LOADING, EnginePhase.STOPPED}),
     EnginePhase.STOPPED: frozenset(),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .. import machine
@@ -11,14 +12,20 @@ from .here import Here
 from .shape import Shape
 
 
-def room_now(freed: int = 0) -> Room:
+def room_now(freed: int = 0, freed_share: float = 0.0) -> Room:
     """What this machine has now, for the engine that is installed.
 
     Args:
         freed: bytes of memory that would be free besides, if the engine that runs now were ended.
+        freed_share: of each GPU's memory, the share that would be.
     """
-    cuda = machine.has_cuda_engine()
-    return Room(cuda, machine.memory() + freed, machine.gpu_memory() if cuda else ())
+    if not machine.has_cuda_engine():
+        return Room(False, machine.memory() + freed)
+    gpus = tuple(
+        replace(gpu, free=min(gpu.total, gpu.free + int(freed_share * gpu.total)))
+        for gpu in machine.gpu_memory()
+    )
+    return Room(True, machine.memory() + freed, gpus)
 
 
 def described(one: Here, found: Fit) -> dict[str, Any]:

@@ -91,6 +91,7 @@ class ErrorCode(StrEnum):
     STEERING_FAILED = "steering_failed"
     ENGINE_NOT_READY = "engine_not_ready"
     ENGINE_FAILED = "engine_failed"
+    MODEL_CHANGED = "model_changed"
     INTERNAL = "internal"
 
 

@@ -39,10 +39,13 @@ class Welcome(Frame):
     metrics: list[MetricInfo]
     vectors: list[VectorInfo]
     limits: Limits
+    change_model: bool = False
+    """Whether whoever is let in may change the model (`POST /api/model`)."""
 
 
 class Engine(Frame):
-    """The engine's state changed, or a metric failed. `model` and `vectors` come once they are known."""
+    """The engine's state changed, or a metric failed. `model` and `vectors` come once they are known, and are
+    others when the model has been changed."""
 
     type: Literal["engine"] = "engine"
     state: EngineState
@@ -79,6 +82,9 @@ class Started(Frame):
     id: Identifier
     prompt: Prompt
     metrics: list[MetricId]
+    model: str = ""
+    """Id of the model that writes it: that of the server may have been changed since. Empty where a server
+    does not say."""
 
 
 class Resumed(Frame):

@@ -63,6 +63,8 @@ class FinishedEvent:
 @dataclass(frozen=True)
 class StartedEvent:
     prompt: Prompt
+    model: str = ""
+    """Id of the model that writes the run."""
 
 
 Event = StartedEvent | QueuedEvent | AppliedEvent | GapEvent | FinishedEvent

@@ -67,6 +67,11 @@ class KeptRows:
     def __len__(self) -> int:
         return len(self._blocks)
 
+    def clear(self) -> None:
+        """Keep none of what was kept: tokens mean something else from now on."""
+        self._blocks.clear()
+        self.size = 0
+
     def keep(self, log: RunLog, columns: Columns, ids: Sequence[int], state: RunState) -> None:
         """Keep what a run's log holds of whole blocks. `columns`: of the log's metrics."""
         named = [(at, name) for at, name in enumerate(columns) if name is not None]

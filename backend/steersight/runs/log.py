@@ -249,7 +249,12 @@ class RunLog:
         """What goes before tokens."""
         frames = [
             self._frame(
-                "started", seq, id=self.client_id, prompt=event.prompt.model_dump(), metrics=self.metrics
+                "started",
+                seq,
+                id=self.client_id,
+                prompt=event.prompt.model_dump(),
+                metrics=self.metrics,
+                model=event.model,
             )
             for event in others
             if isinstance(event, StartedEvent)

@@ -150,7 +150,7 @@ class Run:
         self._told: Ending | None = None
         self._stream_task: asyncio.Task[Ending] | None = None
         self._steer_task: asyncio.Task[None] | None = None
-        self.log.append(StartedEvent(prompt))
+        self.log.append(StartedEvent(prompt, engine.model.id if engine.model else ""))
 
     # ------------------------------------------------------------ life
 

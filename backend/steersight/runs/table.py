@@ -95,6 +95,7 @@ class RunTable:
         )
         self._graces: dict[str, asyncio.TimerHandle] = {}
         self._closed = False
+        self._renderer = engine.renderer
         self._budget = RowBudget(
             MAX_LIVE_BYTES, lambda: [run.log for run in self.live.values()], telemetry.rows_trimmed
         )
@@ -125,6 +126,10 @@ class RunTable:
             )  # fmt: skip
             # While the prompt was made into tokens, anything may have happened.
             model = self._ready()
+            if self.engine.renderer is not renderer:
+                raise FrameError(
+                    ErrorCode.MODEL_CHANGED, "The server's model was changed just now. Ask again."
+                )
             self._check_room()
             metrics = self._metrics(start)
             actions = self.actions(start, len(prompt.ids))
@@ -197,6 +202,10 @@ class RunTable:
 
     def _engine_changed(self) -> None:
         status = self.engine.status
+        if self._renderer is not self.engine.renderer:
+            # Another model: its tokens are others, and so are the rows of what begins with the same numbers.
+            self._renderer = self.engine.renderer
+            self.kept.clear()
         if status.state is EnginePhase.FAILED:
             self.places.refuse_all(FrameError(ErrorCode.ENGINE_FAILED, status.stage))
         self.places.fill()
@@ -307,6 +316,15 @@ class RunTable:
                 grace.cancel()
 
     # ------------------------------------------------------------ the end
+
+    async def leave_model(self, why: str) -> None:
+        """End all runs, those that wait too, because the model is about to be changed; their clients read
+        `why`. What has finished is kept as ever."""
+        self.places.refuse_all(FrameError(ErrorCode.MODEL_CHANGED, why))
+        live = list(self.live.values())
+        for run in live:
+            run.fail(ErrorCode.MODEL_CHANGED, why)
+        await _all_over(live, END_SECONDS)
 
     async def drain(self, seconds: float) -> None:
         """Begin no more runs and let live ones finish; what has not after `seconds` is ended and told so."""

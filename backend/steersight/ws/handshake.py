@@ -89,18 +89,22 @@ def model_info(engine: EngineService) -> ModelInfo | None:
 class Offering:
     """What all clients are told of the server and its engine."""
 
-    def __init__(self, engine: EngineService, limits: RunLimits, name: str, epoch: str) -> None:
+    def __init__(
+        self, engine: EngineService, limits: RunLimits, name: str, epoch: str, *, change_model: bool = False
+    ) -> None:
         """
         Args:
             engine: says when something has changed.
             limits: of the runs.
             name: of this server, of which there may be several.
             epoch: of this life of it.
+            change_model: whether whoever is let in may change the model.
         """
         self.epoch = epoch
         self._engine = engine
         self._limits = limits
         self._name = name
+        self._change_model = change_model
         self._welcome: bytes | None = None
         self._engine_frame: bytes | None = None
         engine.listen(self._changed)
@@ -143,4 +147,5 @@ class Offering:
                 max_reply_tokens=min(most, limits.max_reply_tokens or most),
                 grace_seconds=limits.grace_seconds,
             ),
+            change_model=self._change_model,
         )  # fmt: skip

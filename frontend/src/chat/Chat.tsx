@@ -66,13 +66,14 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 						<Message
 							session={session}
 							turn={turn}
-							continues={session.continues}
+							continues={turn.run.model === null ? session.continues : turn.run.tokens.continues}
 							phase={turn.run.phase}
 							name={turn.run.name}
 							shown={session.shown === turn.run}
 							problem={turn.run.problem?.message ?? null}
 							waiting={waitingFor(turn.run)}
 							note={noteOf(turn.run)}
+							by={turn.run.model === session.server.model?.id ? null : turn.run.model}
 							watch={session.shown === turn.run ? session.watchLink(turn.run) : null}
 							onRegenerate={
 								turn === last && !blocked && !turn.run.live ? () => session.regenerate(settings) : null

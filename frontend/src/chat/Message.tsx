@@ -23,13 +23,16 @@ interface MessageProps {
 	/** What it waits for, and what else is so with it: sentences, or null. */
 	waiting: string | null;
 	note: string | null;
+	/** The model that wrote it, where that is another than the one that is served now. */
+	by: string | null;
 	/** Address of this reply for another tab, or null where there is none. */
 	watch: string | null;
 	onRegenerate: (() => void) | null;
 }
 
 export const Message = memo(function Message(props: MessageProps) {
-	const { session, turn, continues, phase, name, shown, problem, waiting, note, watch, onRegenerate } = props;
+	const { session, turn, continues, phase, name, shown, problem, waiting, note, by, watch, onRegenerate } =
+		props;
 	const live = isLive(phase);
 	return (
 		<div className="turn">
@@ -75,6 +78,11 @@ export const Message = memo(function Message(props: MessageProps) {
 					{!live && (
 						<span className="ending" data-testid="ending">
 							{endingOf(turn.run)}
+						</span>
+					)}
+					{by !== null && (
+						<span className="written-by" data-testid="written-by" title="The model that wrote this">
+							by <bdi>{by}</bdi>
 						</span>
 					)}
 					<span className="spring" />

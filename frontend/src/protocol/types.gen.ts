@@ -38,6 +38,7 @@ export type ErrorCode =
 	| "steering_failed"
 	| "engine_not_ready"
 	| "engine_failed"
+	| "model_changed"
 	| "internal";
 
 /**
@@ -177,6 +178,7 @@ export interface Welcome {
 	metrics: MetricInfo[];
 	vectors: VectorInfo[];
 	limits: Limits;
+	change_model: boolean;
 }
 /**
  * Where the engine is between a cold start and serving.
@@ -264,7 +266,8 @@ export interface Limits {
 	grace_seconds: number;
 }
 /**
- * The engine's state changed, or a metric failed. `model` and `vectors` come once they are known.
+ * The engine's state changed, or a metric failed. `model` and `vectors` come once they are known, and are
+ * others when the model has been changed.
  */
 export interface Engine {
 	type: "engine";
@@ -285,6 +288,7 @@ export interface Started {
 	id: string;
 	prompt: Prompt;
 	metrics: string[];
+	model: string;
 }
 /**
  * The prompt as the model reads it.

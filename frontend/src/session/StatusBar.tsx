@@ -1,6 +1,7 @@
 // Top of the page: which model, how the engine and the connection are, and the theme.
 import { useEffect, useState } from "react";
 import type { ConnectionState } from "../connection/phase";
+import { ModelDialog } from "../models/ModelDialog";
 import type { EngineStatus } from "../protocol/types.gen";
 import { Mark, MoonIcon, SunIcon } from "../ui/icons";
 import { useSignal } from "../ui/useSignal";
@@ -14,19 +15,12 @@ interface StatusBarProps {
 
 export function StatusBar({ session, dark, onTheme }: StatusBarProps) {
 	useSignal(session.changed);
-	const { model } = session.server;
 	return (
 		<header className="status-bar">
 			<h1>
 				<Mark /> Steersight
 			</h1>
-			<span
-				className="model"
-				data-testid="model"
-				title={model === null ? undefined : `${model.layers} layers, ${model.dtype}`}
-			>
-				{model?.id ?? ""}
-			</span>
+			<ServedModel session={session} />
 			<span className="server-name" data-testid="server-name" title="The server's name" dir="auto">
 				{session.server.name}
 			</span>
@@ -44,6 +38,37 @@ export function StatusBar({ session, dark, onTheme }: StatusBarProps) {
 				{dark ? <SunIcon /> : <MoonIcon />}
 			</button>
 		</header>
+	);
+}
+
+/** Which model it is; and, where the server lets this page change it, the way to another. */
+function ServedModel({ session }: { session: Session }) {
+	const [choosing, setChoosing] = useState(false);
+	const { model, engine, changeModel } = session.server;
+	const about = model === null ? undefined : `${model.layers} layers, ${model.dtype}`;
+	const name = (
+		<span className="model" data-testid="model" title={about}>
+			{model?.id ?? ""}
+		</span>
+	);
+	if (!changeModel || session.connection.state.kind !== "live") return name;
+	const possible = engine?.state === "ready" || engine?.state === "failed";
+	return (
+		<span className="model-choice">
+			{name}
+			<button
+				type="button"
+				className="quiet small"
+				data-testid="change-model"
+				aria-label="Change the model"
+				title={possible ? "Change the model of this server" : "The engine is not ready"}
+				disabled={!possible}
+				onClick={() => setChoosing(true)}
+			>
+				Change
+			</button>
+			{choosing && <ModelDialog session={session} onClose={() => setChoosing(false)} />}
+		</span>
 	);
 }
 

@@ -1,6 +1,6 @@
 // What a person is told of a server that takes nothing now, or that is not the one it was.
 import type { ConnectionState } from "../connection/phase";
-import type { EngineStatus } from "../protocol/types.gen";
+import type { EngineStatus, ModelInfo } from "../protocol/types.gen";
 
 /**
  * Why the server takes nothing now, as a sentence, or null when it does. `wasReady`: its engine ran before, in this
@@ -32,4 +32,20 @@ export function movedSentence(before: string, now: string, talked: boolean, live
 	const kept = talked ? " Your conversation was kept." : "";
 	const ended = live ? " The reply that was being written ended there." : "";
 	return `${what}${kept}${ended}`;
+}
+
+/** The same server serves another model than `model`, or could not: to be said once its engine is ready again. */
+export function changedSentence(
+	model: ModelInfo | null,
+	engine: EngineStatus | null,
+	now: { model: ModelInfo | null; engine: EngineStatus | null },
+	talked: boolean,
+): string | null {
+	if (now.engine?.state === "ready" && engine?.state === "ready" && now.engine.stage !== engine.stage) {
+		// Why the model that was wanted is not served.
+		return now.engine.stage.includes(" is served again.") ? now.engine.stage : null;
+	}
+	if (model === null || now.model === null || model.id === now.model.id) return null;
+	const kept = talked ? " Your conversation was kept, and the next reply is written by it." : "";
+	return `The model of this server is changed to ${now.model.id}.${kept}`;
 }

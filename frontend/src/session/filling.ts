@@ -33,6 +33,8 @@ export class Filling {
 	of(reply: RunState): Filled {
 		if (this.runs.some((run) => this.#under.get(run) === reply)) return { kind: "under-way" };
 		if (startFor(reply) === null || reply.epoch !== this.parts.server.epoch) return { kind: "never" };
+		// Another model's numbers are other numbers.
+		if (reply.model !== null && reply.model !== this.parts.server.model?.id) return { kind: "never" };
 		return { kind: "possible", problem: this.#problems.get(reply) ?? null };
 	}
 
@@ -59,7 +61,7 @@ export class Filling {
 		if (run === undefined) return false;
 		const { server, delivery, clock } = this.parts;
 		const reply = this.#under.get(run)!;
-		if (frame.type === "started") run.know(server.model);
+		if (frame.type === "started") run.know(server.modelNamed(frame.model));
 		run.take(frame, clock.now());
 		if (frame.type === "started") {
 			run.epoch = server.epoch;

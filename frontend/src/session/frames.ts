@@ -7,7 +7,7 @@
 import type { Error as ServerError, ServerFrame, Welcome } from "../protocol/types.gen";
 import { isRunFrame, type RunFrame, type RunState } from "../store/run";
 import type { Asking } from "./asking";
-import { movedSentence } from "./away";
+import { changedSentence, movedSentence } from "./away";
 import type { Elsewhere } from "./elsewhere";
 import type { Filling } from "./filling";
 import type { Parts } from "./parts";
@@ -30,8 +30,8 @@ export class FrameRouter {
 			this.#onRunFrame(frame);
 			return;
 		}
-		const { server, offers, changed } = this.parts;
-		const { vectors } = server;
+		const { server, offers, notes, turns, changed } = this.parts;
+		const { vectors, model, engine } = server;
 		switch (frame.type) {
 			case "welcome":
 				this.#onWelcome(frame);
@@ -39,6 +39,7 @@ export class FrameRouter {
 			case "engine":
 				server.engineFrame(frame);
 				offers.known(vectors);
+				notes.moved = changedSentence(model, engine, server, turns.all.length > 0) ?? notes.moved;
 				break;
 			case "error":
 				this.#onError(frame);
@@ -73,7 +74,8 @@ export class FrameRouter {
 			}
 			return;
 		}
-		if (frame.type === "started" || frame.type === "resumed") run.know(server.model);
+		if (frame.type === "started") run.know(server.modelNamed(frame.model));
+		if (frame.type === "resumed") run.know(server.modelNamed(run.model ?? ""));
 		const before = { live: run.live, queued: run.queued, tokens: run.tokens.ids.length };
 		run.take(frame, clock.now());
 		// A run that the page can no longer show rightly need not be written to its end.

@@ -19,6 +19,8 @@ interface KeptRun {
 	text: string;
 	run: string | null;
 	epoch: string | null;
+	/** Id of the model that wrote it. */
+	model: string | null;
 	status: KeptStatus;
 	finished: Finished | null;
 	problem: { code: ErrorCode | "lost"; message: string } | null;
@@ -111,6 +113,7 @@ export function revive(kept: KeptRun, id: string, last: boolean, batch: FrameBat
 	run.remembered = kept.text;
 	run.name = kept.run;
 	run.epoch = kept.epoch;
+	run.model = kept.model;
 	run.finished = kept.finished;
 	run.problem = kept.problem;
 	run.stopAsked = kept.stopAsked;
@@ -127,13 +130,13 @@ export function reviveText(text: string, id: string, batch: FrameBatch): RunStat
 }
 
 function toKept({ user, before, watched, run }: Turn): KeptTurn {
-	const { name, epoch, phase, finished, problem, stopAsked } = run;
+	const { name, epoch, model, phase, finished, problem, stopAsked } = run;
 	const status = phase === "away" ? "streaming" : phase;
 	return {
 		user,
 		before: textOf(before),
 		watched,
-		run: { text: run.replyText(), run: name, epoch, status, finished, problem, stopAsked },
+		run: { text: run.replyText(), run: name, epoch, model, status, finished, problem, stopAsked },
 	};
 }
 
@@ -156,6 +159,7 @@ function readTurn(value: unknown): KeptTurn | null {
 			text: run.text,
 			run: name !== null && RUN_NAME.test(name) ? name : null,
 			epoch: textOrNull(run.epoch),
+			model: textOrNull(run.model),
 			status,
 			finished: readFinished(run.finished),
 			problem: readProblem(run.problem),

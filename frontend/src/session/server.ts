@@ -20,6 +20,10 @@ export class KnownServer {
 	metrics: MetricInfo[] = [];
 	vectors: VectorInfo[] = [];
 	limits: Limits | null = null;
+	/** Whether this page may have the model changed. */
+	changeModel = false;
+	/** Models that this server was heard to serve, by their ids: what one of them wrote stays on the page. */
+	readonly #models = new Map<string, ModelInfo>();
 	/** The engine was ready before, in this life of the server. */
 	#wasReady = false;
 
@@ -37,9 +41,15 @@ export class KnownServer {
 		return awaySentence(connection, this.engine, this.#wasReady);
 	}
 
-	welcome({ name, epoch, engine, model, metrics, vectors, limits }: Welcome): void {
+	/** The model of this id, as far as it was heard of; without an id the one that is served. */
+	modelNamed(id: string): ModelInfo | null {
+		return id === "" ? this.model : (this.#models.get(id) ?? null);
+	}
+
+	welcome({ name, epoch, engine, model, metrics, vectors, limits, change_model }: Welcome): void {
 		if (epoch !== this.epoch) this.#wasReady = false;
-		Object.assign(this, { name, epoch, model, limits });
+		Object.assign(this, { name, epoch, limits, changeModel: change_model === true });
+		this.#modelIs(model);
 		this.#engineIs(engine);
 		this.#metricsAre(metrics);
 		this.vectors = vectors;
@@ -47,10 +57,15 @@ export class KnownServer {
 
 	/** While an engine is not ready its metrics and vectors may be still to come: those that were known stay. */
 	engineFrame({ state, stage, progress, model, metrics, vectors }: Engine): void {
-		this.model = model ?? this.model;
+		this.#modelIs(model ?? this.model);
 		this.#engineIs({ state, stage, progress });
 		if (metrics.length > 0 || this.ready) this.#metricsAre(metrics);
 		if (vectors.length > 0 || this.ready) this.vectors = vectors;
+	}
+
+	#modelIs(model: ModelInfo | null): void {
+		this.model = model;
+		if (model !== null) this.#models.set(model.id, model);
 	}
 
 	#engineIs(engine: EngineStatus): void {

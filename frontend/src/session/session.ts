@@ -4,6 +4,7 @@ import { browserClock, type Clock } from "../connection/clock";
 import { Connection } from "../connection/connection";
 import type { ConnectionState } from "../connection/phase";
 import type { OpenTransport } from "../connection/transport";
+import { ModelApi } from "../models/api";
 import { VectorApi } from "../steering/api";
 import { VectorBuild } from "../steering/build";
 import { Steering } from "../steering/steering";
@@ -32,6 +33,7 @@ export class Session {
 	readonly cursor: CursorStore;
 	readonly connection: Connection;
 	readonly api: VectorApi;
+	readonly models: ModelApi;
 	readonly build: VectorBuild;
 	readonly server = new KnownServer();
 	/** Milliseconds that the last ping took to come back; null while there is no line. */
@@ -67,6 +69,7 @@ export class Session {
 			clock,
 		);
 		this.api = new VectorApi(() => this.connection.token);
+		this.models = new ModelApi(() => this.connection.token);
 		this.build = new VectorBuild(this.api, clock, tabStorage(), batch);
 		this.steering = new Steering(
 			(run, rev, steered) => this.connection.send({ type: "steer", run, rev, ...steered }),

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
+import type { Fetch } from "../connection/http";
 import { manualBatch, vectorInfo } from "../testing";
-import { type BuildState, type Fetch, VectorApi } from "./api";
+import { type BuildState, VectorApi } from "./api";
 import { MOST_FAILURES, POLL_MS, VectorBuild } from "./build";
 
 const request = { label: "Calm", positive: "You are calm.", negative: "You are upset." };

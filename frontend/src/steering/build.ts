@@ -2,8 +2,9 @@
 // the build goes on, and a reloaded page finds it again by the job's name in the tab's own storage.
 
 import type { Timers } from "../connection/clock";
+import { ApiError } from "../connection/http";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
-import { ApiError, type BuildRequest, type BuildState, type VectorApi } from "./api";
+import type { BuildRequest, BuildState, VectorApi } from "./api";
 
 export const POLL_MS = 500;
 /** Polls that may fail in a row before the build counts as lost: the network may be away for a while. */

@@ -62,6 +62,8 @@ export class RunState {
 	readonly steered: Steered;
 	/** The server's name; null until `started`. */
 	name: string | null = null;
+	/** Id of the model that writes it; null where that is not known. */
+	model: string | null = null;
 	/** The life of the server in which that name means this run. */
 	epoch: string | null = null;
 	/** Cursor in the run's events: every event up to this one has been had. */
@@ -140,6 +142,7 @@ export class RunState {
 				this.name = frame.run;
 				this.tokens.prompt = frame.prompt;
 				this.metrics = frame.metrics;
+				this.model = frame.model || null;
 				this.#on("started");
 				break;
 			case "resumed":

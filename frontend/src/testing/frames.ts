@@ -117,6 +117,7 @@ export function startedFrame(prompt: readonly string[], id = "c1", run = "r1"): 
 		id,
 		prompt: { ids: prompt.map((_, i) => 100 + i), texts: [...prompt], spans: [] },
 		metrics: ["norm"],
+		model: "",
 	};
 }
 
@@ -198,6 +199,7 @@ export function welcomeFrame(changes: Partial<Welcome> = {}): Welcome {
 			max_reply_tokens: 1,
 			grace_seconds: 30,
 		},
+		change_model: false,
 		...changes,
 	};
 }
