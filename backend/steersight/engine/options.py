@@ -139,13 +139,16 @@ class EngineOptions:
 
 def for_another_model(options: EngineOptions, model: str) -> EngineOptions:
     """The options of a server, for a model that it was not started with: what was said of the one that it was
-    started with is left out.
+    started with is left out. Above all its code was trusted, and no other model's.
 
     Args:
         options: as the server was started.
         model: path of a checkpoint folder.
     """
-    return replace(options, model=model, layout="", chat_template="")
+    return replace(
+        options, model=model, revision="", trust_remote_code=False, quantization="", layout="",
+        chat_template="",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
