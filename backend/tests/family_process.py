@@ -69,6 +69,7 @@ class FamilyProcess:
         self._log = folder / "engine.log"
         self._process: subprocess.Popen[str] | None = None
         self._served: dict[str, Served] = {}
+        self._asked = 0
 
     def served(self, name: str, **more: Any) -> Served:
         """What serving this family gave, served once for all tests.
@@ -83,10 +84,15 @@ class FamilyProcess:
             model = self._folder / str(list(all_of_them).index(name))
             if not model.exists():
                 make_checkpoint(all_of_them[name](), model)
-            out = str(self._folder / f"out-{len(self._served)}")
-            failure, said = self._ask(self._job(model, out, experts_of(all_of_them[name]())) | more)
-            self._served[key] = Served(model, failure, said, out)
+            self._served[key] = self.serve(model, experts_of(all_of_them[name]()), **more)
         return self._served[key]
+
+    def serve(self, model: Path, experts: Experts | None = None, **more: Any) -> Served:
+        """What serving any checkpoint with a hidden size of `HIDDEN` gives; `more` as in `served`."""
+        self._asked += 1
+        out = str(self._folder / f"out-{self._asked}")
+        failure, said = self._ask(self._job(model, out, experts) | more)
+        return Served(model, failure, said, out)
 
     def _job(self, model: Path, out: str, experts: Experts | None) -> dict[str, Any]:
         directions = self._folder / "vectors.safetensors"

@@ -40,10 +40,14 @@ class FamilyReading:
 class FamilyReference:
     """One checkpoint in transformers."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, inputs: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
+        """`inputs` is what every linear layer but the head makes of what it is given; None is nothing."""
         self.model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="eager"
         ).eval()
+        for name, module in self.model.named_modules() if inputs is not None else ():
+            if isinstance(module, torch.nn.Linear) and name != "lm_head":
+                module.register_forward_pre_hook(lambda _module, args: (inputs(args[0]), *args[1:]))
         depth = self.model.config.num_hidden_layers
         ((self.owner, self.name, self.layers),) = [
             (module, name, child)

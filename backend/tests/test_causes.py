@@ -101,6 +101,11 @@ SAID = [
         "which this server does not run unless it is told to. Serve another model; or read the code, and",
     ),
     (
+        "RuntimeError",
+        "_C::static_scaled_fp8_quant() expected at most 0 argument(s) but received 4 argument(s).",
+        "no form of for this kind of machine (static_scaled_fp8_quant). Serve the checkpoint that is not",
+    ),
+    (
         "ValidationError",
         pydantic("Unknown quantization method: bitsandbytes. Must be one of ['awq', 'fp8']."),
         "with bitsandbytes, which this build of vLLM cannot run. Serve the checkpoint that is not",

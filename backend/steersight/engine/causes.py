@@ -115,6 +115,11 @@ CAUSES = (
         "The weights are quantised with {method}, which this GPU is too old for.",
         "Serve the checkpoint that is not quantised.",
     ),
+    Cause(
+        r"_C::(?P<kernel>\w+)\(\) expected at most 0 argument",
+        "The weights need a kernel that vLLM has no form of for this kind of machine ({kernel}).",
+        "Serve the checkpoint that is not quantised, or one that is quantised otherwise.",
+    ),
     # ---- memory
     Cause(
         r"Insufficient space in /dev/shm[^:]*: (?P<need>\d+ MiB) required, (?P<free>\d+ MiB) free",

@@ -185,7 +185,7 @@ def build_engine(
         # CPU that needs a C++ compiler at the first reply: without one the engine died, with one the
         # reply waited for it. The worker process inherits this, and runs the two as plain operations.
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
-    dtype = "float32" if options.dtype == "auto" and on_cpu else model.dtype
+    dtype = _cpu_dtype(options, model.dtype) if options.dtype == "auto" and on_cpu else model.dtype
     runs = max_runs.chosen(options, dtype, model.max_model_len)
     report("Building the model's module tree", 0.3)
     more = _caching(options, model, runs, on_cpu)
@@ -237,6 +237,17 @@ def build_engine(
         _capacity(engine.vllm_config.cache_config),
         runs,
     )
+
+
+def _cpu_dtype(options: EngineOptions, own: str) -> str:
+    """What a CPU computes in: fp32; with quantised weights half precision, which is all that vLLM's kernels
+    for them (0.32) take there."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(options.model, **options.pretrained)
+    if not (options.quantization or getattr(config, "quantization_config", None)):
+        return "float32"
+    return own if own in ("bfloat16", "float16") else "bfloat16"
 
 
 CPU_BATCHED_TOKENS = 256

@@ -1,0 +1,73 @@
+"""Every form of quantised weights there is a tiny checkpoint of, served and held against its dequantised
+twin in transformers.
+
+    python -m tests.all_quantised [--dtype bfloat16] [NAME...]
+
+Prints what comes of each on this machine: `test_quantised.py` does it for those that a CPU runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from .all_families import one_line
+from .family_process import PROMPTS, FamilyProcess, Served
+from .family_reference import FamilyReference
+from .quantised import FORMS, make_quantised
+from .test_families import errors_of, readings
+
+
+def errors_against(reference: FamilyReference, served: Served) -> dict[str, float]:
+    """The largest error of each metric, by its id; and how many tokens are not the reference's where it was
+    sure, as `tokens`."""
+    largest: dict[str, float] = {"tokens": 0.0}
+    for index, (result, reading, ids) in enumerate(readings(served, reference)):
+        start = len(PROMPTS[index])
+        sure = np.median(reading.margin)
+        largest["tokens"] += sum(
+            reading.best[at - 1] != ids[at] and reading.margin[at - 1] >= sure
+            for at in range(start, len(ids))
+        )
+        for metric, error in errors_of(result, reading, start, "").items():
+            largest[metric] = max(largest.get(metric, 0.0), error)
+    return largest
+
+
+def held(name: str, folder: Path, process: FamilyProcess, dtype: str) -> str:
+    """What came of one form, in words."""
+    form = FORMS[name]
+    quantised, twin = make_quantised(form, folder)
+    served = process.serve(quantised, dtype=dtype, engine=dict(form.arguments))
+    if served.failure is not None:
+        return f"not served: {one_line(served.failure)}"
+    found = errors_against(FamilyReference(str(twin), form.activations), served)
+    return ", ".join(f"{metric} {error:.1e}" for metric, error in found.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--dtype", default="bfloat16")
+    asked = parser.parse_args()
+    for name in asked.names or FORMS:
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            process = FamilyProcess(Path(folder))
+            try:
+                said = held(name, Path(folder) / "form", process, asked.dtype)
+            except Exception as error:
+                said = f"could not be held: {one_line(error)}"
+            process.end()
+        print(f"{name} ({asked.dtype}, {time.perf_counter() - began:.0f} s): {said}", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())
