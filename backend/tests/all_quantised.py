@@ -57,16 +57,19 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--dtype", default="bfloat16")
     asked = parser.parse_args()
-    for name in asked.names or FORMS:
-        began = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            process = FamilyProcess(Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        process = FamilyProcess(Path(folder))
+        for number, name in enumerate(asked.names or FORMS):
+            began = time.perf_counter()
             try:
-                said = held(name, Path(folder) / "form", process, asked.dtype)
+                said = held(name, Path(folder) / f"form-{number}", process, asked.dtype)
             except Exception as error:
                 said = f"could not be held: {one_line(error)}"
-            process.end()
-        print(f"{name} ({asked.dtype}, {time.perf_counter() - began:.0f} s): {said}", flush=True)  # noqa: T201
+                if isinstance(error, BrokenPipeError) or "process ended" in str(error):
+                    process = FamilyProcess(Path(folder))
+            took = time.perf_counter() - began
+            print(f"{name} ({asked.dtype}, {took:.0f} s): {said}", flush=True)  # noqa: T201
+        process.end()
 
 
 if __name__ == "__main__":
