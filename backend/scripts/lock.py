@@ -10,9 +10,10 @@ from pathlib import Path
 LOCKS = Path(__file__).resolve().parent.parent / "locks"
 # Asked for by vLLM, needed by no text model; beside a CPU torch their wheels fail to import.
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
-# Projects whose vector files are imported: tests compare with their own code. Taken without what they ask
-# for, which is older than ours (NumPy 1, transformers 4) and which no test needs.
-ALONE = {"repeng": "0.4.0", "steering-vectors": "0.12.2"}
+# Projects whose files are read: tests compare with their own code. Taken without what they ask for. Of those
+# with vectors that is older than ours (NumPy 1, transformers 4), and no test needs it; peft's is in cpu.txt
+# already, and resolving it here again would bring the libraries of another torch.
+ALONE = {"peft": "0.21.2", "repeng": "0.4.0", "steering-vectors": "0.12.2"}
 
 
 def canonical(name: str) -> str:

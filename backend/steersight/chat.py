@@ -27,13 +27,17 @@ HELP = """\
                       without a strength its suggested one; a third word is an operator, such as ablate;
                       LAYER:NUMBER names a feature by its layer and number, such as 28:8401
 /vectors, /features   the vectors and features there are, their layers, range and operators
+/adapter NAME         write with a LoRA adapter from the next reply on; none is the base model, and without a
+                      name it says which there are
 /active               the strengths now set
 /clear                set all strengths to 0
 /reset                forget the conversation
 /stop                 end the reply that is being written
 /help                 this list
 /quit                 leave (so does Ctrl-D)"""
-COMMANDS = ["/steer", "/vectors", "/features", "/active", "/clear", "/reset", "/stop", "/help", "/quit"]
+COMMANDS = [
+    "/steer", "/vectors", "/features", "/adapter", "/active", "/clear", "/reset", "/stop", "/help", "/quit"
+]  # fmt: skip
 
 Write = Callable[[str], None]
 
@@ -62,6 +66,8 @@ class Chat:
         self.client = client
         self.strengths: dict[str, float] = {}
         self.settings: dict[str, VectorSetting] = {}
+        self.adapter: str | None = None
+        """The LoRA adapter that the next reply is written with; None is the base model."""
         self._write = write
         self._model: ModelInfo | None = None
         """The one that the last reply was written by, or the person was told of."""
@@ -94,6 +100,8 @@ class Chat:
                     self._write(f"{info.id}: {kind}layer {layers}, {how}. {info.description}\n")
                 if not self.client.vectors:
                     self._write("The server has no vectors for this model.\n")
+            case "/adapter", [] | [_]:
+                self._adapter(*rest)
             case "/active", []:
                 text = ", ".join(self._named(name) for name in self.strengths)
                 self._write(f"{text or 'No vector is active'}.\n")
@@ -115,6 +123,21 @@ class Chat:
                 hint = f" Did you mean {close[0]}?" if close else " /help lists what there is."
                 self._write(f"{name} is not a command, or not with these words.{hint}\n")
 
+    def _adapter(self, name: str = "") -> None:
+        known = [adapter.id for adapter in self.client.model.adapters] if self.client.model else []
+        if name in known:
+            self.adapter = name
+        elif name == "none":
+            self.adapter = None
+        elif name:
+            there = f"There are {', '.join(known)}." if known else "The server was started without any."
+            self._write(f"There is no adapter {name!r}. {there}\n")
+            return
+        elif known:
+            self._write(f"There are {', '.join(known)}. ")
+        writes = "the base model" if self.adapter is None else f"the adapter {self.adapter}"
+        self._write(f"The next reply is written with {writes}.\n")
+
     async def say(self, text: str) -> None:
         """Send one message and stream the reply until it has ended."""
         self._look_at_model()
@@ -122,7 +145,7 @@ class Chat:
         starting = self._starting = Starting()
         try:
             self._run = await self.client.start(
-                messages, strengths=self.strengths, settings=self.settings, metrics=[]
+                messages, adapter=self.adapter, strengths=self.strengths, settings=self.settings, metrics=[]
             )
         except SteersightError as error:
             if error.code in GONE:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from . import __version__, config
 from .models.command import add_arguments as add_models_arguments
 from .models.command import main as models_main
+from .no_model import why_no_model
 from .vectors.cli import add_arguments as add_vectors_arguments
 from .vectors.cli import main as vectors_main
 
@@ -93,6 +94,9 @@ def _serve(settings: config.Settings) -> int:
     unguarded = config.unguarded(settings.host, settings.token, settings.open)
     if unguarded is not None:
         print(unguarded, file=sys.stderr)
+        return 2
+    if (why := why_no_model(settings.model)) is not None:
+        print(why, file=sys.stderr)
         return 2
     if settings.model.startswith("/") and not Path(settings.model, "config.json").is_file():
         print(

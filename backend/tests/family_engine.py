@@ -3,8 +3,9 @@
     python -m tests.family_engine
 
 A line of standard input is a job: JSON with {model, out, vectors: file or null, vector_names, actions,
-prompts, tokens, metrics, lens_stride, tensor_parallel, experts}. A line of standard output answers it: JSON
-with {failure: null, or what was raised}. One process for all, because importing vLLM takes longer than
+prompts, tokens, metrics, lens_stride, tensor_parallel, experts}, and for LoRA adapters {adapters: name and
+folder of each, with_adapters: per prompt the name of its own or ""}. A line of standard output answers it:
+JSON with {failure: null, or what was raised}. One process for all, because importing vLLM takes longer than
 loading such a model. The engine is the server's own worker and lens, driven without the server.
 """
 
@@ -54,8 +55,11 @@ def serve(job: dict[str, Any]) -> None:
     import numpy as np
     import zmq
     from vllm import SamplingParams
+    from vllm.platforms import current_platform
 
+    from steersight.adapters import read_adapter
     from steersight.engine.channel import unpack
+    from steersight.engine.lora import engine_arguments, lora_request, told
     from steersight.engine.nnsight_adapter import SteersightVLLM
     from steersight.engine.reply import entries
     from steersight.engine.step import Step
@@ -66,6 +70,8 @@ def serve(job: dict[str, Any]) -> None:
     address = f"ipc://{folder.name}/rows"
     socket = zmq.Context.instance().socket(zmq.PULL)
     socket.bind(address)
+    adapters = [read_adapter(name, Path(path)) for name, path in job.get("adapters", [])]
+    names = job.get("with_adapters") or [""] * len(job["prompts"])
     model = SteersightVLLM(
         job["model"], mode="sync", dispatch=True, dtype=job.get("dtype", "float32"), max_model_len=256,
         max_num_seqs=8, tensor_parallel_size=job.get("tensor_parallel", 1),
@@ -75,9 +81,10 @@ def serve(job: dict[str, Any]) -> None:
                 "graphs": job.get("graphs", False), "graph_tokens": job.get("graph_tokens", 8),
                 "experts": job.get("experts"),
                 "vectors": [(name, name) for name in job.get("vector_names", [])],
+                "adapters": told(adapters),
             }
         },
-        **job.get("engine", {}),
+        **engine_arguments(adapters, on_cpu=current_platform.is_cpu()), **job.get("engine", {}),
     )  # fmt: skip
     engine = model.vllm_entrypoint
     if job.get("vectors"):
@@ -86,7 +93,7 @@ def serve(job: dict[str, Any]) -> None:
     for index, actions in enumerate(job["actions"]):
         options = {
             "run": str(index), "actions": actions, "first_row": 0, "metrics": job["metrics"],
-            "entropy": True, "lens_stride": job["lens_stride"], "lens_top": 5,
+            "entropy": True, "lens_stride": job["lens_stride"], "lens_top": 5, "adapter": names[index],
         }  # fmt: skip
         parameters.append(
             SamplingParams(
@@ -94,7 +101,10 @@ def serve(job: dict[str, Any]) -> None:
                 extra_args={"steersight": options},
             )
         )  # fmt: skip
-    done = engine.generate([{"prompt_token_ids": ids} for ids in job["prompts"]], parameters, use_tqdm=False)
+    done = engine.generate(
+        [{"prompt_token_ids": ids} for ids in job["prompts"]], parameters, use_tqdm=False,
+        lora_request=[lora_request(told(adapters), name) for name in names],
+    )  # fmt: skip
     taken = {str(index): Taken() for index in range(len(parameters))}
     wanted = sum(len(ids) + job["tokens"] - 1 for ids in job["prompts"])
     while sum(len(one.positions) for one in taken.values()) < wanted:

@@ -37,8 +37,15 @@ def as_it_should_be(*, graphs: bool = False) -> Any:
             mode=0, cudagraph_mode=Namespace(name="FULL_DECODE_ONLY" if graphs else "NONE"),
             cudagraph_capture_sizes=[1, 64] if graphs else [],
         ),
+        device_config=Namespace(device_type="cpu"), model_config=Namespace(dtype=torch.float32),
         lora_config=None, speculative_config=None, kv_transfer_config=None, use_v2_model_runner=False,
     )  # fmt: skip
+
+
+def lora_of(config: Any) -> Any:
+    """The part of it that concerns LoRA, as it should be for one adapter."""
+    config.lora_config = config.lora_config or Namespace(target_modules=["q_proj"], max_loras=2)
+    return config.lora_config
 
 
 @pytest.mark.parametrize("graphs", [False, True])
@@ -53,7 +60,12 @@ BREAKS: dict[str, Callable[[Any], object]] = {
     "context parallelism": lambda c: setattr(c.parallel_config, "decode_context_parallel_size", 2),
     "dual batch overlap": lambda c: setattr(c.parallel_config, "enable_dbo", True),
     "prefix caching": lambda c: setattr(c.scheduler_config, "scheduler_cls", None),
-    "LoRA": lambda c: setattr(c, "lora_config", Namespace()),
+    "outside of the decoder layers": lambda c: setattr(lora_of(c), "target_modules", None),
+    "0 places for 1 LoRA adapters": lambda c: setattr(lora_of(c), "max_loras", 0),
+    "LoRA kernels on CUDA take no float32": lambda c: (
+        lora_of(c),
+        setattr(c.device_config, "device_type", "cuda"),
+    ),
     "speculative decoding": lambda c: setattr(c, "speculative_config", Namespace()),
     "another engine has filled": lambda c: setattr(c, "kv_transfer_config", Namespace()),
     "second model runner": lambda c: setattr(c, "use_v2_model_runner", True),
@@ -69,7 +81,16 @@ def test_each_broken_assumption_is_named(channel: str, what: str) -> None:
     config = as_it_should_be()
     BREAKS[what](config)
     with pytest.raises(BrokenAssumptionError, match=what):
-        check(config, graphs=False, channel=channel)
+        check(config, graphs=False, channel=channel, adapters=int(config.lora_config is not None))
+
+
+def test_a_place_has_to_stay_empty_on_a_cpu(channel: str) -> None:
+    config = as_it_should_be()
+    lora_of(config).max_loras = 1
+    with pytest.raises(BrokenAssumptionError, match="none that stays empty"):
+        check(config, graphs=False, channel=channel, adapters=1)
+    config.device_config.device_type, config.model_config.dtype = "cuda", torch.bfloat16
+    check(config, graphs=False, channel=channel, adapters=1)
 
 
 def test_graphs_that_are_too_small_for_the_runs_are_refused(channel: str) -> None:
@@ -95,7 +116,7 @@ def test_all_that_is_broken_is_said_at_once(channel: str) -> None:
     for break_it in BREAKS.values():
         break_it(config)
     with pytest.raises(BrokenAssumptionError) as refused:
-        check(config, graphs=False, channel=channel)
+        check(config, graphs=False, channel=channel, adapters=1)
     assert all(what in str(refused.value) for what in BREAKS)
 
 

@@ -52,6 +52,41 @@ async def test_a_feature_by_layer_and_number(words: str, said: str, strengths: d
     assert chat.strengths == strengths
 
 
+async def test_an_adapter_is_chosen_for_the_replies_that_follow() -> None:
+    model = m.ModelInfo.model_validate(
+        welcome()["model"] | {"adapters": [{"id": "poet", "rank": 8}, {"id": "clerk", "rank": 4}]}
+    )
+    asked: list[str | None] = []
+
+    async def part(script: Script) -> None:
+        await script.hear(m.Hello)
+        await script.say(welcome(model=model.model_dump()))
+        for index in range(2):
+            start = await script.hear(m.Start)
+            asked.append(start.adapter)
+            name = f"r{index}"
+            await script.say(started(name, start.id, []), tokens(name), finished(name))
+
+    written: list[str] = []
+    async with server(part) as client:
+        await client.ready()
+        chat = Chat(client, written.append)
+        for line in ("/adapter", "/adapter painter", "/adapter poet"):
+            await chat.command(line)
+        await chat.say("Hello")
+        await chat.command("/adapter none")
+        await chat.say("Hello")
+    assert asked == ["poet", None]
+    assert [
+        line.strip() for line in "".join(written).splitlines() if "adapter" in line or "base" in line
+    ] == [
+        "There are poet, clerk. The next reply is written with the base model.",
+        "There is no adapter 'painter'. There are poet, clerk.",
+        "The next reply is written with the adapter poet.",
+        "The next reply is written with the base model.",
+    ]
+
+
 async def test_bytes_that_are_no_text_are_not_sent_and_end_nothing() -> None:
     said: list[str] = []
     chat = Chat(cast(Any, None), said.append)  # a client is asked for nothing

@@ -40,7 +40,8 @@ COSINE_FLOOR = 0.05
 class Collected:
     """Tokens and rows of one run, straight from the engine."""
 
-    def __init__(self, server: Server, text: str) -> None:
+    def __init__(self, server: Server, text: str, adapter: str = "") -> None:
+        self.adapter = adapter
         self.server = server
         self.prompt: list[int] = server.engine.tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
@@ -56,7 +57,9 @@ class Collected:
         self, name: str, actions: list[Action], tokens: int = 32, metrics: list[str] | None = None
     ) -> Collected:
         self.metrics = metrics or ["residual_norm", "update_norm", "cosine_below"]
-        options = RunOptions(name, wants=Wants(tuple(self.metrics)), actions=tuple(actions))
+        options = RunOptions(
+            name, wants=Wants(tuple(self.metrics)), actions=tuple(actions), adapter=self.adapter
+        )
         request = RunRequest(
             self.prompt, {"max_tokens": tokens, "temperature": 0.0}, options, read_cache=False
         )

@@ -16,19 +16,23 @@ ONE_GROUP = [SimpleNamespace(kv_cache_spec=None)]
 class Dispatcher:
     """What vLLM's dispatcher of graphs tells and takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, lora_cases: list[int] | None = None) -> None:
         from vllm.config import CUDAGraphMode
 
         self.cudagraph_mode = CUDAGraphMode.FULL_DECODE_ONLY
         self.cudagraph_keys = {CUDAGraphMode.FULL: {("decode", 8)}}
+        self._lora_cases = lora_cases or [0]
+
+    def _get_lora_cases(self) -> list[int]:
+        return self._lora_cases
 
     def add_cudagraph_key(self, mode: Any, key: Any) -> None:
         self.cudagraph_keys[mode].add(key)
 
-    def _create_padded_batch_descriptor(self, size: int, uniform: bool, lora: bool) -> Any:
+    def _create_padded_batch_descriptor(self, size: int, uniform: bool, lora: bool, count: int) -> Any:
         assert not uniform
-        assert not lora
-        return ("mixed", size)
+        assert lora == (count > 0)
+        return ("mixed", size, count) if count else ("mixed", size)
 
     @property
     def names(self) -> set[Any]:
@@ -90,6 +94,27 @@ def test_a_rank_that_could_not_prove_its_graphs_votes_all_the_same(
     # And nothing is left to vote on.
     graphs._keep_mixed_if_proved()
     assert votes == [1.0]
+
+
+def test_where_adapters_are_served_each_size_is_recorded_and_proved_without_and_with_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from steersight.engine import recorded_graphs
+
+    dispatcher = Dispatcher([0, 3])
+    runner = runner_of(dispatcher)
+    graphs = recorded_graphs.RecordedGraphs(runner)
+    graphs.add_mixed([{backend("ALWAYS")}], ONE_GROUP)
+    assert dispatcher.names == {
+        ("decode", 8), ("mixed", 8), ("mixed", 16), ("mixed", 8, 3), ("mixed", 16, 3)
+    }  # fmt: skip
+    tried: list[tuple[int, int, bool]] = []
+    runner._dummy_run = lambda rows, **how: tried.append((rows, how["num_active_loras"], how["remove_lora"]))
+    monkeypatch.setattr(
+        recorded_graphs, "prove_replays", lambda _observer, sizes, run, _hidden: [run(n, True) for n in sizes]
+    )
+    graphs._prove([8, 16], decoding=True)
+    assert tried == [(8, 0, False), (16, 0, False), (8, 3, False), (16, 3, False)]
 
 
 def test_attention_that_takes_no_prompts_in_graphs_has_them_read_eagerly() -> None:

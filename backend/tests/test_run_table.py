@@ -650,7 +650,7 @@ async def test_more_vectors_than_can_be_at_work_on_one_reply_are_refused_in_a_se
 
     def steer(strengths: dict[str, float]) -> int:
         frame = Steer(run="r", rev=1, strengths=strengths)
-        return len(table.table.actions(frame, prompt_tokens=5))
+        return len(table.table.actions(frame, prompt_tokens=5, adapter=None))
 
     # Others may be named, at 0.
     assert steer({name: float(n >= 2) for n, name in enumerate(vectors)}) == MAX_VECTORS

@@ -64,7 +64,7 @@ class BuildApi:
     async def start(self, request: Request) -> Response:
         """Begin to build; answers with the job's id."""
         self._check_free()
-        wish = _wish(await body(request, MAX_BODY))
+        wish = _wish(await body(request, MAX_BODY), self._vectors.adapters)
         self._check_free()  # while the body came, anything may have happened
         job = self._job = Job()
         job.task = asyncio.create_task(self._run(job, wish), name=f"build-{job.id}")
@@ -119,15 +119,20 @@ class BuildApi:
             job.state, job.error = "failed", f"The vector could not be built: {error}"
 
 
-def _wish(data: bytes) -> Wish:
+def _wish(data: bytes, adapters: list[str]) -> Wish:
     try:
         asked = json.loads(data)
     except (ValueError, RecursionError):
         raise Refusal(422, "The request is not JSON.") from None
-    if not isinstance(asked, dict) or asked.keys() - {"label", "positive", "negative", "topics"}:
+    if not isinstance(asked, dict) or asked.keys() - {"label", "positive", "negative", "topics", "adapter"}:
         raise Refusal(
-            422, "A vector is built from `label`, `positive`, `negative` and, if you like, `topics`."
+            422,
+            "A vector is built from `label`, `positive`, `negative` and, if you like, `topics` and "
+            "`adapter`.",
         )
+    adapter = asked.get("adapter") or ""
+    if adapter and adapter not in adapters:
+        raise Refusal(422, f"`adapter` is none of those that are served: {', '.join(adapters) or 'none'}.")
 
     def texts(name: str) -> str | tuple[str, ...]:
         given = asked.get(name)
@@ -142,7 +147,7 @@ def _wish(data: bytes) -> Wish:
         raise Refusal(422, "`label` must be a text and `topics` a list of texts.")
     with contextlib.suppress(UnicodeEncodeError):
         try:
-            return Wish(asked["label"], texts("positive"), texts("negative"), topics)
+            return Wish(asked["label"], texts("positive"), texts("negative"), topics, adapter)
         except VectorError as error:
             raise Refusal(422, str(error)) from None
     raise Refusal(422, "The request holds characters that no text has.")

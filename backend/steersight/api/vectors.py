@@ -16,7 +16,14 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from ..engine.service import EngineService
 from ..files import removed, why, write_whole
-from ..vectors.store import MAX_FILE_BYTES, SUFFIX, SteeringVector, VectorError, vector_bytes
+from ..vectors.store import (
+    MAX_FILE_BYTES,
+    SUFFIX,
+    SteeringVector,
+    VectorError,
+    check_adapter,
+    vector_bytes,
+)
 from ..ws.handshake import vector_info, vector_infos
 from .answers import Refusal, body
 
@@ -47,6 +54,12 @@ class VectorApi:
         # One at a time: two that are kept at once must not choose the same name, or share the last of the
         # room.
         self._keeping = asyncio.Lock()
+
+    @property
+    def adapters(self) -> list[str]:
+        """Names of the LoRA adapters that are served."""
+        model = self.engine.model
+        return [] if model is None else [adapter.id for adapter in model.adapters]
 
     async def everything(self, _: Request) -> Response:
         """All vectors of the served model."""
@@ -122,6 +135,7 @@ class VectorApi:
         async with self._keeping:
             if len(self.engine.offer.own) >= MAX_OWN_VECTORS:
                 raise NoRoomError(f"This server already keeps {MAX_OWN_VECTORS} vectors. Delete some first.")
+            check_adapter(vector, self.adapters)
             vector = vector.renamed(self._free(vector.id))
             path = self._folder / f"{vector.id}{SUFFIX}"
             try:

@@ -107,6 +107,7 @@ class Client:
         self,
         messages: Sequence[Mapping[str, str]],
         *,
+        adapter: str | None = None,
         sampling: Sampling | None = None,
         strengths: Mapping[str, float] | None = None,
         settings: Mapping[str, VectorSetting] | None = None,
@@ -128,6 +129,7 @@ class Client:
         frame = Start(
             id=name,
             messages=[ChatMessage.model_validate(dict(message)) for message in messages],
+            adapter=adapter,
             sampling=sampling or Sampling(),
             strengths=dict(strengths or {}),
             settings=dict(settings or {}),

@@ -59,6 +59,8 @@ class Run:
         self.metrics = started.metrics
         self.model = started.model
         """Id of the model that writes it; empty where the server does not say."""
+        self.adapter = started.adapter
+        """The LoRA adapter it is written with; None is the base model."""
         self.ids: list[int] = []
         """Ids of the reply so far."""
         self.pieces: list[str] = []

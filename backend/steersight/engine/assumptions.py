@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .lora import places
+
 SCHEDULER = "steersight.engine.scheduling.scheduler"
 """Where vLLM finds the scheduler whose cache of prefixes knows what acted on them."""
 
@@ -19,23 +21,24 @@ class BrokenAssumptionError(RuntimeError):
     """The engine is set up in a way in which rows or steering would be wrong; the message says which."""
 
 
-def check(config: Any, *, graphs: bool, channel: str) -> None:
+def check(config: Any, *, graphs: bool, channel: str, adapters: int = 0) -> None:
     """Refuse an engine in which the observer would be wrong.
 
     Args:
         config: vLLM's `VllmConfig`, as the worker has it.
         graphs: whether decoding is to run in CUDA graphs with the observer recorded in them.
         channel: ZeroMQ address at which rows are to arrive.
+        adapters: how many LoRA adapters runs may ask for.
 
     Raises:
         BrokenAssumptionError: with a sentence for each assumption that does not hold.
     """
-    broken = list(violations(config, graphs=graphs, channel=channel))
+    broken = list(violations(config, graphs=graphs, channel=channel, adapters=adapters))
     if broken:
         raise BrokenAssumptionError(" ".join(broken))
 
 
-def violations(config: Any, *, graphs: bool, channel: str) -> Iterator[str]:
+def violations(config: Any, *, graphs: bool, channel: str, adapters: int = 0) -> Iterator[str]:
     """A sentence for each assumption that does not hold; arguments as in `check`."""
     parallel, compilation = config.parallel_config, config.compilation_config
     if parallel.pipeline_parallel_size > 1:
@@ -58,10 +61,7 @@ def violations(config: Any, *, graphs: bool, channel: str) -> Iterator[str]:
             "scheduler is ours. Leave scheduler_cls alone, or start with --prefix-caching 0."
         )
     if config.lora_config is not None:
-        yield (
-            "LoRA adapters have not been compared with transformers yet. Merge the adapter into the "
-            "checkpoint."
-        )
+        yield from _about_lora(config, adapters)
     if config.speculative_config is not None:
         yield (
             "With speculative decoding one pass computes positions that are then thrown away, and their rows "
@@ -81,6 +81,23 @@ def violations(config: Any, *, graphs: bool, channel: str) -> Iterator[str]:
             "mode to 0."
         )
     yield from _about_channel(channel)
+
+
+def _about_lora(config: Any, adapters: int) -> Iterator[str]:
+    lora = config.lora_config
+    if not adapters or not lora.target_modules or {"lm_head", "embed_tokens"} & set(lora.target_modules):
+        yield (
+            "vLLM is to adapt modules outside of the decoder layers, and the logit lens of several runs "
+            "would be that of none. Name LoRA adapters with --lora only."
+        )
+    device = config.device_config.device_type
+    if lora.max_loras < places(adapters, on_cpu=device == "cpu"):
+        yield (
+            f"vLLM has {lora.max_loras} places for {adapters} LoRA adapters: too few for all at once, or "
+            "none that stays empty for the base model's runs on a CPU. Leave max_loras alone."
+        )
+    if device == "cuda" and str(config.model_config.dtype) == "torch.float32":
+        yield "vLLM's LoRA kernels on CUDA take no float32. Start with --dtype bfloat16."
 
 
 def _about_graphs(compilation: Any, most_runs: int, graphs: bool) -> Iterator[str]:

@@ -48,6 +48,7 @@ class Examples:
         first: int | None = None,
         actions: list[Action] | None = None,
         surprisal: bool = False,
+        adapter: str = "",
     ) -> Example:
         """Let the model reply greedily and average the stream after every layer over some of the tokens.
 
@@ -56,6 +57,7 @@ class Examples:
             reply_tokens: the most it may write. The last token it writes is never read and does not count.
             first: position of the first token that counts; None is the first of the reply.
             actions: what steers it.
+            adapter: the LoRA adapter to compute it with; "" is the base model.
             surprisal: tell how surprising the prompt's tokens from `first` on are.
 
         Raises: EngineNotReadyError; ValueError where no token counted, because the reply was empty.
@@ -67,7 +69,9 @@ class Examples:
         sampling: dict[str, Any] = {"max_tokens": reply_tokens, "temperature": 0.0}
         if surprisal:
             sampling["prompt_logprobs"] = 0
-        options = RunOptions(run=run, first_row=start, wants=Wants(sums=True), actions=tuple(actions or ()))
+        options = RunOptions(
+            run=run, first_row=start, wants=Wants(sums=True), actions=tuple(actions or ()), adapter=adapter
+        )
         reply: list[int] = []
 
         def take(entry: Entry) -> None:

@@ -117,7 +117,7 @@ class Generations:
         """
         life = self._serving()
         self._check(request)
-        asked = submission(life.engine, request, life.model.max_model_len)
+        asked = submission(life.engine, request, life.model)
         live = self._live[request.run] = _Live(Reply(len(request.prompt_ids), asked.ends), take)
         need = Need(
             frozenset(action.vector for action in request.options.actions),

@@ -17,7 +17,8 @@ NO_BLOCK = 0
 
 
 class ReadOtherwiseError(RuntimeError):
-    """A run was about to read a cache that was computed with other steering than its own."""
+    """A run was about to read a cache that was computed with other steering than its own, or another
+    adapter."""
 
 
 class BlockLedger:
@@ -80,7 +81,8 @@ class BlockLedger:
             if blocks[index] != NO_BLOCK and self._deeds.get(blocks[index]) != deeds(begin, begin + size):
                 raise ReadOtherwiseError(
                     f"Its positions {begin} to {begin + size - 1} were about to be read from a cache that "
-                    "was computed with other steering. The cache is dropped; start it again."
+                    "was computed with other steering or another adapter. The cache is dropped; start it "
+                    "again."
                 )
 
     def leave(self, request_id: str) -> None:

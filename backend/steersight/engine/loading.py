@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..adapters import made_for_another
 from ..metrics import Experts, Registry
 from ..naming import model_id
+from ..no_model import why_no_model, why_no_model_on_hub
 from ..text.rendering import Renderer
-from . import cores, libnuma, max_runs, trouble
+from . import cores, libnuma, lora, max_runs, trouble
 from .arguments import known_to
 from .assumptions import SCHEDULER
 from .errors import StartError
@@ -42,7 +44,7 @@ class Known:
     model: ModelFacts
     renderer: Renderer
     problems: list[str]
-    """What its tokenizer cannot do, in sentences."""
+    """What its tokenizer cannot do, and which adapters were made for another model, in sentences."""
     vectors: Selection
     registry: Registry
 
@@ -101,7 +103,14 @@ def _read(options: EngineOptions, report: Report) -> Known:
     report("Reading the model's configuration and tokenizer", 0.02)
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(options.model, **options.pretrained)
+    if (why := why_no_model(options.model)) is not None:
+        raise StartError(why)
+    try:
+        config = AutoConfig.from_pretrained(options.model, **options.pretrained)
+    except OSError as error:
+        if not Path(options.model).exists() and (why := why_no_model_on_hub(options.model)) is not None:
+            raise StartError(why) from error
+        raise
     read = read_tokenizer(options.model, config, options.chat_template, options.pretrained)
     text = config.get_text_config()
     dtype = options.dtype
@@ -120,16 +129,20 @@ def _read(options: EngineOptions, report: Report) -> Known:
         special_ids=read.special_ids,
         experts=experts_of(text),
         chat=read.renderer.chat,
+        adapters=options.lora,
     )
+    strangers = [made_for_another(adapter, options.model) for adapter in options.lora]
     from ..metrics.own import load_own
     from ..vectors.store import VectorStore
 
-    chosen = VectorStore(options.data_dir).select(options.model, facts.hidden_size, facts.layers)
+    chosen = VectorStore(options.data_dir).select(
+        options.model, facts.hidden_size, facts.layers, [adapter.id for adapter in options.lora]
+    )
     named = [(vector.id, vector.label) for vector in chosen.vectors.values()]
     return Known(
         facts,
         read.renderer,
-        read.problems,
+        [*read.problems, *filter(None, strangers)],
         chosen,
         Registry(named, load_own(list(options.metrics)), facts.experts),
     )
@@ -188,7 +201,7 @@ def build_engine(
     dtype = _cpu_dtype(options, model.dtype) if options.dtype == "auto" and on_cpu else model.dtype
     runs = max_runs.chosen(options, dtype, model.max_model_len)
     report("Building the model's module tree", 0.3)
-    more = _caching(options, model, runs, on_cpu)
+    more = _caching(options, model, runs, on_cpu) | lora.engine_arguments(model.adapters, on_cpu=on_cpu)
     if not on_cpu:
         more["gpu_memory_utilization"] = options.gpu_memory
     more |= _passed_through(options)
@@ -223,6 +236,7 @@ def build_engine(
                     "metrics": list(options.metrics),
                     "vectors": vectors,
                     "experts": None if model.experts is None else (model.experts.count, model.experts.chosen),
+                    "adapters": lora.told(model.adapters),
                     "graphs": options.engine_mode != "eager" and not on_cpu,
                     "graph_tokens": min(graph_tokens(model, runs), more["max_num_batched_tokens"]),
                 }

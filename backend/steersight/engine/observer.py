@@ -146,12 +146,23 @@ class Observer:
 
     # ------------------------------------------------------------ runs
 
-    def add(self, request_id: str, options: dict[str, Any]) -> None:
-        """Take up a run when the scheduler first names its request."""
+    def add(self, request_id: str, options: dict[str, Any], adapter: str = "") -> None:
+        """Take up a run when the scheduler first names its request.
+
+        Args:
+            request_id: vLLM's.
+            options: as `RunOptions.to_wire` gives them.
+            adapter: the LoRA adapter with which vLLM computes it.
+        """
         if request_id in self.runs:
             return  # preempted and back: it keeps its history
         try:
             wanted = RunOptions.from_wire(options)
+            if wanted.adapter != adapter:
+                raise RuntimeError(
+                    f"It was to be computed with {wanted.adapter or 'the base model'}, and is with "
+                    f"{adapter or 'the base model'}."
+                )
             unknown = [metric for metric in wanted.wants.metrics if metric not in self.registry]
             if unknown:
                 raise KeyError(f"The engine has no metric {', '.join(unknown)}.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..adapters import Adapter, adapters
 from ..files import REPOSITORY
 from ..flags import option
 from ..kinds import file, files, folder, number, one_of, or_auto, switch
@@ -125,6 +126,12 @@ class EngineOptions:
         "text.",
         file,
     )
+    lora: tuple[Adapter, ...] = option(
+        "",
+        f"LoRA adapters that runs may ask for, as peft saves them: NAME=FOLDER, separated by {os.pathsep!r}.",
+        adapters,
+    )
+    """See engine/lora.py."""
     stall_seconds: float = option(
         "60", "How long the engine may take for a step before it counts as stuck.", number(float, 1, 86_400)
     )
@@ -147,7 +154,7 @@ def for_another_model(options: EngineOptions, model: str) -> EngineOptions:
     """
     return replace(
         options, model=model, revision="", trust_remote_code=False, quantization="", layout="",
-        chat_template="",
+        chat_template="", lora=(),
     )  # fmt: skip
 
 
@@ -166,3 +173,5 @@ class ModelFacts:
     """Of its layers, where they have some."""
     chat: Literal["template", "file", "none"] = "template"
     """What makes a prompt of a conversation; see `ModelInfo.chat`."""
+    adapters: tuple[Adapter, ...] = ()
+    """What may be put onto it for a run."""

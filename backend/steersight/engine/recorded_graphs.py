@@ -54,8 +54,8 @@ class RecordedGraphs:
         if supports != {AttentionCGSupport.ALWAYS}:
             return  # this attention takes prompts eagerly only
         self._mixed_sizes = list(runner.compilation_config.cudagraph_capture_sizes)
-        for size in self._mixed_sizes:
-            runner.cudagraph_dispatcher.add_cudagraph_key(CUDAGraphMode.FULL, self._mixed_graph(size))
+        for graph in self._mixed_graphs():
+            runner.cudagraph_dispatcher.add_cudagraph_key(CUDAGraphMode.FULL, graph)
 
     @torch.inference_mode()
     def prove(self) -> None:
@@ -96,23 +96,33 @@ class RecordedGraphs:
         if get_tp_group().all_reduce(differs).item():
             logger.warning("Prompts are read without CUDA graphs. %s", why or "Another rank's differ.")
             graphs = self._runner.cudagraph_dispatcher.cudagraph_keys[CUDAGraphMode.FULL]
-            graphs.difference_update(map(self._mixed_graph, self._mixed_sizes))
+            graphs.difference_update(self._mixed_graphs())
             self._mixed_sizes = []
 
-    def _mixed_graph(self, size: int) -> Any:
-        """vLLM's name of the graph that takes so many tokens, prompts among them."""
-        return self._runner.cudagraph_dispatcher._create_padded_batch_descriptor(size, False, False)
+    @property
+    def _adapters(self) -> list[int]:
+        """For how many LoRA adapters in one batch there are graphs of each size: where adapters are served,
+        vLLM (0.32) records one without any and one for all of them, and else the first alone."""
+        counts: list[int] = self._runner.cudagraph_dispatcher._get_lora_cases()
+        return counts
+
+    def _mixed_graphs(self) -> list[Any]:
+        """vLLM's names of the graphs that take prompts too."""
+        name = self._runner.cudagraph_dispatcher._create_padded_batch_descriptor
+        return [name(size, False, count > 0, count) for size in self._mixed_sizes for count in self._adapters]
 
     def _prove(self, sizes: list[int], *, decoding: bool) -> None:
         runner = self._runner
+        for count in self._adapters:
 
-        def run(rows: int, replay: bool) -> None:
-            mode = CUDAGraphMode.FULL if replay else CUDAGraphMode.NONE
-            runner._dummy_run(
-                rows, cudagraph_runtime_mode=mode, force_attention=True, uniform_decode=decoding,
-                skip_eplb=True,
-            )  # fmt: skip
-            # Each size leaves memory behind that fits no other: 10 GiB in all, for an 8B model.
-            torch.cuda.empty_cache()
+            def run(rows: int, replay: bool, count: int = count) -> None:
+                mode = CUDAGraphMode.FULL if replay else CUDAGraphMode.NONE
+                # With the adapters that are served: they have the numbers of those that vLLM would make up.
+                runner._dummy_run(
+                    rows, cudagraph_runtime_mode=mode, force_attention=True, uniform_decode=decoding,
+                    skip_eplb=True, num_active_loras=count, remove_lora=False,
+                )  # fmt: skip
+                # Each size leaves memory behind that fits no other: 10 GiB in all, for an 8B model.
+                torch.cuda.empty_cache()
 
-        prove_replays(runner.observer, sizes, run, runner.model_config.get_hidden_size())
+            prove_replays(runner.observer, sizes, run, runner.model_config.get_hidden_size())

@@ -43,6 +43,8 @@ class RunOptions:
     """Number of the state that `actions` are."""
     read_most: int | None = None
     """So many tokens of its prompt may come from the cache, and no more; None is any number."""
+    adapter: str = ""
+    """Name of the LoRA adapter that it is computed with; "" is the base model."""
 
     def to_wire(self) -> dict[str, Any]:
         """As plain values, for the way to the worker."""
@@ -50,7 +52,7 @@ class RunOptions:
             "run": self.run, "rev": self.rev, "actions": [action.to_map() for action in self.actions],
             "first_row": self.first_row, "metrics": list(self.wants.metrics), "entropy": self.wants.entropy,
             "lens_stride": self.wants.lens_stride, "lens_top": self.wants.lens_top, "sums": self.wants.sums,
-            "read_most": self.read_most,
+            "read_most": self.read_most, "adapter": self.adapter,
         }  # fmt: skip
 
     @classmethod
@@ -62,6 +64,7 @@ class RunOptions:
             actions=tuple(map(Action.from_map, told.get("actions", ()))),
             first_row=told.get("first_row", 0),
             read_most=told.get("read_most"),
+            adapter=told.get("adapter", ""),
             wants=Wants(
                 metrics=tuple(told.get("metrics", ())),
                 entropy=told.get("entropy", False),

@@ -43,6 +43,8 @@ class RunState:
     revisions: list[Revision]
     next_position: int = 0
     """The first position that no forward pass has computed yet."""
+    adapter: str = ""
+    """The LoRA adapter it is computed with; "" is the base model."""
     failed: bool = False
     """It is about to be aborted, and gets nothing any more."""
 
@@ -55,6 +57,7 @@ class RunState:
             wants=options.wants,
             starts=[0],
             revisions=[Revision(options.rev, actions)],
+            adapter=options.adapter,
         )
 
     def revision_at(self, position: int) -> Revision:
@@ -78,8 +81,9 @@ class RunState:
             index += 1
 
     def deeds(self, start: int, end: int) -> str:
-        """What acts on the tokens of [start, end), as text: equal for two stretches exactly where each token
-        of one is steered as its fellow of the other is. "" where nothing acts on any.
+        """What acts on the tokens of [start, end), as text: equal for two stretches exactly where both are
+        computed with the same adapter and each token of one is steered as its fellow of the other is. ""
+        where the base model computes them and nothing acts on any.
 
         By deeds and not by revisions: another slider's change, or a scope that ends elsewhere, makes no
         difference here. In which order the vectors compose is not said, because it is the same for all runs
@@ -92,7 +96,8 @@ class RunState:
                 parts[-1] = (parts[-1][0], last - start)
             else:
                 parts.append((first - start, last - start))
-        return repr(sorted(found.items(), key=repr)) if found else ""
+        steering = repr(sorted(found.items(), key=repr)) if found else ""
+        return f"{self.adapter} {steering}" if self.adapter else steering
 
     def steer(self, revision: Revision) -> None:
         """Let `revision` be in force from the next uncomputed position on."""

@@ -11,10 +11,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .lora import lora_request, told
 from .reply import Ends
 from .request import RunRequest
+
+if TYPE_CHECKING:
+    from .options import ModelFacts
 
 OPTIONS_KEY = "steersight"
 """Under this key of `extra_args` a request carries what the observer has to know of it."""
@@ -31,20 +35,24 @@ class Submission:
     """vLLM's `SamplingParams`"""
     ends: Ends | None
     """When the reply is over; None where stop strings may end it, and only vLLM can tell."""
+    lora: Any = None
+    """vLLM's `LoRARequest`; None for the base model."""
 
     def outputs(self, engine: Any) -> AsyncGenerator[Any, None]:
         """Hand it in to an `AsyncLLM`, once this is iterated. Closing the generator aborts it."""
-        outputs: AsyncGenerator[Any, None] = engine.generate(self.prompt, self.sampling, self.request_id)
+        outputs: AsyncGenerator[Any, None] = engine.generate(
+            self.prompt, self.sampling, self.request_id, lora_request=self.lora
+        )
         return outputs
 
 
-def submission(engine: Any, request: RunRequest, max_model_len: int) -> Submission:
+def submission(engine: Any, request: RunRequest, model: ModelFacts) -> Submission:
     """Put a request into vLLM's terms.
 
     Args:
         engine: vLLM's `AsyncLLM` that is to answer it.
         request: what is asked for.
-        max_model_len: tokens of prompt and reply together, at most.
+        model: what it serves.
     """
     from vllm.inputs import TokensPrompt
     from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -66,8 +74,9 @@ def submission(engine: Any, request: RunRequest, max_model_len: int) -> Submissi
             processor.generation_config_fields, processor.renderer.get_eos_token_id()
         )
         tokens = {judge.eos_token_id, *(judge.stop_token_ids or ())} - {None}
-        room = max_model_len - len(request.prompt_ids)
+        room = model.max_model_len - len(request.prompt_ids)
         ends = Ends(frozenset(tokens), min(judge.max_tokens or room, room))
     return Submission(
-        uuid.uuid4().hex, TokensPrompt(prompt_token_ids=list(request.prompt_ids)), sampling, ends
-    )
+        uuid.uuid4().hex, TokensPrompt(prompt_token_ids=list(request.prompt_ids)), sampling, ends,
+        lora_request(told(model.adapters), request.options.adapter),
+    )  # fmt: skip

@@ -24,6 +24,7 @@ from .experts import ExpertRouters
 from .graph import GraphPass
 from .layout import Layout, UnsupportedModelError, possible_layouts
 from .ledger import BlockLedger
+from .lora import take_up
 from .nnsight_adapter import TracedGPUWorker, TracedRunner
 from .observer import Observer
 from .options import CONFIG_KEY
@@ -45,7 +46,10 @@ class ObservedRunner(TracedRunner):
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         options = self.vllm_config.additional_config[CONFIG_KEY]
-        assumptions.check(self.vllm_config, graphs=bool(options.get("graphs")), channel=options["channel"])
+        assumptions.check(
+            self.vllm_config, graphs=bool(options.get("graphs")), channel=options["channel"],
+            adapters=len(options.get("adapters", ())),
+        )  # fmt: skip
         first_rank = get_tensor_model_parallel_rank() == 0
         # Rows come from the first rank alone, news of a failure from any.
         sender = RowSender(options["channel"])
@@ -113,7 +117,8 @@ class ObservedRunner(TracedRunner):
         for new in scheduler_output.scheduled_new_reqs:
             options = (new.sampling_params.extra_args or {}).get(OPTIONS_KEY) if new.sampling_params else None
             if options is not None:
-                observer.add(new.req_id, options)
+                lora = new.lora_request
+                observer.add(new.req_id, options, "" if lora is None else lora.lora_name)
         scheduled = scheduler_output.num_scheduled_tokens
         # The batch's own order: the forward's tensors follow it, not the scheduler's.
         observer.begin(
@@ -132,6 +137,10 @@ class ObservedRunner(TracedRunner):
         samples = start + count >= request.num_tokens
         group = self._read_group
         return Span(request_id, start, count, samples, () if group is None else request.block_ids[group])
+
+    def take_up_adapters(self) -> None:
+        """Read the LoRA adapters that the engine was started with. Raises AdapterError."""
+        take_up(self, self.vllm_config.additional_config[CONFIG_KEY].get("adapters", ()))
 
     def execute_model(self, *args: Any, **kwargs: Any) -> Any:
         output = super().execute_model(*args, **kwargs)
@@ -205,5 +214,6 @@ class ObservedGPUWorker(WorkerMethods, TracedGPUWorker):
 
     def compile_or_warm_up_model(self) -> Any:
         times = super().compile_or_warm_up_model()
+        self.model_runner.take_up_adapters()  # before the proof, which tries them
         self.model_runner.graphs.prove()
         return times

@@ -49,3 +49,8 @@ class ObservedCPUWorker(WorkerMethods, TracedGPUWorker, CPUWorker):  # type: ign
         # Not NNsight's own init_device: it refuses every runner but the GPU one.
         CPUWorker.init_device(self)
         self.model_runner.__class__ = self.RUNNER
+
+    def compile_or_warm_up_model(self) -> Any:
+        times = super().compile_or_warm_up_model()
+        self.model_runner.take_up_adapters()
+        return times

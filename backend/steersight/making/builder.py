@@ -57,6 +57,8 @@ class Wish:
     negative: str | tuple[str, ...]
     topics: tuple[str, ...] = TOPICS
     """What the model replies to under both instructions."""
+    adapter: str = ""
+    """The LoRA adapter it is made under, and belongs to; "" is the base model."""
 
     def __post_init__(self) -> None:
         if not self.label.strip() or len(self.label) > 100:
@@ -131,13 +133,13 @@ async def _examples(
 
     async def reply(system: str, topic: str) -> Example:
         prompt = _chat(engine, [("system", system), ("user", topic)])
-        return await _example(engine, places, prompt, reply_tokens=REPLY_TOKENS)
+        return await _example(engine, places, prompt, reply_tokens=REPLY_TOKENS, adapter=wish.adapter)
 
     async def text(content: str) -> Example:
         ids = engine.tokenizer(content, add_special_tokens=False)["input_ids"]
         if len(ids) < 2:
             raise VectorError(f"The example {content!r} is too short: one token tells nothing.")
-        return await _example(engine, places, ids[:512], first=1)
+        return await _example(engine, places, ids[:512], first=1, adapter=wish.adapter)
 
     work: list[Callable[[], Awaitable[Example]]] = []
     for side in (wish.positive, wish.negative):
@@ -166,13 +168,18 @@ async def _sweep(
     async def attempt(lent: str, prompt: list[int], strength: float) -> tuple[list[int], Example | None]:
         actions = [Action(lent, strength)] if strength else []
         try:
-            reply = (await _example(engine, places, prompt, reply_tokens=REPLY_TOKENS, actions=actions)).reply
+            example = await _example(
+                engine, places, prompt, reply_tokens=REPLY_TOKENS, actions=actions, adapter=vector.adapter
+            )
+            reply = example.reply
         except VectorError:
             raise
         except ValueError:
             return [], None
         # Read again without steering: what did the push make the model write?
-        return reply, await _example(engine, places, prompt + reply, first=len(prompt), surprisal=True)
+        return reply, await _example(
+            engine, places, prompt + reply, first=len(prompt), surprisal=True, adapter=vector.adapter
+        )
 
     tried = [
         (_chat(engine, [("user", topic)]), strength) for topic in TRIED_ON for strength in (0.0, *STRENGTHS)
@@ -237,7 +244,7 @@ def _vector(
         id=slug(wish.label), label=wish.label.strip(), description=_described(wish), layers=[layer],
         directions=found.directions[layer][None], range=limits, suggested=suggested,
         model=model_name(_model(engine).id),
-        hidden_size=_model(engine).hidden_size, provenance=provenance,
+        hidden_size=_model(engine).hidden_size, provenance=provenance, adapter=wish.adapter,
     )  # fmt: skip
 
 

@@ -65,6 +65,8 @@ class Start(Frame):
     type: Literal["start"] = "start"
     id: Identifier
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    adapter: Identifier | None = None
+    """The LoRA adapter to write with, one of `ModelInfo.adapters`; null is the base model."""
     sampling: Sampling = Sampling()
     strengths: Strengths = {}
     """Revision 0 of the run: in force from the first forward pass on."""

@@ -30,6 +30,14 @@ class ExpertsInfo(Frame):
     """How many it takes for each token."""
 
 
+class AdapterInfo(Frame):
+    """One LoRA adapter that a run may be written with."""
+
+    id: Identifier
+    rank: Count
+    """The largest rank of what it changes."""
+
+
 class ModelInfo(Frame):
     """The served model. Null in `welcome` until its configuration has been read."""
 
@@ -46,6 +54,8 @@ class ModelInfo(Frame):
     none. Without one the messages' contents are joined and the model continues that text."""
     experts: ExpertsInfo | None = None
     """Null where the model has none."""
+    adapters: Annotated[list[AdapterInfo], Field(default_factory=list)]
+    """LoRA adapters that `start` may name."""
 
 
 class ColorScale(Frame):
@@ -100,6 +110,9 @@ class VectorInfo(Frame):
     feature: Count | None = None
     """Number of the feature in its autoencoder; with its layer, people's name for it: 28:8401. Null for
     directions, and where nobody noted it."""
+    adapter: Identifier | None = None
+    """The LoRA adapter that it was made under: it steers runs with that adapter and no others. Null for one
+    of the base model, which steers any."""
     own: bool
     """Whether it is this server's own, so that it can be deleted; bundled ones cannot."""
 

@@ -25,6 +25,7 @@ from .client_frames import (
     Stop,
 )
 from .descriptions import (
+    AdapterInfo,
     ColorScale,
     EngineStatus,
     ExpertsInfo,
@@ -77,7 +78,8 @@ from .server_frames import (
 __all__ = [
     "CLIENT_TYPES", "MAX_FRAME_BYTES", "MAX_MESSAGES", "MAX_ROWS_ASKED", "MAX_STOP_STRINGS",
     "MAX_STRENGTH", "MAX_TEMPERATURE", "MAX_TOP", "MAX_VECTORS", "MIN_REPETITION_PENALTY",
-    "PROTOCOL_VERSION", "READING", "SERVER_TYPES", "SUBPROTOCOL", "Applied", "AskRows", "ChatMessage",
+    "PROTOCOL_VERSION", "READING", "SERVER_TYPES", "SUBPROTOCOL", "AdapterInfo", "Applied", "AskRows",
+    "ChatMessage",
     "ClientFrame", "ColorScale", "Engine", "EngineStatus", "Error", "ErrorCode", "ExpertsInfo",
     "Finished", "Frame", "Gap", "Hello", "Lens", "LensOptions", "Limits", "MetricInfo", "ModelInfo",
     "Operator", "Ping", "Pong", "Prompt", "Queued", "Resume", "Resumed", "Rows", "RunError", "Sampling",

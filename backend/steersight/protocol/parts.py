@@ -81,6 +81,7 @@ class ErrorCode(StrEnum):
     UNKNOWN_RUN = "unknown_run"
     UNKNOWN_VECTOR = "unknown_vector"
     UNKNOWN_METRIC = "unknown_metric"
+    UNKNOWN_ADAPTER = "unknown_adapter"
     STALE_REVISION = "stale_revision"
     DUPLICATE_RUN = "duplicate_run"
     PROMPT_TOO_LONG = "prompt_too_long"

@@ -85,6 +85,8 @@ class Started(Frame):
     model: str = ""
     """Id of the model that writes it: that of the server may have been changed since. Empty where a server
     does not say."""
+    adapter: Identifier | None = None
+    """The LoRA adapter that it is written with; null is the base model."""
 
 
 class Resumed(Frame):

@@ -65,6 +65,7 @@ class StartedEvent:
     prompt: Prompt
     model: str = ""
     """Id of the model that writes the run."""
+    adapter: str | None = None
 
 
 Event = StartedEvent | QueuedEvent | AppliedEvent | GapEvent | FinishedEvent

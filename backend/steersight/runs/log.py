@@ -255,6 +255,7 @@ class RunLog:
                 prompt=event.prompt.model_dump(),
                 metrics=self.metrics,
                 model=event.model,
+                adapter=event.adapter,
             )
             for event in others
             if isinstance(event, StartedEvent)

@@ -136,7 +136,9 @@ class Run:
         )  # fmt: skip
         self._kept = kept
         self._columns = columns
-        self._past = RunState.begin(RunOptions(run_id), acting(actions))
+        self.adapter = start.adapter
+        """The LoRA adapter it is written with; None is the base model."""
+        self._past = self._begun()
         """What acted on each position so far, as the rows say it."""
         self._sent: dict[int, tuple[Action, ...]] = {}
         """What each revision is that the engine was told and no row has shown yet."""
@@ -150,7 +152,7 @@ class Run:
         self._told: Ending | None = None
         self._stream_task: asyncio.Task[Ending] | None = None
         self._steer_task: asyncio.Task[None] | None = None
-        self.log.append(StartedEvent(prompt, engine.model.id if engine.model else ""))
+        self.log.append(StartedEvent(prompt, engine.model.id if engine.model else "", start.adapter))
 
     # ------------------------------------------------------------ life
 
@@ -165,13 +167,18 @@ class Run:
         """Start generating, with what the sliders say now."""
         self._become(RunPhase.WRITING)
         self._sent_rev = self.rev
-        self._past = RunState.begin(RunOptions(self.id, rev=self.rev), acting(self.actions))
+        self._past = self._begun()
         # Of its own: whoever gave the place back may have been another run, and the log names the task's.
         context = copy_context()
         context.run(logs.run.set, self.id)
         self._stream_task = asyncio.create_task(self._generate(), name=f"run-{self.id}", context=context)
         self._stream_task.add_done_callback(self._generated, context=context)
         self.wait_at(0)  # last: whoever is woken by it may end the run at once
+
+    def _begun(self) -> RunState:
+        """What acts on its positions before any has been computed."""
+        options = RunOptions(self.id, rev=self.rev, adapter=self.adapter or "")
+        return RunState.begin(options, acting(self.actions))
 
     @property
     def begun(self) -> bool:
@@ -302,6 +309,7 @@ class Run:
             actions=tuple(self.actions),
             rev=self.rev,
             read_most=self._read_most(),
+            adapter=self.adapter or "",
         )
         return RunRequest(self._prompt.ids, sampling, options, read_cache=start.read_cache)
 

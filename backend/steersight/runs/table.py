@@ -30,7 +30,7 @@ from ..metrics import LENS_METRICS
 from ..protocol.codec import FrameError
 from ..protocol.messages import ErrorCode, Start, Steer
 from ..telemetry import Telemetry
-from ..vectors.action import Action, TooManyVectorsError, decide_all
+from ..vectors.action import Action, OtherAdapterError, TooManyVectorsError, decide_all
 from ..vectors.store import VectorError
 from .budget import RowBudget
 from .kept import KeptRows
@@ -116,6 +116,7 @@ class RunTable:
             # It has been read before the engine is ready.
             renderer = cast("Renderer", self.engine.renderer)
             self._check_room()
+            self._check_adapter(start, model)
             self._metrics(start)
             prompt, texts = await asyncio.get_running_loop().run_in_executor(
                 self._tokenizers,
@@ -132,7 +133,8 @@ class RunTable:
                 )
             self._check_room()
             metrics = self._metrics(start)
-            actions = self.actions(start, len(prompt.ids))
+            self._check_adapter(start, model)
+            actions = self.actions(start, len(prompt.ids), start.adapter)
             run = self._made(start, prompt, texts, actions, metrics, model.layers)
             run.place = self.places.ask(run.most_tokens, run)
         except FrameError as error:
@@ -200,6 +202,18 @@ class RunTable:
             "is all that it takes. Try again when some have finished.",
         )
 
+    def _check_adapter(self, start: Start, model: ModelFacts) -> None:
+        names = [adapter.id for adapter in model.adapters]
+        if start.adapter is None or start.adapter in names:
+            return
+        raise FrameError(
+            ErrorCode.UNKNOWN_ADAPTER,
+            f"There is no adapter {start.adapter!r}; there are {', '.join(names)}."
+            if names
+            else f"There is no adapter {start.adapter!r}: this server was started without any (--lora).",
+            field="adapter",
+        )
+
     def _engine_changed(self) -> None:
         status = self.engine.status
         if self._renderer is not self.engine.renderer:
@@ -230,8 +244,9 @@ class RunTable:
                 )
         return registry.ordered([*asked, *(LENS_METRICS if start.lens else ())])
 
-    def actions(self, frame: Start | Steer, prompt_tokens: int) -> list[Action]:
-        """What a frame's sliders come to. Refuses what cannot be done: it would silently do nothing."""
+    def actions(self, frame: Start | Steer, prompt_tokens: int, adapter: str | None) -> list[Action]:
+        """What a frame's sliders come to in a run that is written with an adapter, or with the base model.
+        Refuses what cannot be done: it would silently do nothing."""
         vectors, model = self.engine.offer.vectors, self.engine.model
         for field in ("strengths", "settings"):
             for name in getattr(frame, field):
@@ -244,8 +259,11 @@ class RunTable:
                     )
         settings = {name: setting.model_dump() for name, setting in frame.settings.items()}
         try:
-            return decide_all(frame.strengths, settings, vectors, prompt_tokens, model.layers if model else 0)
-        except TooManyVectorsError as error:
+            return decide_all(
+                frame.strengths, settings, vectors, prompt_tokens, model.layers if model else 0,
+                adapter=adapter or "",
+            )  # fmt: skip
+        except (OtherAdapterError, TooManyVectorsError) as error:
             raise FrameError(ErrorCode.INVALID, str(error), field="strengths") from None
         except VectorError as error:
             raise FrameError(ErrorCode.INVALID, str(error), field="settings") from None

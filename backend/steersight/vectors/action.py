@@ -23,6 +23,10 @@ class TooManyVectorsError(VectorError):
     """More vectors are to be at work on one run than can be."""
 
 
+class OtherAdapterError(VectorError):
+    """A vector that was made under a LoRA adapter is to steer a run that is written with another model."""
+
+
 @dataclass(frozen=True)
 class Action:
     """One vector at work in one run."""
@@ -122,13 +126,29 @@ def decide_all(
     vectors: Mapping[str, SteeringVector],
     prompt_tokens: int,
     layers: int,
+    adapter: str = "",
 ) -> list[Action]:
     """Actions of all sliders that are not at 0, in the server's order.
 
-    Raises: TooManyVectorsError where more are at work than can be on one reply, VectorError where a vector
-        cannot do what is asked.
+    Args:
+        strengths: of the sliders.
+        settings: of those that act in another way than their vectors say.
+        vectors: all there are.
+        prompt_tokens: length of the prompt.
+        layers: number of the model's layers.
+        adapter: the LoRA adapter that the run is written with; "" is the base model.
+
+    Raises: TooManyVectorsError where more are at work than can be on one reply, OtherAdapterError where one
+        of them belongs to another adapter, VectorError where a vector cannot do what is asked.
     """
     at_work = [name for name in vectors if strengths.get(name)]
+    for vector in map(vectors.__getitem__, at_work):
+        if vector.adapter not in ("", adapter):
+            raise OtherAdapterError(
+                f"{vector.label} was made under the adapter {vector.adapter!r}, and this reply is written "
+                f"with {f'the adapter {adapter!r}' if adapter else 'the base model'}. Set it to 0, or ask "
+                f"with {vector.adapter!r}."
+            )
     if len(at_work) > MAX_AT_WORK:
         raise TooManyVectorsError(
             f"This reply would be steered by {len(at_work)} vectors at once, and {MAX_AT_WORK} are the most. "

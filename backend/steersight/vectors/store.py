@@ -15,6 +15,7 @@ The file. Tensors `layer.<i>` of shape [hidden_size], one per decoder layer at w
     operator     optional: what it does unless a run says otherwise, one of `OPERATORS`; else `add`
     site         optional: `attention` for a direction in what attention adds; else the stream itself
     kind         optional: `feature` for a feature of a sparse autoencoder; else `direction`
+    adapter      optional: the LoRA adapter that it was made under, to which alone it belongs
     reader       optional, features only: {scale_to, gain, bias, gate_bias, threshold} of `FeatureReader`,
                  whose weight is a tensor `encoder` of shape [hidden_size]
 
@@ -33,7 +34,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -108,6 +109,9 @@ class SteeringVector:
     """`attention`: it is added to what attention adds, before the layer goes on with that."""
     reader: FeatureReader | None = None
     """Reads a feature's activation; None where that cannot be read from its own weights alone (top-k)."""
+    adapter: str = ""
+    """The LoRA adapter that it was made under, and that a run must be written with to be steered by it; ""
+    for one of the base model, which may steer any run."""
     lengths: torch.Tensor = field(init=False)
     """[len(layers)] fp32: the lengths the directions were given with."""
     serial: int = field(init=False, compare=False, default_factory=_SERIALS.__next__)
@@ -145,6 +149,8 @@ class SteeringVector:
         for name in ("label", "description", "model"):
             if len(getattr(self, name)) > MAX_TEXT:
                 raise VectorError(f"The {name} is longer than {MAX_TEXT} characters.")
+        if self.adapter and not _ID.match(self.adapter):
+            raise VectorError(f"No adapter can have the name {self.adapter[:64]!r}.")
         if not self.label.strip():
             raise VectorError("The label is empty.")
         lo, hi = self.range
@@ -218,6 +224,7 @@ def load_vector(path: Path) -> SteeringVector:
         operator=header.get("operator", "add"),
         kind=header.get("kind", "direction"),
         site=header.get("site", "residual"),
+        adapter=header.get("adapter", ""),
         reader=_reader(encoder, header.get("reader")),
     )
 
@@ -260,6 +267,8 @@ def _header(metadata: dict[str, str]) -> dict[str, Any]:
     ):  # fmt: skip
         if name in header and header[name] not in allowed:
             raise VectorError(f"Its metadata field {name!r} is none of {', '.join(allowed)}.")
+    if not isinstance(header.get("adapter", ""), str):
+        raise VectorError("Its metadata field 'adapter' is not a text.")
     if not isinstance(header.get("provenance"), dict):
         raise VectorError("Its metadata field 'provenance' is missing or not an object.")
     return header
@@ -306,7 +315,7 @@ def vector_bytes(vector: SteeringVector) -> bytes:
         "suggested": vector.suggested,
         "provenance": vector.provenance,
     }
-    plain = {"operator": "add", "kind": "direction", "site": "residual"}
+    plain = {"operator": "add", "kind": "direction", "site": "residual", "adapter": ""}
     header |= {name: getattr(vector, name) for name, usual in plain.items() if getattr(vector, name) != usual}
     tensors = {
         f"layer.{layer}": direction * length
@@ -351,13 +360,16 @@ class VectorStore:
         self.own = None if data_dir is None else data_dir / "vectors"
         self.bundled = bundled
 
-    def select(self, model: str, hidden_size: int, layers: int) -> Selection:
+    def select(
+        self, model: str, hidden_size: int, layers: int, adapters: Collection[str] | None = None
+    ) -> Selection:
         """Read both folders for a served model.
 
         Args:
             model: its path or hub id.
             hidden_size: width of its residual stream.
             layers: number of its decoder layers.
+            adapters: names of the LoRA adapters that are served with it; None where that is not known.
         """
         name = model_name(model)
         chosen: dict[str, SteeringVector] = {}
@@ -368,6 +380,8 @@ class VectorStore:
             try:
                 vector = load_vector(path)
                 _check_fits(vector, hidden_size, layers)
+                if adapters is not None:
+                    check_adapter(vector, adapters)
                 if path.parent != self.own and vector.model != name:
                     raise VectorError(f"It was made for the model {vector.model!r}, not {name!r}.")
                 if vector.id in chosen:
@@ -400,6 +414,15 @@ def _files(folder: Path | None, problems: list[str]) -> Sequence[Path]:
     except OSError as error:
         problems.append(f"No vector in {folder} is used: it cannot be looked into ({why(error)}).")
         return []
+
+
+def check_adapter(vector: SteeringVector, adapters: Collection[str]) -> None:
+    """Raise VectorError unless the vector's adapter, if it has one, is among those that are served."""
+    if vector.adapter and vector.adapter not in adapters:
+        raise VectorError(
+            f"It was made under the LoRA adapter {vector.adapter!r}, which is not served here. Start with "
+            f"--lora {vector.adapter}=FOLDER."
+        )
 
 
 def _check_fits(vector: SteeringVector, hidden_size: int, layers: int) -> None:

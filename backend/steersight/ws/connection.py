@@ -282,7 +282,7 @@ class Connection:
                 field="rev",
                 run=run.id,
             )
-        actions = self._table.actions(frame, run.prompt_tokens)
+        actions = self._table.actions(frame, run.prompt_tokens, run.adapter)
         if not run.done:
             run.steer(frame, actions)
 

@@ -20,6 +20,7 @@ from ..protocol.messages import (
     MAX_STRENGTH,
     MAX_VECTORS,
     SUBPROTOCOL,
+    AdapterInfo,
     ColorScale,
     Engine,
     EngineStatus,
@@ -66,7 +67,7 @@ def vector_info(vector: SteeringVector, *, own: bool) -> VectorInfo:
         id=vector.id, label=vector.label, description=vector.description, layers=vector.layers,
         range=list(vector.range), suggested=vector.suggested, kind=vector.kind,
         operator=cast(Operator, vector.operator), operators=cast("list[Operator]", vector.operators),
-        feature=vector.feature, own=own,
+        feature=vector.feature, adapter=vector.adapter or None, own=own,
     )  # fmt: skip
 
 
@@ -83,7 +84,8 @@ def model_info(engine: EngineService) -> ModelInfo | None:
     if facts is None:
         return None
     experts = None if facts.experts is None else ExpertsInfo(**vars(facts.experts))
-    return ModelInfo(**{**vars(facts), "experts": experts})
+    adapters = [AdapterInfo(id=adapter.id, rank=adapter.rank) for adapter in facts.adapters]
+    return ModelInfo(**{**vars(facts), "experts": experts, "adapters": adapters})
 
 
 class Offering:

@@ -7,7 +7,7 @@ import { PlusIcon, SettingsIcon } from "../ui/icons";
 import { useSignal } from "../ui/useSignal";
 import { Composer } from "./Composer";
 import { Message } from "./Message";
-import { noteOf, waitingFor } from "./notes";
+import { noteOf, waitingFor, writerOf } from "./notes";
 import { RunStats } from "./RunStats";
 import { SettingsPanel } from "./SettingsPanel";
 
@@ -22,6 +22,7 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 	const [open, setOpen] = useState(false);
 	const last = session.turns.at(-1);
 	const blocked = session.blocked !== null;
+	const { adapters } = session.server;
 	return (
 		<section className="panel chat" aria-label="Chat">
 			<header className="panel-head">
@@ -54,6 +55,7 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 				<SettingsPanel
 					settings={settings}
 					continues={session.continues}
+					adapters={adapters}
 					onChange={onSettings}
 					onClose={() => setOpen(false)}
 				/>
@@ -74,6 +76,7 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 							waiting={waitingFor(turn.run)}
 							note={noteOf(turn.run)}
 							by={turn.run.model === session.server.model?.id ? null : turn.run.model}
+							writer={writerOf(turn.run, adapters)}
 							watch={session.shown === turn.run ? session.watchLink(turn.run) : null}
 							onRegenerate={
 								turn === last && !blocked && !turn.run.live ? () => session.regenerate(settings) : null

@@ -25,14 +25,29 @@ interface MessageProps {
 	note: string | null;
 	/** The model that wrote it, where that is another than the one that is served now. */
 	by: string | null;
+	/** What wrote it, or "". */
+	writer: string;
 	/** Address of this reply for another tab, or null where there is none. */
 	watch: string | null;
 	onRegenerate: (() => void) | null;
 }
 
 export const Message = memo(function Message(props: MessageProps) {
-	const { session, turn, continues, phase, name, shown, problem, waiting, note, by, watch, onRegenerate } =
-		props;
+	const {
+		session,
+		turn,
+		continues,
+		phase,
+		name,
+		shown,
+		problem,
+		waiting,
+		note,
+		by,
+		writer,
+		watch,
+		onRegenerate,
+	} = props;
 	const live = isLive(phase);
 	return (
 		<div className="turn">
@@ -75,6 +90,11 @@ export const Message = memo(function Message(props: MessageProps) {
 				)}
 				{problem !== null && <ErrorBanner message={problem} />}
 				<div className="message-tools">
+					{writer !== "" && (
+						<span className="writer" data-testid="writer">
+							{writer}
+						</span>
+					)}
 					{!live && (
 						<span className="ending" data-testid="ending">
 							{endingOf(turn.run)}

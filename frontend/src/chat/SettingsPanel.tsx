@@ -1,8 +1,9 @@
 // How the next reply is drawn. A field that holds something impossible says so and keeps the last good
 // value in force, so that a start is never refused for what is typed here.
 import { type ReactNode, useId, useState } from "react";
-import { SAMPLING_NUMBERS } from "../protocol/types.gen";
+import { type AdapterInfo, SAMPLING_NUMBERS } from "../protocol/types.gen";
 import {
+	adapterOf,
 	defaultSettings,
 	formatStops,
 	NUMBER_NAMES,
@@ -37,11 +38,13 @@ interface SettingsPanelProps {
 	settings: Settings;
 	/** The model has no chat template, and so no place for a system prompt. */
 	continues: boolean;
+	/** LoRA adapters that a reply may be written with. */
+	adapters: readonly AdapterInfo[];
 	onChange(settings: Settings): void;
 	onClose(): void;
 }
 
-export function SettingsPanel({ settings, continues, onChange, onClose }: SettingsPanelProps) {
+export function SettingsPanel({ settings, continues, adapters, onChange, onClose }: SettingsPanelProps) {
 	const [stops, setStops] = useState(() => formatStops(settings.stop));
 	// A new key gives every field its default as the text, also those that held something impossible.
 	const [round, setRound] = useState(0);
@@ -58,6 +61,25 @@ export function SettingsPanel({ settings, continues, onChange, onClose }: Settin
 			aria-label="Settings"
 		>
 			<div className="settings-grid">
+				{adapters.length > 0 && (
+					<Field label="Written with" hint="a LoRA adapter, or the base model">
+						{(id) => (
+							<select
+								id={id}
+								data-testid="setting-adapter"
+								value={adapterOf(settings, adapters) ?? ""}
+								onChange={(event) => onChange({ ...settings, adapter: event.target.value || null })}
+							>
+								<option value="">Base model</option>
+								{adapters.map(({ id: name, rank }) => (
+									<option key={name} value={name}>
+										{name} (rank {rank})
+									</option>
+								))}
+							</select>
+						)}
+					</Field>
+				)}
 				{NUMBER_NAMES.map((name) => (
 					<NumberField
 						key={`${name}-${round}`}

@@ -1,7 +1,7 @@
 import { beforeEach, expect, test } from "vitest";
 import type { RunState } from "../store/run";
 import { finishedFrame, resumedFrame, startedFrame, testRun, tokensFrame } from "../testing";
-import { endingOf, noteOf, waitingFor } from "./notes";
+import { endingOf, noteOf, waitingFor, writerOf } from "./notes";
 
 let run: RunState;
 beforeEach(() => {
@@ -22,6 +22,16 @@ test("a reply waits for its place, then for its first token", () => {
 	]);
 	run.take(tokensFrame(1, ["x"]), 0);
 	expect(waitingFor(run)).toBeNull();
+});
+
+test("what wrote a reply is said where there is a choice", () => {
+	const adapters = [{ id: "poet", rank: 8 }];
+	expect(writerOf(run, adapters)).toBe("");
+	run.take(startedFrame(["p"]), 0);
+	expect([writerOf(run, adapters), writerOf(run, [])]).toEqual(["Base model", ""]);
+	const adapted = testRun();
+	adapted.take({ ...startedFrame(["p"]), adapter: "poet" }, 0);
+	expect([writerOf(adapted, adapters), writerOf(adapted, [])]).toEqual(["Adapter poet", "Adapter poet"]);
 });
 
 test("while the line is down the turn says what becomes of the reply", () => {

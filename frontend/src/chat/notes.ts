@@ -18,6 +18,12 @@ export function noteOf(run: RunState): string | null {
 	return "The connection is lost. The reply goes on being written, and comes when the connection is back.";
 }
 
+/** What wrote a reply, where the served model has adapters; "" where that is not known, or goes without saying. */
+export function writerOf(run: RunState, adapters: readonly unknown[]): string {
+	if (run.adapter === null) return adapters.length > 0 ? "Base model" : "";
+	return run.adapter === undefined ? "" : `Adapter ${run.adapter}`;
+}
+
 /** How a reply ended, in a few words. */
 export function endingOf(run: RunState): string {
 	const reason = run.finished?.reason;

@@ -28,6 +28,7 @@ export type ErrorCode =
 	| "unknown_run"
 	| "unknown_vector"
 	| "unknown_metric"
+	| "unknown_adapter"
 	| "stale_revision"
 	| "duplicate_run"
 	| "prompt_too_long"
@@ -62,6 +63,7 @@ export interface Start {
 	type: "start";
 	id: string;
 	messages: ChatMessage[];
+	adapter?: string | null;
 	sampling?: Sampling;
 	strengths?: {
 		[k: string]: number;
@@ -201,6 +203,7 @@ export interface ModelInfo {
 	special_ids: number[];
 	chat: "template" | "file" | "none";
 	experts: ExpertsInfo | null;
+	adapters: AdapterInfo[];
 }
 /**
  * The experts of a layer of the model, in the layers that have some.
@@ -208,6 +211,13 @@ export interface ModelInfo {
 export interface ExpertsInfo {
 	count: number;
 	chosen: number;
+}
+/**
+ * One LoRA adapter that a run may be written with.
+ */
+export interface AdapterInfo {
+	id: string;
+	rank: number;
 }
 /**
  * One metric: one number per token and layer.
@@ -251,6 +261,7 @@ export interface VectorInfo {
 	operator: "add" | "add_absolute" | "ablate" | "clamp" | "feature_set" | "feature_scale";
 	operators: ("add" | "add_absolute" | "ablate" | "clamp" | "feature_set" | "feature_scale")[];
 	feature: number | null;
+	adapter: string | null;
 	own: boolean;
 }
 /**
@@ -289,6 +300,7 @@ export interface Started {
 	prompt: Prompt;
 	metrics: string[];
 	model: string;
+	adapter: string | null;
 }
 /**
  * The prompt as the model reads it.

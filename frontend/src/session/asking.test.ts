@@ -1,6 +1,6 @@
 // How a reply is asked for, written again, written on and stopped, and what is left when it is refused.
 import { beforeEach, describe, expect, test } from "vitest";
-import { finishedFrame, metricInfo, startedFrame, tokensFrame } from "../testing";
+import { finishedFrame, metricInfo, modelInfo, startedFrame, tokensFrame, welcomeFrame } from "../testing";
 import { metric, ready, settings, welcome } from "../testing/lab";
 import { played, type TestServer } from "../testing/server";
 import type { Session } from "./session";
@@ -21,6 +21,20 @@ test("the whole conversation travels, system prompt first, special tokens left o
 		{ role: "assistant", content: "AB" },
 		{ role: "user", content: "two" },
 	]);
+});
+
+test("the chosen adapter travels while the server has it, and the turn knows what wrote it", () => {
+	const chosen = { ...settings, adapter: "poet" };
+	server.say(welcomeFrame({ model: modelInfo({ adapters: [{ id: "poet", rank: 8 }] }) }));
+	session.ask("one", chosen);
+	server.say({ ...startedFrame(["p"], server.starts[0]!.id, "r1"), adapter: "poet" });
+	server.say(finishedFrame({ run: "r1" }));
+	session.regenerate(settings);
+	server.say(startedFrame(["p"], server.starts[1]!.id, "r2"));
+	server.say(finishedFrame({ run: "r2" }));
+	server.say(welcomeFrame({ epoch: "another", model: modelInfo() }));
+	session.ask("two", chosen);
+	expect(server.starts.map(({ adapter }) => adapter)).toEqual(["poet", null, null]);
 });
 
 test("a refused start gives the words back and leaves the conversation as it was", () => {

@@ -5,7 +5,7 @@ import { watchSteering } from "../steering/live";
 import { RunState } from "../store/run";
 import { conversation, replyText, type Turn, textOf } from "./conversation";
 import type { Parts } from "./parts";
-import { type Settings, toSampling } from "./settings";
+import { adapterOf, type Settings, toSampling } from "./settings";
 import { sizeProblem } from "./size";
 import { toStart } from "./watch";
 
@@ -142,11 +142,12 @@ export class Asking {
 	}
 
 	#startFrame({ id, steered }: RunState, { history, user, before }: Next, settings: Settings): Start {
-		const { continues, metrics, vectors } = this.parts.server;
+		const { adapters, continues, metrics, vectors } = this.parts.server;
 		return {
 			type: "start",
 			id,
 			messages: conversation(history, user, continues ? "" : settings.system, textOf(before)),
+			adapter: adapterOf(settings, adapters),
 			sampling: toSampling(settings),
 			...steered,
 			write_on: before.length > 0,

@@ -34,6 +34,7 @@ describe("a kept conversation", () => {
 		one.run.take(finishedFrame({ reason: "length" }), 0);
 		const before = [reviveText("Once ", "c0", manualBatch())];
 		two.run.stopAsked = true;
+		two.run.adapter = "poet";
 		keep(storage, [one, { ...two, before, watched: true }], "three");
 		const found = findKept(storage)!;
 		expect([found.asked, found.cut]).toEqual(["three", false]);
@@ -51,6 +52,7 @@ describe("a kept conversation", () => {
 			false,
 		]);
 		const live = revive(found.turns[1]!.run, "c2", true, manualBatch());
+		expect([done.adapter, live.adapter]).toEqual([null, "poet"]);
 		expect([live.replyText(), live.live, live.away, live.stopAsked]).toEqual(["B", true, true, true]);
 		expect(revive(found.turns[1]!.run, "c2", false, manualBatch()).phase).toBe("lost");
 	});

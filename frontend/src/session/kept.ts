@@ -25,6 +25,7 @@ interface KeptRun {
 	finished: Finished | null;
 	problem: { code: ErrorCode | "lost"; message: string } | null;
 	stopAsked: boolean;
+	adapter?: string | null;
 }
 
 interface KeptTurn {
@@ -117,6 +118,7 @@ export function revive(kept: KeptRun, id: string, last: boolean, batch: FrameBat
 	run.finished = kept.finished;
 	run.problem = kept.problem;
 	run.stopAsked = kept.stopAsked;
+	run.adapter = kept.adapter;
 	if (run.name === null) run.gone = NO_MAP;
 	return run;
 }
@@ -130,13 +132,13 @@ export function reviveText(text: string, id: string, batch: FrameBatch): RunStat
 }
 
 function toKept({ user, before, watched, run }: Turn): KeptTurn {
-	const { name, epoch, model, phase, finished, problem, stopAsked } = run;
+	const { name, epoch, model, phase, finished, problem, stopAsked, adapter } = run;
 	const status = phase === "away" ? "streaming" : phase;
 	return {
 		user,
 		before: textOf(before),
 		watched,
-		run: { text: run.replyText(), run: name, epoch, model, status, finished, problem, stopAsked },
+		run: { text: run.replyText(), run: name, epoch, model, status, finished, problem, stopAsked, adapter },
 	};
 }
 
@@ -164,6 +166,7 @@ function readTurn(value: unknown): KeptTurn | null {
 			finished: readFinished(run.finished),
 			problem: readProblem(run.problem),
 			stopAsked: run.stopAsked === true,
+			adapter: run.adapter === null || typeof run.adapter === "string" ? run.adapter : undefined,
 		},
 	};
 }

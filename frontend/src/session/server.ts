@@ -1,6 +1,7 @@
 // What is known of the server that answers: what it said in `welcome`, and since then in `engine` frames.
 import type { ConnectionState } from "../connection/phase";
 import type {
+	AdapterInfo,
 	Engine,
 	EngineStatus,
 	Limits,
@@ -34,6 +35,11 @@ export class KnownServer {
 	/** Whether the served model has no chat template: it continues a text and answers nothing. */
 	get continues(): boolean {
 		return this.model?.chat === "none";
+	}
+
+	/** LoRA adapters that a reply may be written with; an older server knows none. */
+	get adapters(): readonly AdapterInfo[] {
+		return this.model?.adapters ?? [];
 	}
 
 	/** Why the server takes nothing now, as a sentence, or null when it does. */

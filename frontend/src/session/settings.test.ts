@@ -28,6 +28,7 @@ describe("settings", () => {
 			...defaultSettings(),
 			system: "Be brief.",
 			stop: ["\n\n", "END"],
+			adapter: "poet",
 			theme: "dark" as const,
 		};
 		settings.watch.families.parts = true;

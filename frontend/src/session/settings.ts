@@ -1,7 +1,7 @@
 // Sampling settings, what is watched and the theme: what a person sets once and finds again, in the lasting store;
 // and the system prompt, which goes with the tab. Whatever is found in a store is checked like any other input,
 // field by field, so that an old or damaged entry costs at most that one field.
-import { SAMPLING_NUMBERS, type Sampling } from "../protocol/types.gen";
+import { type AdapterInfo, SAMPLING_NUMBERS, type Sampling } from "../protocol/types.gen";
 import type { Store, Stores } from "./storage";
 import { checkWatch, defaultWatch, type Watch } from "./watch";
 
@@ -12,6 +12,8 @@ export interface Settings {
 	numbers: Record<NumberName, number | null>;
 	stop: string[];
 	system: string;
+	/** The LoRA adapter to ask for; null is the base model. It counts where the server has it. */
+	adapter: string | null;
 	theme: Theme;
 	watch: Watch;
 }
@@ -28,6 +30,7 @@ export function defaultSettings(): Settings {
 		numbers: numbers as Settings["numbers"],
 		stop: [],
 		system: "",
+		adapter: null,
 		theme: "system",
 		watch: defaultWatch(),
 	};
@@ -49,6 +52,11 @@ export function toSampling(settings: Settings): Sampling {
 	return { ...(settings.numbers as Sampling), stop: settings.stop };
 }
 
+/** The adapter that the next reply is written with: the chosen one, while the server has it. */
+export function adapterOf(settings: Settings, adapters: readonly AdapterInfo[]): string | null {
+	return adapters.find(({ id }) => id === settings.adapter)?.id ?? null;
+}
+
 /** One stop string per line; a written \n or \t stands for the character. */
 export function parseStops(text: string): string[] {
 	return text
@@ -68,7 +76,7 @@ export function loadSettings({ lasting, tab }: { [name in keyof Stores]: Reading
 	if (typeof system === "string") settings.system = system;
 	const found = readJson(lasting, KEY);
 	if (typeof found !== "object" || found === null) return settings;
-	const { numbers, stop, theme, watch } = found as Record<string, unknown>;
+	const { numbers, stop, adapter, theme, watch } = found as Record<string, unknown>;
 	if (typeof numbers === "object" && numbers !== null) {
 		for (const name of NUMBER_NAMES) {
 			const value = (numbers as Record<string, unknown>)[name];
@@ -78,6 +86,7 @@ export function loadSettings({ lasting, tab }: { [name in keyof Stores]: Reading
 		}
 	}
 	if (Array.isArray(stop)) settings.stop = stop.filter((one) => typeof one === "string" && one !== "");
+	if (typeof adapter === "string") settings.adapter = adapter;
 	if (theme === "light" || theme === "dark") settings.theme = theme;
 	settings.watch = checkWatch(watch);
 	return settings;

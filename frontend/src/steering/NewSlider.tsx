@@ -24,12 +24,14 @@ export const EMPTY: Draft = {
 };
 
 /** What to send, or null while something is missing. Examples are lines; a blank line is none. */
-export function requestOf(draft: Draft): BuildRequest | null {
+export function requestOf(draft: Draft, adapter: string | null): BuildRequest | null {
 	const label = draft.label.trim();
 	const { positive, negative } = draft[draft.from];
 	if (label === "" || positive.trim() === "" || negative.trim() === "") return null;
-	if (draft.from === "prompts") return { label, positive: positive.trim(), negative: negative.trim() };
-	return { label, positive: lines(positive), negative: lines(negative) };
+	if (draft.from === "prompts") {
+		return { label, positive: positive.trim(), negative: negative.trim(), adapter };
+	}
+	return { label, positive: lines(positive), negative: lines(negative), adapter };
 }
 
 function lines(text: string): string[] {
@@ -42,11 +44,13 @@ function lines(text: string): string[] {
 interface NewSliderProps {
 	session: Session;
 	draft: Draft;
+	/** The LoRA adapter that the settings name; null is the base model. */
+	adapter: string | null;
 	onDraft(draft: Draft): void;
 	onClose(): void;
 }
 
-export function NewSlider({ session, draft, onDraft, onClose }: NewSliderProps) {
+export function NewSlider({ session, draft, adapter, onDraft, onClose }: NewSliderProps) {
 	const { build } = session;
 	useSignal(build.changed);
 	const { now } = build;
@@ -57,17 +61,17 @@ export function NewSlider({ session, draft, onDraft, onClose }: NewSliderProps) 
 			) : now.kind === "done" ? (
 				<Found session={session} onClose={onClose} onAgain={() => onDraft(EMPTY)} />
 			) : (
-				<Form session={session} draft={draft} onDraft={onDraft} />
+				<Form session={session} draft={draft} adapter={adapter} onDraft={onDraft} />
 			)}
 		</Dialog>
 	);
 }
 
-function Form({ session, draft, onDraft }: Omit<NewSliderProps, "onClose">) {
+function Form({ session, draft, adapter, onDraft }: Omit<NewSliderProps, "onClose">) {
 	useSignal(session.changed);
 	const { build } = session;
 	const [name, more, less] = [useId(), useId(), useId()];
-	const request = requestOf(draft);
+	const request = requestOf(draft, adapter);
 	const ready = session.server.engine?.state === "ready";
 	const examples = draft.from === "examples";
 	const side = draft[draft.from];
@@ -141,6 +145,11 @@ function Form({ session, draft, onDraft }: Omit<NewSliderProps, "onClose">) {
 			</div>
 			<div className="dialog-foot">
 				<p className="hint">
+					{adapter !== null && (
+						<>
+							It is made under the adapter <bdi>{adapter}</bdi>, and acts on replies with that adapter only.{" "}
+						</>
+					)}
 					{examples
 						? "The model reads both lists; the slider is the difference of what it thinks over them."
 						: "The model answers some questions as each of the two; the slider is the difference."}

@@ -68,6 +68,11 @@ export function Slider(props: SliderProps) {
 				>
 					<span>{how === "" ? layersText(vector.layers) : how}</span>
 				</button>
+				{vector.adapter && (
+					<span className="slider-adapter" title={`Acts on replies with the adapter ${vector.adapter} only`}>
+						{vector.adapter}
+					</span>
+				)}
 				<span className="spring" />
 				<button
 					type="button"

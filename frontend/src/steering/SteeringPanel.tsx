@@ -1,7 +1,7 @@
 // All sliders of the vectors that the server knows, the ways to get more of them, and what is known while they act.
 import { useState } from "react";
 import type { Session } from "../session/session";
-import type { Settings } from "../session/settings";
+import { adapterOf, type Settings } from "../session/settings";
 import { ErrorBanner } from "../ui/ErrorBanner";
 import { ImportIcon, InfoIcon, LinkIcon, PlusIcon } from "../ui/icons";
 import { NoticeBanner } from "../ui/NoticeBanner";
@@ -113,7 +113,13 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 				</div>
 			)}
 			{open?.kind === "new" && (
-				<NewSlider session={session} draft={draft} onDraft={setDraft} onClose={() => setOpen(null)} />
+				<NewSlider
+					session={session}
+					draft={draft}
+					adapter={adapterOf(settings, session.server.adapters)}
+					onDraft={setDraft}
+					onClose={() => setOpen(null)}
+				/>
 			)}
 			{open?.kind === "import" && <ImportDialog session={session} onClose={() => setOpen(null)} />}
 			{card !== undefined && <VectorCard session={session} vector={card} onClose={() => setOpen(null)} />}

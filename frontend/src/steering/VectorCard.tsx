@@ -68,6 +68,12 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 				<dd>{vector.kind === "feature" ? "SAE feature" : "Direction"}</dd>
 				<dt>Acts at</dt>
 				<dd>{layersText(vector.layers)}</dd>
+				{vector.adapter && (
+					<>
+						<dt>Belongs to</dt>
+						<dd>the adapter {vector.adapter}</dd>
+					</>
+				)}
 				<dt>Own way</dt>
 				<dd title={OPERATOR_WORDS[vector.operator].formula}>{OPERATOR_WORDS[vector.operator].label}</dd>
 				<dt>Strengths</dt>

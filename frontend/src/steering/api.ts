@@ -23,6 +23,8 @@ export interface BuildRequest {
 	label: string;
 	positive: string | string[];
 	negative: string | string[];
+	/** The LoRA adapter it is made under; null is the base model. */
+	adapter: string | null;
 }
 
 export interface Sweep {

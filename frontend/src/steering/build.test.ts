@@ -4,7 +4,7 @@ import { manualBatch, vectorInfo } from "../testing";
 import { type BuildState, VectorApi } from "./api";
 import { MOST_FAILURES, POLL_MS, VectorBuild } from "./build";
 
-const request = { label: "Calm", positive: "You are calm.", negative: "You are upset." };
+const request = { label: "Calm", positive: "You are calm.", negative: "You are upset.", adapter: null };
 const result = {
 	vector: vectorInfo({ id: "calm", label: "Calm", own: true }),
 	layer: 12,

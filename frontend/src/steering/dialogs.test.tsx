@@ -51,7 +51,12 @@ describe("a new slider", () => {
 	test("is made, looked at and used", async () => {
 		await begin();
 		expect(page.asked[0]!.body).toBe(
-			JSON.stringify({ label: "Brave", positive: "You are brave.", negative: "You are timid." }),
+			JSON.stringify({
+				label: "Brave",
+				positive: "You are brave.",
+				negative: "You are timid.",
+				adapter: null,
+			}),
 		);
 		page.answers["GET api/vectors/build/j1"] = state({});
 		await page.tick();
@@ -97,6 +102,7 @@ describe("a new slider", () => {
 			label: "Brave",
 			positive: ["Onward!", "We hold."],
 			negative: ["Let us wait."],
+			adapter: null,
 		});
 		expect(page.text("new-slider-dialog")).toContain("Each side needs at least 4 texts.");
 	});

@@ -78,6 +78,8 @@ export class RunState {
 	remembered: string | null = null;
 	/** Why the numbers of a remembered reply cannot be had, as a sentence. */
 	gone: string | null = null;
+	/** The LoRA adapter that it is written with; null is the base model, undefined until it is known. */
+	adapter: string | null | undefined = undefined;
 	/** What the run is watched with; null until `started`. */
 	metrics: readonly string[] | null = null;
 	/** Revisions that are in force, each with the position of the first row that was computed with it. */
@@ -143,6 +145,7 @@ export class RunState {
 				this.tokens.prompt = frame.prompt;
 				this.metrics = frame.metrics;
 				this.model = frame.model || null;
+				this.adapter = frame.adapter ?? null;
 				this.#on("started");
 				break;
 			case "resumed":

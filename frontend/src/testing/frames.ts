@@ -116,6 +116,7 @@ export function startedFrame(prompt: readonly string[], id = "c1", run = "r1"): 
 		seq: 1,
 		id,
 		prompt: { ids: prompt.map((_, i) => 100 + i), texts: [...prompt], spans: [] },
+		adapter: null,
 		metrics: ["norm"],
 		model: "",
 	};
@@ -215,6 +216,7 @@ export function modelInfo(changes: Partial<ModelInfo> = {}): ModelInfo {
 		special_ids: [],
 		chat: "template",
 		experts: null,
+		adapters: [],
 		...changes,
 	};
 }
@@ -247,6 +249,7 @@ export function vectorInfo(changes: Partial<VectorInfo> = {}): VectorInfo {
 		operator: "add",
 		operators: ["add", "add_absolute", "ablate", "clamp"],
 		feature: null,
+		adapter: null,
 		own: false,
 		...changes,
 	};
