@@ -52,6 +52,7 @@ class SteersightPage:
         self.engine_state = at("engine-state")
         self.connection_state = at("connection-state")
         self.model = at("model")
+        self.written_by = at("written-by")
         self.theme_toggle = at("theme-toggle")
         self.prompt = at("prompt-input")
         self.send = at("send")
@@ -118,6 +119,21 @@ class SteersightPage:
         self.page.emulate_media(color_scheme=scheme)
         self.page.set_viewport_size({"width": width, "height": 900})
         expect(self.page.locator("html")).to_have_attribute("data-theme", scheme)
+
+    def choose_model(self, model: str) -> str:
+        """Choose another model in its dialog; returns what is said before it is changed."""
+        self.page.get_by_role("button", name="Change the model").click()
+        self.page.get_by_role("button", name=f"Serve {model}").click()
+        said = self.page.get_by_test_id("model-ends")
+        expect(said).to_be_visible()
+        return said.inner_text()
+
+    def change_model(self, model: str) -> str:
+        """The same, and change it. The engine is loading afterwards."""
+        said = self.choose_model(model)
+        self.page.get_by_test_id("model-change").click()
+        expect(self.page.get_by_test_id("model-dialog")).to_have_count(0)
+        return said
 
     # -------------------------------------------------------------- talking
 

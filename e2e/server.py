@@ -21,6 +21,7 @@ import httpx
 LOAD_SECONDS = 300
 ANSWER_SECONDS = 90
 # Long enough for a reload, short enough to be waited out.
+OWN_DOORS = {"STEERSIGHT_CHANGE_MODEL": "1"}
 SHORT_WAITS = {"STEERSIGHT_GRACE_SECONDS": "10", "STEERSIGHT_DRAIN_SECONDS": "2"}
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -91,8 +92,14 @@ class OwnServer(Server):
         self._port = free_port()
         super().__init__(f"http://127.0.0.1:{self._port}")
         self._log: IO[bytes] = log.open("wb")
+        self._hub_home = log.parent.absolute() / "hub-home"
         self._process: subprocess.Popen[bytes] | None = None
         self.answered_after = 0.0
+
+    @property
+    def hub(self) -> Path:
+        """The server's own Hugging Face cache, which is empty unless a story puts something there."""
+        return self._hub_home / "hub"
 
     def start(self) -> None:
         """Start the process unless it runs, and wait until it answers."""
@@ -109,7 +116,8 @@ class OwnServer(Server):
             command,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"STEERSIGHT_METRICS": own, **SHORT_WAITS},
+            env=os.environ
+            | {"STEERSIGHT_METRICS": own, "HF_HOME": str(self._hub_home), **OWN_DOORS, **SHORT_WAITS},
         )
         self.wait_until_it_answers(self._process)
         self.answered_after = time.monotonic() - began

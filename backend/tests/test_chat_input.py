@@ -14,7 +14,7 @@ from steersight.chat import Chat, _piped_lines, converse, kept_inputs
 from steersight.cli import main
 from steersight.protocol import messages as m
 
-from .scripted import VECTOR, Script, finished, playing, server, started, tokens, welcome
+from .scripted import MODEL, VECTOR, Script, finished, playing, server, started, tokens, welcome
 
 
 @pytest.mark.parametrize(
@@ -195,3 +195,35 @@ async def test_what_is_said_before_the_reply_has_begun_is_meant_for_it() -> None
     assert heard == [{}, {VECTOR.id: 0.2}]
     assert "next reply" not in "".join(written)
     assert f"[{VECTOR.id} 0.2 in force at token 2]" in "".join(written)
+
+
+async def test_a_server_whose_model_is_changed_is_talked_to_as_before() -> None:
+    """A reply that ends with the change says so; then it is said which model it is, and what that lacks."""
+    heard: list[object] = []
+    error = m.RunError(code=m.ErrorCode.MODEL_CHANGED, message="The model is being changed to other.")
+    other = {**welcome(), "type": "engine", "model": {**MODEL.model_dump(), "id": "other"}, "vectors": []}
+    changed = {name: other[name] for name in ("type", "model", "metrics", "vectors")}
+
+    async def part(script: Script) -> None:
+        await script.hear(m.Hello)
+        await script.say(welcome())
+        for ending in (finished("r0", reason="error", error=error.model_dump()), finished("r1")):
+            start = await script.hear(m.Start)
+            heard.append((dict(start.strengths), len(start.messages)))
+            run = ending["run"]
+            await script.say(started(run, start.id, []), tokens(run), ending)
+            await script.say({**changed, "state": "ready", "stage": "Ready", "progress": 1.0})
+
+    written: list[str] = []
+    async with server(part) as client:
+        await client.ready()
+        chat = Chat(client, written.append)
+        chat.greeting()
+        await chat.command(f"/steer {VECTOR.id} 0.2")
+        await chat.say("Hello?")
+        assert "[The model is being changed to other.]" in "".join(written)
+        await client.until(lambda: client.model is not None and client.model.id == "other")
+        await chat.say("And now?")
+    assert "[The server's model is other now. It has no vector joy, so that is off.]" in "".join(written)
+    assert heard == [({VECTOR.id: 0.2}, 1), ({}, 3)]
+    assert chat.strengths == {}

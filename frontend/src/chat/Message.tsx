@@ -101,8 +101,8 @@ export const Message = memo(function Message(props: MessageProps) {
 						</span>
 					)}
 					{by !== null && (
-						<span className="written-by" data-testid="written-by" title="The model that wrote this">
-							by <bdi>{by}</bdi>
+						<span className="written-by" data-testid="written-by">
+							Written by <bdi>{by}</bdi>
 						</span>
 					)}
 					<span className="spring" />

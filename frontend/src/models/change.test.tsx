@@ -103,11 +103,14 @@ test("what the model before wrote stays, and says who wrote it", async () => {
 	);
 	expect(page.text("engine-state")).toContain("The model is being changed to org/other.");
 	expect(page.text("error-banner")).toContain("which ends this");
+	expect(page.host.textContent).toContain(
+		"The model is being changed to org/other. You can write your question already.",
+	);
 	await page.say(engineFrame({ ...offers, state: "loading", model: OTHER, vectors: [] }));
 	await page.say(engineFrame({ ...offers, state: "ready", model: OTHER, vectors: [] }));
 	expect(page.text("model")).toBe("org/other");
 	expect(page.text("notice-banner")).toContain("The model of this server is changed to org/other.");
-	expect(page.text("written-by")).toBe("by tiny");
+	expect(page.text("written-by")).toBe("Written by tiny");
 	// Its special tokens are those of its model.
 	expect(page.session.turns[0]!.run.replyText()).toBe("Good");
 	expect(page.session.fillingOf(page.session.turns[0]!.run)).toEqual({ kind: "never" });

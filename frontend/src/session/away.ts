@@ -2,6 +2,9 @@
 import type { ConnectionState } from "../connection/phase";
 import type { EngineStatus, ModelInfo } from "../protocol/types.gen";
 
+/** How a server begins to say it, and goes on with how far it is. */
+const CHANGING = /^The model is being changed to \S+\./;
+
 /**
  * Why the server takes nothing now, as a sentence, or null when it does. `wasReady`: its engine ran before, in this
  * life of the server.
@@ -16,9 +19,8 @@ export function awaySentence(
 		case "ready":
 			return null;
 		case "loading":
-			return wasReady
-				? "The engine is being started again. You can write your question already."
-				: "The engine is still loading.";
+			if (!wasReady) return "The engine is still loading.";
+			return `${CHANGING.exec(engine.stage)?.[0] ?? "The engine is being started again."} You can write your question already.`;
 		case "draining":
 			return "The server is about to end and takes no new questions.";
 		default:
