@@ -27,6 +27,8 @@ class Checkpoint:
     """Files of weights that are shorter or longer than they say."""
     parameters: int = 0
     """Numbers in the weights."""
+    stored: int = 0
+    """Bytes of the weights."""
     dtype: str = ""
     """Type of most of the numbers, as torch calls it; empty where it has no such name here."""
     quantised: str = ""
@@ -42,18 +44,22 @@ def inspect(folder: Path) -> Checkpoint:
     files = {file.name for file in folder.glob("*.safetensors")}
     damaged: list[str] = []
     counts: Counter[str] = Counter()
+    stored = 0
     for name in sorted(files & named if named else files):
         with contextlib.suppress(OSError):
             found = _numbers(folder / name)
             if found is None:
                 damaged.append(name)
-            counts.update(found or {})
+                continue
+            counts.update(found)
+            stored += (folder / name).stat().st_size
     most = max(counts, key=lambda kind: counts[kind], default="")
     quantisation = config.get("quantization_config") or {}
     return Checkpoint(
         missing=tuple(sorted(str(name) for name in named - files)),
         damaged=tuple(damaged),
         parameters=counts.total(),
+        stored=stored,
         dtype=TYPES.get(most, ""),
         quantised=str(quantisation.get("quant_method", "")) if isinstance(quantisation, dict) else "",
         senses=any(name in config for name in ("vision_config", "audio_config")),

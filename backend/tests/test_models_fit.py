@@ -107,7 +107,6 @@ def test_on_a_cpu_the_weights_count_in_the_type_that_the_engine_computes_in() ->
     ("asked", "options", "word"),
     [
         (shape(8_000_000_000), CPU, "It needs 33.1 GiB of memory, and 16.0 GiB are free."),
-        (shape(quantised="awq"), CPU, "quantised (awq)"),
         (shape(), EngineOptions(tensor_parallel=2), "Its 9 heads of attention cannot be spread over 2."),
         (shape(kv_heads=32, head_size=128), CPU, "--kv-cache-gib 4"),
     ],
@@ -116,6 +115,12 @@ def test_why_a_model_does_not_fit_on_a_cpu(asked: Shape, options: EngineOptions,
     found = fit(asked, Room(False, 16 * GIB), options)
     assert not found.fits
     assert word in found.why
+
+
+def test_quantised_weights_need_what_they_are_stored_in() -> None:
+    found = fit(shape(quantised="awq", stored=GIB // 2), Room(False, 16 * GIB), CPU)
+    assert (found.fits, found.needs) == (True, CPU_OVERHEAD + GIB + GIB // 2)
+    assert "quantised (awq)" in found.why
 
 
 def test_a_larger_cache_is_advised_that_is_large_enough() -> None:

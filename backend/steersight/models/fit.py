@@ -1,8 +1,8 @@
 """Whether a model fits this machine, with Steersight's own settings. Estimates, from sizes alone.
 
-On a CPU the memory holds the weights in the type that the engine computes in, a KV cache of `--kv-cache-gib`,
-and `CPU_OVERHEAD`. On GPUs each holds its share of the weights, the keys and values of one conversation of
-the greatest length at least, and what `engine/max_runs.py` sets aside.
+On a CPU the memory holds the weights in the type that the engine computes in (quantised ones as they are),
+a KV cache of `--kv-cache-gib`, and `CPU_OVERHEAD`. On GPUs each holds its share of the weights, the keys
+and values of one conversation of the greatest length at least, and what `engine/max_runs.py` sets aside.
 """
 
 from __future__ import annotations
@@ -72,20 +72,14 @@ def fit(shape: Shape, room: Room, options: EngineOptions, *, any_ranks: bool = F
 
 def _on_cpu(shape: Shape, room: Room, options: EngineOptions) -> Fit:
     ranks = options.tensor_parallel
-    needs = cpu_needs(shape.parameters * _itemsize(shape, options, cuda=False), options, ranks)
+    needs = cpu_needs(_weights(shape, options, cuda=False), options, ranks)
     if shape.heads % ranks:
         return Fit(False, needs, "cpu", ranks, _heads(shape, ranks))
-    if shape.quantised and options.dtype in ("auto", "float32"):
-        why = (
-            f"It is quantised ({shape.quantised}), and the CPU engine computes in float32, which hardly any "
-            "quantisation does."
-        )
-        return Fit(False, needs, "cpu", ranks, why)
     if needs > room.memory:
         why = f"It needs {gib(needs)} of memory, and {gib(room.memory)} are free."
         return Fit(False, needs, "cpu", ranks, why)
     why = _cache_too_small(shape, options, ranks)
-    return Fit(not why, needs, "cpu", ranks, why)
+    return Fit(not why, needs, "cpu", ranks, why or _unsure(shape))
 
 
 def cpu_needs(weights: int, options: EngineOptions, ranks: int) -> int:
@@ -113,7 +107,7 @@ def _cache_too_small(shape: Shape, options: EngineOptions, ranks: int) -> str:
 def _on_gpus(shape: Shape, room: Room, options: EngineOptions, ranks: int) -> Fit:
     itemsize = _itemsize(shape, options, cuda=True)
     of_token = token_bytes(shape, itemsize, ranks) or 0
-    weights = shape.parameters * itemsize // ranks
+    weights = _weights(shape, options, cuda=True) // ranks
     needs = weights + _length(shape, options) * of_token + SET_ASIDE
     if ranks > len(room.gpus):
         why = f"It is to be spread over {ranks} GPUs, and there are {len(room.gpus)}."
@@ -132,8 +126,7 @@ def _on_gpus(shape: Shape, room: Room, options: EngineOptions, ranks: int) -> Fi
             "end what else is on it, or start the server with a smaller --gpu-memory."
         )
         return Fit(False, needs, "gpu", ranks, why)
-    unsure = f"It is quantised ({shape.quantised}), so that it needs less than is said here."
-    return Fit(True, needs, "gpu", ranks, unsure if shape.quantised else "")
+    return Fit(True, needs, "gpu", ranks, _unsure(shape))
 
 
 def token_bytes(shape: Shape, itemsize: int, ranks: int) -> int | None:
@@ -146,11 +139,25 @@ def token_bytes(shape: Shape, itemsize: int, ranks: int) -> int | None:
     return bytes_of_token(config, itemsize, ranks)
 
 
+def _weights(shape: Shape, options: EngineOptions, *, cuda: bool) -> int:
+    """Bytes of the weights in the engine: quantised ones stay as they are stored."""
+    if shape.quantised and shape.stored:
+        return shape.stored
+    return shape.parameters * _itemsize(shape, options, cuda=cuda)
+
+
+def _unsure(shape: Shape) -> str:
+    if not shape.quantised:
+        return ""
+    return f"It is quantised ({shape.quantised}); whether the engine runs that here, only a start tells."
+
+
 def _itemsize(shape: Shape, options: EngineOptions, *, cuda: bool) -> int:
-    """Bytes of a number in the engine: `auto` is float32 on a CPU and the checkpoint's own type on CUDA."""
+    """Bytes of a number in the engine: `auto` is float32 on a CPU, half precision there where weights are
+    quantised, and the checkpoint's own type on CUDA."""
     dtype = options.dtype
     if dtype == "auto":
-        dtype = shape.dtype if cuda else "float32"
+        dtype = shape.dtype if cuda else "bfloat16" if shape.quantised else "float32"
     return BYTES.get(dtype, 2)
 
 

@@ -46,6 +46,8 @@ class Shape:
     hidden: int
     context: int | None
     """The most tokens; None where positions have no limit."""
+    stored: int = 0
+    """Bytes of the weights as they are stored; 0 where that is not known."""
     quantised: str = ""
     """How the weights are quantised, in the word of the configuration; empty for not at all."""
     compressed_cache: bool = False
@@ -103,6 +105,7 @@ def shape_of(config: dict[str, Any], checkpoint: Checkpoint) -> Shape:
         head_size=number("head_dim") or hidden // heads,
         hidden=hidden,
         context=number(*NAMES["context"]),
+        stored=checkpoint.stored,
         quantised=checkpoint.quantised,
         compressed_cache=bool(number("kv_lora_rank")),
     )
