@@ -84,6 +84,13 @@ class Server:
             else:
                 return
 
+    def wait_until_ready(self) -> None:
+        """Wait for its engine, without a page that draws how far it is."""
+        deadline = time.monotonic() + LOAD_SECONDS
+        while (answer := httpx.get(f"{self.url}/readyz", timeout=30)).status_code != 200:
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(0.2)
+
 
 class OwnServer(Server):
     """`steersight serve` as its own process, on a port that stays the same when it is started again."""

@@ -187,6 +187,9 @@ class Chat:
             del self.strengths[name]
             self.settings.pop(name, None)
         off = f" It has no vector {', '.join(gone)}, so that is off." if gone else ""
+        if self.adapter is not None and self.adapter not in {one.id for one in self._model.adapters}:
+            off += f" It has no adapter {self.adapter}."
+            self.adapter = None
         self._write(f"[The server's model is {self._model.id} now.{off}]\n")
 
     async def stop(self) -> bool:

@@ -107,6 +107,9 @@ class VectorApi:
             )  # fmt: skip
         except VectorError as error:
             raise Refusal(422, str(error)) from None
+        now = self.engine.model
+        if now is None or now.id != model.id:
+            raise Refusal(409, "The server's model was changed meanwhile. Try again when it is ready.")
         vectors, problems, status = report.vectors, list(report.problems), 422
         if not request.query_params.get("try"):
             vectors = []
