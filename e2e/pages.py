@@ -65,6 +65,7 @@ class SteersightPage:
         self.reply = self.replies.last
         self.ending = at("ending").last
         self.note = at("turn-note").last
+        self.writer = at("writer").last
         self.notice = at("notice-banner")
         self.metric_picker = at("metric-picker")
         self.legend = at("legend")
@@ -145,6 +146,13 @@ class SteersightPage:
             self.page.get_by_test_id(f"setting-{name}").fill(str(value))
         self.page.get_by_test_id("settings").click()
         expect(panel).to_be_hidden()
+
+    def choose_adapter(self, name: str) -> None:
+        """Have the next reply written with a LoRA adapter; "" is the base model."""
+        self.page.get_by_test_id("settings").click()
+        self.page.get_by_test_id("setting-adapter").select_option(name)
+        self.page.get_by_test_id("settings").click()
+        expect(self.page.get_by_test_id("settings-panel")).to_be_hidden()
 
     def be_greedy(self, tokens: int = 24) -> None:
         """The likeliest token always, so that replies can be compared."""

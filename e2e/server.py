@@ -95,7 +95,9 @@ class Server:
 class OwnServer(Server):
     """`steersight serve` as its own process, on a port that stays the same when it is started again."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, *words: str) -> None:
+        """`words`: what `steersight serve` is told besides."""
+        self._words = words
         self._port = free_port()
         super().__init__(f"http://127.0.0.1:{self._port}")
         self._log: IO[bytes] = log.open("wb")
@@ -115,6 +117,7 @@ class OwnServer(Server):
         command = [str(Path(sys.executable).parent / "steersight"), "serve", "--port", str(self._port)]
         if folder := os.environ.get("STEERSIGHT_MODEL_DIR"):
             command += ["--model", folder]
+        command += self._words
         files = [*sorted((ROOT / "backend/examples/metrics").glob("*.py"))]
         files.append(ROOT / "backend/tests/failing_metric.py")
         own = os.pathsep.join(map(str, files))
