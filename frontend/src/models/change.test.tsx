@@ -2,6 +2,7 @@
 // The served model on the page: which it is, the way to another, and what stays of what the one before wrote.
 import { act } from "react";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { findKept, keep } from "../session/kept";
 import { engineFrame, finishedFrame, modelInfo, startedFrame, tokensFrame, welcomeFrame } from "../testing";
 import { joy, offers, SteeringPage } from "../testing/steeringPage";
 import { endsText, type ModelHere, sizeText } from "./api";
@@ -114,6 +115,27 @@ test("what the model before wrote stays, and says who wrote it", async () => {
 	// Its special tokens are those of its model.
 	expect(page.session.turns[0]!.run.replyText()).toBe("Good");
 	expect(page.session.fillingOf(page.session.turns[0]!.run)).toEqual({ kind: "never" });
+});
+
+test("a reload after the change still knows what is no text in a reply of the model before", async () => {
+	await open({ model: modelInfo({ special_ids: [8] }) });
+	await reply();
+	await page.say(finishedFrame(), engineFrame({ ...offers, state: "ready", model: OTHER, vectors: [] }));
+	keep(sessionStorage, page.session.turns, null);
+	const kept = findKept(sessionStorage)!;
+	await page.close();
+	page = new SteeringPage();
+	await page.show();
+	await act(async () => page.session.restore(kept));
+	await page.open(welcomeFrame({ ...offers, model: OTHER, change_model: true }));
+	await page.say(
+		{ ...startedFrame(["Hello", "?"], "x"), model: "tiny" },
+		tokensFrame(2, ["Good", "<end>"], [7, 8]),
+		finishedFrame(),
+	);
+	const { run } = page.session.turns[0]!;
+	expect([run.tokens.ids, run.replyText(), run.model]).toEqual([[7, 8], "Good", "tiny"]);
+	expect(page.text("written-by")).toBe("Written by tiny");
 });
 
 test("a change that failed is told to everybody", async () => {

@@ -74,8 +74,11 @@ export class FrameRouter {
 			}
 			return;
 		}
-		if (frame.type === "started") run.know(server.modelNamed(frame.model));
-		if (frame.type === "resumed") run.know(server.modelNamed(run.model ?? ""));
+		if (frame.type === "started" || frame.type === "resumed") {
+			// The server's model may be another by now, and the one before unknown to this page.
+			const model = server.modelNamed(frame.type === "started" ? frame.model : (run.model ?? ""));
+			if (model !== null) run.know(model);
+		}
 		const before = { live: run.live, queued: run.queued, tokens: run.tokens.ids.length };
 		run.take(frame, clock.now());
 		// A run that the page can no longer show rightly need not be written to its end.

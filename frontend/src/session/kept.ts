@@ -21,6 +21,8 @@ interface KeptRun {
 	epoch: string | null;
 	/** Id of the model that wrote it. */
 	model: string | null;
+	/** Those of its tokens that are no text: after a reload nobody may know that model any more. */
+	special?: number[];
 	status: KeptStatus;
 	finished: Finished | null;
 	problem: { code: ErrorCode | "lost"; message: string } | null;
@@ -115,6 +117,7 @@ export function revive(kept: KeptRun, id: string, last: boolean, batch: FrameBat
 	run.name = kept.run;
 	run.epoch = kept.epoch;
 	run.model = kept.model;
+	run.tokens.specialIds = new Set(kept.special);
 	run.finished = kept.finished;
 	run.problem = kept.problem;
 	run.stopAsked = kept.stopAsked;
@@ -138,7 +141,18 @@ function toKept({ user, before, watched, run }: Turn): KeptTurn {
 		user,
 		before: textOf(before),
 		watched,
-		run: { text: run.replyText(), run: name, epoch, model, status, finished, problem, stopAsked, adapter },
+		run: {
+			text: run.replyText(),
+			run: name,
+			epoch,
+			model,
+			special: run.tokens.special(),
+			status,
+			finished,
+			problem,
+			stopAsked,
+			adapter,
+		},
 	};
 }
 
@@ -162,6 +176,7 @@ function readTurn(value: unknown): KeptTurn | null {
 			run: name !== null && RUN_NAME.test(name) ? name : null,
 			epoch: textOrNull(run.epoch),
 			model: textOrNull(run.model),
+			special: Array.isArray(run.special) ? run.special.filter(Number.isInteger) : [],
 			status,
 			finished: readFinished(run.finished),
 			problem: readProblem(run.problem),

@@ -25,6 +25,14 @@ export class TokenStore {
 		this.continues = model?.chat === "none";
 	}
 
+	/** Ids that occur here and are no text, each once. */
+	special(): number[] {
+		const all = new Set([...this.prompt.ids, ...this.ids]);
+		const found = [...this.specialIds].filter((id) => all.has(id));
+		// Of a reply whose tokens have not come again after a reload: as they were kept.
+		return all.size === 0 ? [...this.specialIds] : found;
+	}
+
 	get promptLength(): number {
 		return this.prompt.ids.length;
 	}
