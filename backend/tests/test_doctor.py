@@ -67,7 +67,7 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
         ({"checkpoint": Checkpoint(missing=("b.safetensors",))}, "weights", "problem", "whole"),
         ({"checkpoint": Checkpoint(damaged=("b.safetensors",))}, "weights", "problem", "whole"),
         ({"checkpoint": Checkpoint(senses=True)}, "weights", "problem", "text model"),
-        ({"checkpoint": Checkpoint(quantised="gptq")}, "weights", "note", "--dtype bfloat16"),
+        ({"checkpoint": Checkpoint(quantised="gptq")}, "weights", "note", "half precision"),
         ({"checkpoint": Checkpoint(parameters=8_000_000_000)}, "memory", "problem", "33 GiB"),
         ({"engine": ("failed", "There are no weights.")}, "engine", "problem", "start the server again"),
         ({"engine": ("failed", "")}, "engine", "problem", "--token-file"),
