@@ -211,8 +211,8 @@ def weights(facts: Facts) -> Finding:
         return Finding("problem", "weights", says, "Serve a text model.")
     if checkpoint.quantised and "vllm" not in facts.packages:
         advice = (
-            "The CPU engine computes in half precision with such weights, and runs some kinds of them only. If "
-            "it does not start, serve the checkpoint that is not quantised."
+            "The CPU engine computes in half precision with such weights, and runs some kinds of them only. "
+            "If it does not start, serve the checkpoint that is not quantised."
         )
         return Finding("note", "weights", f"quantised with {checkpoint.quantised}", advice)
     if not checkpoint.parameters:
