@@ -63,13 +63,16 @@ def test_the_tree_is_built_without_touching_weights_on_any_platform(monkeypatch:
 
     from vllm.model_executor.model_loader import base_loader
 
-    usual, seen = base_loader.process_weights_after_loading, []
+    def touching() -> list[object]:
+        return [base_loader.process_weights_after_loading, base_loader.finalize_layerwise_processing]
+
+    usual, seen = touching(), []
     monkeypatch.setattr(
         nnsight_adapter.VLLM,
         "_load_meta",
-        lambda *_: seen.append(base_loader.process_weights_after_loading is usual),
+        lambda *_: seen.extend(now is before for now, before in zip(touching(), usual, strict=True)),
     )
     monkeypatch.setattr(type(nnsight_adapter.current_platform), "is_cpu", lambda _: False)
     nnsight_adapter.SteersightVLLM._load_meta(object.__new__(nnsight_adapter.SteersightVLLM), "a checkpoint")
-    assert seen == [False]
-    assert base_loader.process_weights_after_loading is usual
+    assert seen == [False, False]
+    assert touching() == usual

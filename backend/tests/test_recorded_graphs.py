@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,7 +62,7 @@ def runner_of(dispatcher: Dispatcher) -> Any:
     return SimpleNamespace(
         cudagraph_dispatcher=dispatcher, vllm_config=None, device=torch.device("cpu"), observer=None,
         compilation_config=SimpleNamespace(cudagraph_capture_sizes=[8, 16]),
-        model_config=SimpleNamespace(get_hidden_size=lambda: 16),
+        model_config=SimpleNamespace(get_hidden_size=lambda: 16), as_proof=nullcontext,
     )  # fmt: skip
 
 
@@ -124,3 +125,36 @@ def test_attention_that_takes_no_prompts_in_graphs_has_them_read_eagerly() -> No
     graphs = RecordedGraphs(runner_of(dispatcher))
     graphs.add_mixed([{backend("ALWAYS"), backend("UNIFORM_BATCH")}], ONE_GROUP)
     assert dispatcher.names == {("decode", 8)}
+
+
+def test_a_proof_computes_what_vllm_would_call_padding() -> None:
+    """Of padding a mixture of experts computes nothing, and its part of the stream is what lay in memory."""
+    from steersight.engine.worker import ObservedRunner
+
+    runner = ObservedRunner.__new__(ObservedRunner)
+    runner.is_padding = torch.zeros(8, dtype=torch.bool)
+    assert runner._prepare_padding_mask(0, 8).all()
+    with runner.as_proof():
+        assert not runner._prepare_padding_mask(0, 8).any()
+    assert runner._prepare_padding_mask(3, 8).tolist() == [False] * 3 + [True] * 5
+
+
+def test_an_error_of_the_device_is_no_proof_that_could_not_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    from steersight.engine import recorded_graphs
+
+    runner = runner_of(Dispatcher())
+    runner.observer = SimpleNamespace(graph=object())
+    runner.scheduler_config = SimpleNamespace(max_num_seqs=8)
+    graphs = recorded_graphs.RecordedGraphs(runner)
+
+    def fail_of(error: Exception) -> None:
+        def raising(_sizes: list[int], *, decoding: bool) -> None:
+            raise error
+
+        monkeypatch.setattr(graphs, "_prove", raising)
+
+    fail_of(torch.AcceleratorError("CUDA error: device-side assert triggered"))
+    with pytest.raises(torch.AcceleratorError):
+        graphs.prove()
+    fail_of(RuntimeError("out of memory"))
+    graphs.prove()

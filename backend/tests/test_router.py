@@ -61,6 +61,12 @@ def test_what_is_chosen_outside_has_no_scores() -> None:
     assert float(numbers(found, "expert_weight:1")[0]) == pytest.approx(0.8)
 
 
+def test_what_is_no_expert_is_none() -> None:
+    """A router that is handed no numbers may choose anything; vLLM gives -1 for padding."""
+    found = read_router(torch.full((1, COUNT), torch.nan), torch.tensor([[-1, COUNT]]), torch.ones(1, CHOSEN))
+    assert torch.isnan(found.top).all()
+
+
 def test_models_with_experts_have_their_metrics_and_others_none() -> None:
     names = [metric.id for metric in Registry(experts=EXPERTS).all() if metric.family == "router"]
     assert names == [

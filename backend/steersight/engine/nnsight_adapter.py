@@ -75,14 +75,17 @@ def _weights_left_as_they_are() -> Iterator[None]:
 
     On a CPU it packs a mixture of experts with an operator that meta tensors do not have. Anywhere it copies
     the head to compare it with the embeddings, where a checkpoint has both and its configuration says that
-    they are one.
+    they are one; and it quantises what is to be quantised as it is loaded.
     """
-    packs = base_loader.process_weights_after_loading
-    base_loader.process_weights_after_loading = lambda *_args, **_more: None
+    later = ("process_weights_after_loading", "finalize_layerwise_processing")
+    before = {name: getattr(base_loader, name) for name in later}
+    for name in later:
+        setattr(base_loader, name, lambda *_args, **_more: None)
     try:
         yield
     finally:
-        base_loader.process_weights_after_loading = packs
+        for name, function in before.items():
+            setattr(base_loader, name, function)
 
 
 def _graphs(kwargs: dict[str, Any]) -> bool:

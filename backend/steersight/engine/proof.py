@@ -69,6 +69,8 @@ class LayoutProof:
                 self._seen.append(index)
                 return
             wide = self._last.double()
+            if not self._broken and not torch.isfinite(wide).all():
+                self._broken = f"what leaves layer {index} are no numbers (infinite, or not defined)"
             self.prints.append(torch.stack([wide.sum(), wide.norm()]))
             self._seen.append(index)
 

@@ -72,8 +72,8 @@ class RecordedGraphs:
         try:
             self._prove(sizes, decoding=True)
             self._keep_mixed_if_proved()
-        except UnsupportedModelError:
-            raise
+        except (UnsupportedModelError, torch.AcceleratorError):
+            raise  # after an error of the device nothing on it can be trusted
         except Exception:
             # What could not be tried is no difference; the log says that nothing is proved.
             logger.warning("The recorded graphs could not be held against eager steps.", exc_info=True)
@@ -118,10 +118,11 @@ class RecordedGraphs:
             def run(rows: int, replay: bool, count: int = count) -> None:
                 mode = CUDAGraphMode.FULL if replay else CUDAGraphMode.NONE
                 # With the adapters that are served: they have the numbers of those that vLLM would make up.
-                runner._dummy_run(
-                    rows, cudagraph_runtime_mode=mode, force_attention=True, uniform_decode=decoding,
-                    skip_eplb=True, num_active_loras=count, remove_lora=False,
-                )  # fmt: skip
+                with runner.as_proof():
+                    runner._dummy_run(
+                        rows, cudagraph_runtime_mode=mode, force_attention=True, uniform_decode=decoding,
+                        skip_eplb=True, num_active_loras=count, remove_lora=False,
+                    )  # fmt: skip
                 # Each size leaves memory behind that fits no other: 10 GiB in all, for an 8B model.
                 torch.cuda.empty_cache()
 

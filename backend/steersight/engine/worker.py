@@ -7,6 +7,8 @@ The observer hangs on the decoder layers. vLLM imports this module by name in th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -43,6 +45,8 @@ class ObservedRunner(TracedRunner):
     graphs: RecordedGraphs
     _read_group: int | None
     """Which group of the KV cache's layers the ledger watches."""
+    proving = False
+    """Whether a pass under way is a proof."""
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         options = self.vllm_config.additional_config[CONFIG_KEY]
@@ -94,6 +98,20 @@ class ObservedRunner(TracedRunner):
     ) -> None:
         super()._check_and_update_cudagraph_mode(attention_backends, kv_cache_groups, *args, **kwargs)
         self.graphs.add_mixed(attention_backends, kv_cache_groups)
+
+    def _prepare_padding_mask(self, real: int, padded: int) -> Any:
+        """Of a pass that only tries, vLLM (0.32) calls all tokens padding, and lets experts leave their part
+        of the stream as it lies in memory. What is proved has to be computed."""
+        return super()._prepare_padding_mask(padded if self.proving else real, padded)
+
+    @contextmanager
+    def as_proof(self) -> Iterator[None]:
+        """Passes in this context compute everything."""
+        self.proving = True
+        try:
+            yield
+        finally:
+            self.proving = False
 
     def initialize_kv_cache(self, kv_cache_config: Any, *args: Any, **kwargs: Any) -> None:
         super().initialize_kv_cache(kv_cache_config, *args, **kwargs)
@@ -195,7 +213,8 @@ def _prove(layout: Layout, model: torch.nn.Module, runner: Any) -> None:
     kernels = [module for module in model.modules() if isinstance(module, AttentionLayerBase)]
     proof = LayoutProof(layout, model, kernels)
     try:
-        runner._dummy_run(8, cudagraph_runtime_mode=CUDAGraphMode.NONE, skip_eplb=True)
+        with runner.as_proof():
+            runner._dummy_run(8, cudagraph_runtime_mode=CUDAGraphMode.NONE, skip_eplb=True)
     except BaseException:
         proof.remove()  # what went wrong is not the layout
         raise

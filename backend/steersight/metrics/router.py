@@ -67,7 +67,9 @@ def read_router(
     else:
         scores = wide.sigmoid()
         scores = scores / scores.sum(dim=-1, keepdim=True)
-    of_chosen = scores.gather(-1, ids)
+    # What was chosen from logits that are no numbers may be no expert: on a GPU an index beyond the last one
+    # would end the process.
+    of_chosen = scores.gather(-1, ids.clamp(0, scores.shape[-1] - 1))
     entropy: torch.Tensor = -torch.special.xlogy(scores, scores).sum(dim=-1)
     return RouterReading(entropy, of_chosen[:, 0], of_chosen.sum(dim=-1), ids, weights)
 
