@@ -26,6 +26,11 @@ MODEL = m.ModelInfo(
     dtype="float32",
     max_model_len=8192,
     special_ids=[0, 1, 2],
+    thoughts=m.ThoughtMarks(start="<think>", end="</think>"),
+    template=[
+        m.TemplateArgument(name="enable_thinking", kind="switch", choices=[], default=True),
+        m.TemplateArgument(name="effort", kind="choice", choices=["low", "high"], default=None),
+    ],
 )
 VECTORS = [
     m.VectorInfo(
@@ -109,7 +114,7 @@ def client_frames() -> dict[str, m.Frame]:
                     role="system", content='Answer in one line.\n\tNo "quotes", no \\ and no \u0000.'
                 ),
                 m.ChatMessage(role="user", content="Grüß Gott! 你好 👩🏽‍🚀 مرحبا"),
-                m.ChatMessage(role="assistant", content=""),
+                m.ChatMessage(role="assistant", content="", thought="So 🤔"),
                 question,
             ],
             sampling=m.Sampling(
@@ -123,6 +128,7 @@ def client_frames() -> dict[str, m.Frame]:
                 repetition_penalty=1.1,
             ),
             strengths={"joy": 0.15, "french": -0.125, "sae:1024": 1e-3},
+            template={"enable_thinking": False, "effort": "high", "budget": 512, "share": 0.5},
             metrics=["residual_norm", "projection_before:sae:1024"],
             lens=m.LensOptions(stride=4, top=20),
             entropy=True,
@@ -210,6 +216,8 @@ def server_frames() -> dict[str, m.Frame]:
         "started_without_rows": m.Started(
             run="c1-8", seq=1, id="quiet", prompt=m.Prompt(ids=[1], texts=["x"], spans=[]), metrics=[]
         ),
+        "part_thought": m.Part(run="c1-7", seq=3, part="thought", start=36),
+        "part_answer": m.Part(run="c1-7", seq=9, part="answer", start=70),
         "tokens_one": m.Tokens(
             run="c1-7", seq=2, start=5, ids=[504], texts=["The"], logprobs=[-0.6931471805599453], ranks=[1]
         ),

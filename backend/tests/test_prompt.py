@@ -25,7 +25,7 @@ def base(bos: bool = False) -> Renderer:
 
 
 def read(renderer: Renderer, *turns: tuple[str, str], write_on: bool = False) -> str:
-    prompt, _ = build_prompt(renderer, messages(*turns), 1000, write_on=write_on)
+    prompt = build_prompt(renderer, messages(*turns), 1000, write_on=write_on).prompt
     assert "".join(prompt.texts) == renderer.tokenizer.decode(prompt.ids)
     return "".join(prompt.texts)
 
@@ -43,7 +43,7 @@ def test_an_id_without_a_row_is_refused_with_its_name(write_on: bool) -> None:
     assert refused.value.field == "messages"
     with pytest.raises(UnknownTokenError):
         renderer.prompt([{"role": "user", "content": "<|tool|>"}])
-    assert build_prompt(renderer, messages(("user", "a b")), 1000)[0].ids
+    assert build_prompt(renderer, messages(("user", "a b")), 1000).prompt.ids
 
 
 # ---------------------------------------------------------------- without a template
@@ -62,7 +62,7 @@ def test_without_a_template_a_reply_is_written_on_where_it_ends() -> None:
 
 
 def test_the_tokenizers_beginning_stands_before_the_text_and_its_end_does_not_stand_behind() -> None:
-    prompt, _ = build_prompt(base(bos=True), messages(("user", "Hi"), ("assistant", "!")), 100)
+    prompt = build_prompt(base(bos=True), messages(("user", "Hi"), ("assistant", "!")), 100).prompt
     assert prompt.texts == ["<s>", "H", "i", "!"]
     assert [(span.role, span.start, span.end) for span in prompt.spans] == [
         ("user", 0, 3),
@@ -71,7 +71,7 @@ def test_the_tokenizers_beginning_stands_before_the_text_and_its_end_does_not_st
 
 
 def test_a_text_that_looks_like_an_end_stays() -> None:
-    prompt, _ = build_prompt(base(bos=True), messages(("user", "Hi</s>")), 100)
+    prompt = build_prompt(base(bos=True), messages(("user", "Hi</s>")), 100).prompt
     assert prompt.texts == ["<s>", "H", "i", "</s>"]
 
 
@@ -81,7 +81,7 @@ def test_nothing_at_all_is_no_prompt() -> None:
 
 
 def test_an_empty_text_is_a_beginning_where_the_tokenizer_has_one() -> None:
-    prompt, _ = build_prompt(base(bos=True), messages(("user", "")), 100)
+    prompt = build_prompt(base(bos=True), messages(("user", "")), 100).prompt
     assert prompt.texts == ["<s>"]
 
 
@@ -121,6 +121,7 @@ def test_a_conversation_that_the_template_refuses_is_a_sentence() -> None:
 
 def test_the_reply_goes_on_after_a_byte_fallback_prompt() -> None:
     renderer = Renderer.of(byte_fallback(), "none", 1000)
-    prompt, texts = build_prompt(renderer, messages(("user", "a b")), 100)
+    built = build_prompt(renderer, messages(("user", "a b")), 100)
+    prompt, texts = built.prompt, built.texts
     space_b = renderer.tokenizer.convert_tokens_to_ids("▁b")
     assert ("".join(prompt.texts), texts.next(space_b)) == ("a b", " b")

@@ -35,6 +35,7 @@ from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import MAX_VECTORS, ChatMessage, ErrorCode, Gap, Sampling, Start, Steer
 from steersight.runs import table as table_module
 from steersight.runs.events import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent
+from steersight.runs.prompt import Built
 from steersight.runs.run import Run, RunPhase
 from steersight.runs.table import RunLimits, RunTable
 from steersight.telemetry import Telemetry
@@ -63,7 +64,7 @@ class Engine:
         self.capacity_tokens: int | None = None
         self.max_runs: int | None = 64
         self.offer = SimpleNamespace(registry=Registry([]), vectors={}, own=set(), failed_metrics={})
-        self.renderer = None
+        self.renderer = self.tokenizer = None
         self.use = VectorUse()
         self.requests: dict[str, RunRequest] = {}
         self.steered: list[tuple[str, int]] = []
@@ -122,7 +123,7 @@ def prompts_of_five_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     from steersight.protocol.messages import Prompt
 
     prompt = Prompt(ids=[1, 2, 3, 4, 5], texts=list("abcde"), spans=[])
-    monkeypatch.setattr(table_module, "build_prompt", lambda *_args, **_more: (prompt, Texts()))
+    monkeypatch.setattr(table_module, "build_prompt", lambda *_args, **_more: Built(prompt, Texts(), None))
 
 
 def place(run: Run) -> int | None:

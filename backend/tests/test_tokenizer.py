@@ -55,7 +55,7 @@ def test_what_makes_the_prompts_is_said(tmp_path: Path) -> None:
     assert read_tokenizer(without, CONFIG).renderer.chat == "none"
     read = read_tokenizer(without, CONFIG, str(file)).renderer
     assert (read.chat, read.has_system) == ("file", False)
-    assert "".join(build_prompt(read, messages(("user", "Hi")), 100)[0].texts) == "<user>Hi\n<assistant>"
+    assert "".join(build_prompt(read, messages(("user", "Hi")), 100).prompt.texts) == "<user>Hi\n<assistant>"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_tekken_file_beside_a_fast_tokenizer_is_not_taken(tmp_path: Path) -> N
     tekken(tmp_path)
     read = read_tokenizer(model, CONFIG)
     assert read.renderer.tokenizer.is_fast
-    prompt, _ = build_prompt(read.renderer, messages(("user", "Hi")), 100)
+    prompt = build_prompt(read.renderer, messages(("user", "Hi")), 100).prompt
     assert "".join(prompt.texts) == "<user>Hi\n<assistant>"
     assert [span.role for span in prompt.spans] == ["user"]
 
@@ -144,6 +144,6 @@ def test_a_tekken_file_alone_makes_a_fast_tokenizer(tmp_path: Path) -> None:
     tekken(tmp_path)
     read = read_tokenizer(model, CONFIG)
     assert read.renderer.tokenizer.is_fast
-    prompt, _ = build_prompt(read.renderer, messages(("user", "Hé")), 100)
+    prompt = build_prompt(read.renderer, messages(("user", "Hé")), 100).prompt
     assert "Hé" in "".join(prompt.texts)
     assert set(range(10)) <= set(read.special_ids)

@@ -183,8 +183,9 @@ describe("the page", () => {
 			finished: finishedFrame({ usage: { prompt_tokens: 12, reply_tokens: 1, cached_tokens: 0 } }),
 			problem: null,
 			stopAsked: false,
+			marks: null,
 		} as const;
-		const turns = [{ user: "Hello?", before: "", watched: false, run }];
+		const turns = [{ user: "Hello?", before: "", beforeMarks: null, watched: false, run }];
 		await page.show();
 		await act(async () => page.session.restore({ turns, asked: null, cut: false }));
 		expect(page.text("message-assistant")).toContain("Hi");

@@ -32,6 +32,7 @@ from ..protocol.messages import (
     VectorSetting,
     Welcome,
 )
+from ..protocol.parts import TemplateValue
 from .errors import SteersightError, gone, unreadable
 from .run import Run
 
@@ -105,13 +106,14 @@ class Client:
 
     async def start(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, str | None]],
         *,
         adapter: str | None = None,
         sampling: Sampling | None = None,
         strengths: Mapping[str, float] | None = None,
         settings: Mapping[str, VectorSetting] | None = None,
         write_on: bool = False,
+        template: Mapping[str, TemplateValue] | None = None,
         metrics: list[str] | None = None,
         lens: LensOptions | None = None,
         entropy: bool = False,
@@ -134,6 +136,7 @@ class Client:
             strengths=dict(strengths or {}),
             settings=dict(settings or {}),
             write_on=write_on,
+            template=dict(template or {}),
             metrics=metrics,
             lens=lens,
             entropy=entropy,

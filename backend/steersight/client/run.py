@@ -15,6 +15,7 @@ from ..protocol.messages import (
     Frame,
     Gap,
     Lens,
+    Part,
     Queued,
     Resumed,
     Rows,
@@ -24,7 +25,7 @@ from ..protocol.messages import (
     Tokens,
     VectorSetting,
 )
-from ..protocol.text import before_stop
+from ..protocol.text import before_stop, thought_of
 from .errors import SteersightError
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ class Run:
         logit lens; empty without `lens`."""
         self.revs: dict[int, int] = {}
         """Position -> revision that computed its row."""
+        self.parts: dict[str, int] = {}
+        """Position of the first token of the reply's `thought` and of its `answer`, as soon as each is known;
+        empty for a model that does not think."""
         self.finished: Finished | None = None
         self.seq = 0
         """The newest event that has been had."""
@@ -84,6 +88,7 @@ class Run:
         self._client = client
         # The server's model may be another before the run is read.
         self._special = client.special_ids
+        self._marks = client.model.thoughts if client.model else None
         self._layers = client.model.layers if client.model else 0
         self._rows: dict[int, NDArray[np.float32]] = {}
         self._entropy: dict[int, float] = {}
@@ -102,9 +107,40 @@ class Run:
     @property
     def text(self) -> str:
         """The reply so far: without special tokens, cut where a stop string ended it."""
-        text = "".join(
-            piece for token, piece in zip(self.ids, self.pieces, strict=True) if token not in self._special
-        )
+        return self._cut(self._visible(0))
+
+    @property
+    def thought(self) -> str | None:
+        """What the model thought before it answered, so far and without the marks around it; None where it
+        has not thought."""
+        parted = self._parted()
+        return None if parted is None else self._cut(parted[0])
+
+    @property
+    def answer(self) -> str:
+        """The reply so far without its thought: the `content` of a message that goes into a conversation."""
+        parted = self._parted()
+        if parted is None:
+            return self.text
+        return self._cut((parted[1] + self._visible(self._thought_tokens())).lstrip("\n"))
+
+    def _parted(self) -> tuple[str, str] | None:
+        """The thought, and what its last token holds of the answer."""
+        marks = self._marks
+        if marks is None or "thought" not in self.parts:
+            return None
+        return thought_of(self.pieces[: self._thought_tokens()], marks.start, marks.end)
+
+    def _thought_tokens(self) -> int:
+        """Tokens of the reply before its answer."""
+        split = len(self.prompt.ids)
+        return max(0, self.parts.get("answer", split + len(self.ids)) - split)
+
+    def _visible(self, first: int) -> str:
+        pairs = zip(self.ids[first:], self.pieces[first:], strict=True)
+        return "".join(piece for token, piece in pairs if token not in self._special)
+
+    def _cut(self, text: str) -> str:
         return before_stop(text, self.finished.stop if self.finished else None)
 
     def rows(self) -> NDArray[np.float32]:
@@ -184,6 +220,24 @@ class Run:
             if self.finished is not None and shown == len(self.ids):
                 return
 
+    async def passages(self) -> AsyncIterator[tuple[bool, str]]:
+        """The reply in pieces as it is written, each with whether it belongs to the thought. Of a model that
+        thinks, nothing comes before that is decided; the marks are parts of the thought."""
+        shown = 0
+        while True:
+            await self._until(partial(self._has_more_than, shown))
+            if self._marks is None or self.parts or self.finished is not None:
+                first = self._thought_tokens() if "thought" in self.parts else 0
+                for index in range(shown, len(self.ids)):
+                    thought = index < first
+                    if thought or self.ids[index] not in self._special:
+                        yield thought, self.pieces[index]
+                shown = len(self.ids)
+                if self.finished is not None:
+                    return
+            else:
+                await self._until(lambda: bool(self.parts) or self.finished is not None)
+
     def _has_more_than(self, tokens: int) -> bool:
         return len(self.ids) > tokens or self.finished is not None
 
@@ -205,6 +259,8 @@ class Run:
             match frame:
                 case Tokens():
                     self._take_tokens(frame)
+                case Part():
+                    self.parts.setdefault(frame.part, frame.start)
                 case Rows():
                     self._take_rows(frame)
                 case Lens():

@@ -111,7 +111,11 @@ def _read(options: EngineOptions, report: Report) -> Known:
         if not Path(options.model).exists() and (why := why_no_model_on_hub(options.model)) is not None:
             raise StartError(why) from error
         raise
-    read = read_tokenizer(options.model, config, options.chat_template, options.pretrained)
+    if options.reasoning_parser:
+        import_engine(report)  # the parsers come with it
+    read = read_tokenizer(
+        options.model, config, options.chat_template, options.pretrained, parser=options.reasoning_parser
+    )
     text = config.get_text_config()
     dtype = options.dtype
     if dtype == "auto":
@@ -130,6 +134,8 @@ def _read(options: EngineOptions, report: Report) -> Known:
         experts=experts_of(text),
         chat=read.renderer.chat,
         adapters=options.lora,
+        thoughts=read.renderer.marks,
+        template=read.renderer.arguments,
     )
     strangers = [made_for_another(adapter, options.model) for adapter in options.lora]
     from ..metrics.own import load_own
@@ -233,6 +239,8 @@ def build_engine(
                 CONFIG_KEY: {
                     "channel": row_address(folder),
                     "layout": options.layout,
+                    "thinks": model.thoughts is not None,
+                    "pretrained": dict(options.pretrained),
                     "metrics": list(options.metrics),
                     "vectors": vectors,
                     "experts": None if model.experts is None else (model.experts.count, model.experts.chosen),

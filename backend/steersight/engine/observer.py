@@ -16,6 +16,7 @@ from . import plan as plans
 from .arrivals import Arrivals
 from .bank import BankedVector, VectorBank
 from .channel import RowSender
+from .drawn import DrawnTokens
 from .eager import EagerPass
 from .experts import ExpertRouters, Routed
 from .faults import Containment, Failures
@@ -54,6 +55,7 @@ class Observer:
         graph: GraphPass | None = None,
         routers: ExpertRouters | None = None,
         publishes: bool = True,
+        tokenizer: Any = None,
     ) -> None:
         """
         Args:
@@ -70,6 +72,7 @@ class Observer:
             routers: of the model's experts; None where it has none.
             publishes: whether rows come from here: on the first tensor-parallel rank, for all see the same
                 stream.
+            tokenizer: of a model that thinks, as transformers has it; None for one that does not.
         """
         self.layout = layout
         self.bank = bank
@@ -78,7 +81,8 @@ class Observer:
         self.sender = sender
         self.publishes = publishes and sender is not None
         self.graph = graph
-        self.runs = RunStates()
+        self.runs = RunStates(tokenizer)
+        self.drawn = DrawnTokens()
         self.arrivals = Arrivals(bank.pool)
         self.thrown_away = 0
         """How often a request has lost its place in the KV cache."""
@@ -206,6 +210,8 @@ class Observer:
         self._step_runs = [
             state.run for span in spans if (state := self.runs.get(span.request_id)) is not None
         ]
+        with self._in_step:
+            self.drawn.begin(spans, self.runs)
         if self.ledger is not None:
             with self._in_step:
                 self._note_blocks(self.ledger, spans)
@@ -316,6 +322,8 @@ class Observer:
 
     def sampled(self, tokens: torch.Tensor) -> None:
         """The tokens [requests, 1] that were drawn: with them the step is complete and goes to the server."""
+        with self._in_step:
+            self.drawn.drawn(tokens)
         plan = self._plan
         if plan is None:
             return

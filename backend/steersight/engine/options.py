@@ -13,8 +13,11 @@ from ..files import REPOSITORY
 from ..flags import option
 from ..kinds import file, files, folder, number, one_of, or_auto, switch
 from ..metrics import Experts
+from ..text.template import TemplateArgument
+from ..text.thoughts import Marks
 from .arguments import engine_arguments, speculative
 from .layout import parse_template
+from .reasoning import parser_names
 
 CONFIG_KEY = "steersight"
 """Under this key of vLLM's `additional_config` the worker finds what it has to know."""
@@ -28,6 +31,13 @@ def vllm_executor(text: str) -> str:
             "Ray is not installed here. Install it in the server's environment with `pip install ray`."
         )
     return chosen
+
+
+def reasoning_parser(text: str) -> str:
+    """One of vLLM's reasoning parsers, checked here because the engine would fail late."""
+    if text and text not in parser_names():
+        raise ValueError(f"vLLM has no reasoning parser {text!r}; it has {', '.join(parser_names())}.")
+    return text
 
 
 def layout_template(text: str) -> str:
@@ -132,6 +142,13 @@ class EngineOptions:
         adapters,
     )
     """See engine/lora.py."""
+    reasoning_parser: str = option(
+        "",
+        "vLLM's name of the reasoning parser for the model, such as qwen3, which knows what stands around "
+        "its thoughts; without one, what the chat template writes around them is taken.",
+        reasoning_parser,
+    )
+    """See engine/reasoning.py."""
     stall_seconds: float = option(
         "60", "How long the engine may take for a step before it counts as stuck.", number(float, 1, 86_400)
     )
@@ -175,3 +192,7 @@ class ModelFacts:
     """What makes a prompt of a conversation; see `ModelInfo.chat`."""
     adapters: tuple[Adapter, ...] = ()
     """What may be put onto it for a run."""
+    thoughts: Marks | None = None
+    """What it writes around its thoughts; None for a model that has none."""
+    template: tuple[TemplateArgument, ...] = ()
+    """What its chat template can be told."""

@@ -156,6 +156,11 @@ def make_plan(
 def _plan_run(plan: StepPlan, state: RunState, request: int, span: Span, offset: int) -> tuple[str, ...]:
     """Add what one run needs; returns the metrics it wants. Where it raises, it has added nothing."""
     _, start, count, samples, _ = span
+    if not state.foreknown(start + count):
+        raise RuntimeError(
+            f"Token {start + count - 1} was not known when its pass was planned, so that nobody could say "
+            "whether it is a part of the thought or of the answer."
+        )
     revisions = [state.revision_at(start + i) for i in range(count)]
     shift = offset - start
     pieces = [

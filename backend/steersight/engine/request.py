@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..text.thoughts import Opening
 from ..vectors.action import Action
 
 
@@ -45,6 +46,8 @@ class RunOptions:
     """So many tokens of its prompt may come from the cache, and no more; None is any number."""
     adapter: str = ""
     """Name of the LoRA adapter that it is computed with; "" is the base model."""
+    opening: Opening | None = None
+    """Where its reply begins, for a model that thinks: whoever parts the reply begins with this."""
 
     def to_wire(self) -> dict[str, Any]:
         """As plain values, for the way to the worker."""
@@ -53,6 +56,7 @@ class RunOptions:
             "first_row": self.first_row, "metrics": list(self.wants.metrics), "entropy": self.wants.entropy,
             "lens_stride": self.wants.lens_stride, "lens_top": self.wants.lens_top, "sums": self.wants.sums,
             "read_most": self.read_most, "adapter": self.adapter,
+            "opening": None if self.opening is None else self.opening.to_map(),
         }  # fmt: skip
 
     @classmethod
@@ -65,6 +69,7 @@ class RunOptions:
             first_row=told.get("first_row", 0),
             read_most=told.get("read_most"),
             adapter=told.get("adapter", ""),
+            opening=None if told.get("opening") is None else Opening.from_map(told["opening"]),
             wants=Wants(
                 metrics=tuple(told.get("metrics", ())),
                 entropy=told.get("entropy", False),

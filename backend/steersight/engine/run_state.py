@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..text.thoughts import ReplyParts
 from .request import RunOptions, Wants
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_WAITING_STEERS = 4096
 """Steers kept for runs whose first step has not come; the oldest are forgotten first."""
+NOWHERE = (0, 0)
+"""Where something acts that acts on no position."""
 
 
 @dataclass
@@ -47,10 +50,14 @@ class RunState:
     """The LoRA adapter it is computed with; "" is the base model."""
     failed: bool = False
     """It is about to be aborted, and gets nothing any more."""
+    parts: ReplyParts | None = None
+    """Which passes write its thought and which its answer; None for a model that does not think."""
 
     @classmethod
-    def begin(cls, options: RunOptions, actions: tuple[Action, ...]) -> RunState:
-        """A run before its first step, steered by `actions`."""
+    def begin(
+        cls, options: RunOptions, actions: tuple[Action, ...], parts: ReplyParts | None = None
+    ) -> RunState:
+        """A run before its first step, steered by `actions`; `parts` is told each of its tokens."""
         return cls(
             run=options.run,
             first_row=options.first_row,
@@ -58,6 +65,7 @@ class RunState:
             starts=[0],
             revisions=[Revision(options.rev, actions)],
             adapter=options.adapter,
+            parts=parts,
         )
 
     def revision_at(self, position: int) -> Revision:
@@ -67,18 +75,42 @@ class RunState:
     def acting(self, start: int, end: int) -> Iterator[tuple[int, int, Action]]:
         """What acts on positions [start, end), as (first position, one past the last, action).
 
-        Of each position in the order in which its actions compose. Position 0 is never steered.
+        Of each position in the order in which its actions compose. Position 0 is never steered. What acts in
+        a part of the reply only is said for positions whose tokens have been told; see `foreknown`.
         """
         index = bisect.bisect_right(self.starts, start) - 1
         while start < end:
             until = min(end, self.starts[index + 1]) if index + 1 < len(self.starts) else end
             for action in self.revisions[index].actions:
-                first = max(start, action.start, 1)
-                last = until if action.end is None else min(until, action.end)
+                begin, end_of = self._stretch(action)
+                first = max(start, begin, 1)
+                last = until if end_of is None else min(until, end_of)
                 if first < last:
                     yield first, last, action
             start = until
             index += 1
+
+    def _stretch(self, action: Action) -> tuple[int, int | None]:
+        """The first position that an action acts on, and one past its last; None is no end."""
+        if not action.part:
+            return action.start, action.end
+        passes = self.parts and self.parts.passes(action.part)
+        if not passes:
+            return NOWHERE
+        begin, end = passes
+        if action.first is not None:
+            end = begin + action.first if end is None else min(end, begin + action.first)
+        return begin, end
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether anything may act on it in a part of its reply only."""
+        return any(action.part for revision in self.revisions for action in revision.actions)
+
+    def foreknown(self, end: int) -> bool:
+        """Whether it is decided what acts on all positions before `end`."""
+        parts = self.parts
+        return parts is None or end <= parts.known or parts.settled or not self.in_parts
 
     def deeds(self, start: int, end: int) -> str:
         """What acts on the tokens of [start, end), as text: equal for two stretches exactly where both are
@@ -112,7 +144,9 @@ class RunState:
 class RunStates:
     """All live runs of a worker, and the steers that came before their runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokenizer: Any = None) -> None:
+        """`tokenizer`: of a model that thinks, as transformers has it; None for one that does not."""
+        self._tokenizer = tokenizer
         self._by_request: dict[str, RunState] = {}
         self._by_run: dict[str, RunState] = {}
         self._waiting: dict[str, Revision] = {}
@@ -133,7 +167,12 @@ class RunStates:
 
     def add(self, request_id: str, options: RunOptions, actions: tuple[Action, ...]) -> None:
         """Take up a run; a steer that came before it is in force from its first token on."""
-        state = RunState.begin(options, actions)
+        parts = None
+        if options.opening is not None:
+            if self._tokenizer is None:
+                raise ValueError("The run's reply has parts, and there is no tokenizer to tell them by.")
+            parts = ReplyParts(options.opening, self._tokenizer)
+        state = RunState.begin(options, actions, parts)
         if state.run in self._waiting:
             state.steer(self._waiting.pop(state.run))
         self._by_request[request_id] = self._by_run[state.run] = state

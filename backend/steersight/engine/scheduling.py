@@ -38,6 +38,7 @@ from .errors import ERROR
 from .request import RunOptions
 from .run_state import Revision, RunStates
 from .submission import OPTIONS_KEY
+from .tokenizer import tokenizer_for
 
 if TYPE_CHECKING:
     from vllm.v1.request import Request
@@ -53,19 +54,23 @@ TRACED = ("nnsight_mediator", "nnsight_edits")
 class DeedKeys:
     """The keys of blocks, from their tokens and from what acted on each."""
 
-    def __init__(self, block_size: int, hash_name: str) -> None:
+    def __init__(self, block_size: int, hash_name: str, tokenizer: Any = None) -> None:
         """
         Args:
             block_size: tokens of a block.
             hash_name: vLLM's name of the function that makes keys.
+            tokenizer: of a model that thinks, as transformers has it; None for one that does not.
         """
-        self.states = RunStates()
+        self.states = RunStates(tokenizer)
         self._size = block_size
         self._hash: Callable[[Any], bytes] = get_hash_fn_by_name(hash_name)
 
     def of(self, request: Request) -> list[Any]:
         """The keys of a request's full blocks that it does not have yet."""
         state = self.states.get(request.request_id)
+        if state is not None and (parts := state.parts) is not None and not parts.settled:
+            # All that is in a full block is known, and so what acted on it.
+            parts.tell_all(parts.known, request.all_token_ids[parts.known :])
         found = []
         parent = request.block_hashes[-1] if request.block_hashes else None
         first = len(request.block_hashes) * self._size
@@ -96,7 +101,8 @@ class Deeds:
         self._keys: DeedKeys | None = None
         if config.enable_prefix_caching:
             size: int = self.hash_block_size  # type: ignore[attr-defined]
-            self._keys = DeedKeys(size, config.prefix_caching_hash_algo)
+            tokenizer = tokenizer_for(self.vllm_config)  # type: ignore[attr-defined]
+            self._keys = DeedKeys(size, config.prefix_caching_hash_algo, tokenizer)
             self._limit_what_is_read()
         self._names: dict[str, str] = {}  # of live runs: vLLM's ids
         self._read_most: dict[str, int] = {}  # by vLLM's ids

@@ -14,6 +14,8 @@ from typing import Any
 
 from ..text.pieces import TokenTexts
 from ..text.rendering import Chat, Renderer, named, outside
+from .options import CONFIG_KEY
+from .reasoning import marks_of_parser
 
 NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
 PROBE = "Hello, world: Grüße, 你好, 👋."
@@ -35,8 +37,41 @@ class Read:
     """What it cannot do, where the server can go on without."""
 
 
+def load_tokenizer(model: str, source: Mapping[str, Any] = NOTHING_MORE) -> Any:
+    """The transformers tokenizer of a checkpoint folder or hub name.
+
+    Args:
+        model: folder or name.
+        source: further arguments of `from_pretrained`, such as the revision.
+
+    Raises: whatever transformers raises.
+    """
+    from transformers import AutoTokenizer
+
+    # Where mistral_common is installed, transformers 5.19 takes its tokenizer as soon as there is a
+    # tekken.json, which tells no offsets. Without it the folder's own tokenizer.json is taken, or the
+    # same kind of tokenizer is made of tekken.json.
+    return AutoTokenizer.from_pretrained(model, mistral_format=False, **source)
+
+
+def tokenizer_for(config: Any) -> Any:
+    """In the engine's processes: what tells a reply's thought from its answer; None where the model does not
+    think.
+
+    Args:
+        config: vLLM's `VllmConfig`.
+    """
+    ours = config.additional_config[CONFIG_KEY]
+    return load_tokenizer(config.model_config.model, ours["pretrained"]) if ours["thinks"] else None
+
+
 def read_tokenizer(
-    model: str, config: Any, template: str = "", source: Mapping[str, Any] = NOTHING_MORE
+    model: str,
+    config: Any,
+    template: str = "",
+    source: Mapping[str, Any] = NOTHING_MORE,
+    *,
+    parser: str = "",
 ) -> Read:
     """Load and prove it.
 
@@ -45,16 +80,13 @@ def read_tokenizer(
         config: the model's configuration.
         template: file of a chat template instead of the model's own; empty is none.
         source: further arguments of `from_pretrained`, such as the revision.
+        parser: vLLM's name of the reasoning parser that knows the marks of the model's thoughts; empty is
+            what the chat template says of them.
 
     Raises: TokenizerError.
     """
-    from transformers import AutoTokenizer
-
     try:
-        # Where mistral_common is installed, transformers 5.19 takes its tokenizer as soon as there is a
-        # tekken.json, which tells no offsets. Without it the folder's own tokenizer.json is taken, or the
-        # same kind of tokenizer is made of tekken.json.
-        tokenizer = AutoTokenizer.from_pretrained(model, mistral_format=False, **source)
+        tokenizer = load_tokenizer(model, source)
     except Exception as error:
         raise TokenizerError(
             f"The tokenizer of {model} cannot be read: {error} A folder needs tokenizer.json, or files that "
@@ -66,7 +98,8 @@ def read_tokenizer(
         tokenizer.chat_template = _template_of(Path(template))
         chat = "file"
     problems = prove_template(tokenizer, template) if chat != "none" else []
-    renderer = Renderer.of(tokenizer, chat, config.get_text_config().vocab_size)
+    marks = marks_of_parser(parser, tokenizer) if parser else None
+    renderer = Renderer.of(tokenizer, chat, config.get_text_config().vocab_size, marks)
     foreign = outside(tokenizer.get_vocab().values(), renderer.vocab_size)
     if foreign:
         problems.append(

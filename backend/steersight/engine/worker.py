@@ -35,6 +35,7 @@ from .pool import VectorPool
 from .proof import LayoutProof, ranks_agree
 from .recorded_graphs import RecordedGraphs
 from .submission import OPTIONS_KEY
+from .tokenizer import tokenizer_for
 from .worker_methods import WorkerMethods
 
 
@@ -85,6 +86,7 @@ class ObservedRunner(TracedRunner):
             graph=graph,
             routers=routers,
             publishes=first_rank,
+            tokenizer=tokenizer_for(self.vllm_config),
         )
         _attach(self.observer)
         if routers is not None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .parts import (
+    MAX_ARGUMENTS,
     MAX_MESSAGES,
     MAX_ROWS_ASKED,
     MAX_STOP_STRINGS,
@@ -17,6 +18,8 @@ from .parts import (
     MetricId,
     Settings,
     Strengths,
+    TemplateName,
+    TemplateValue,
 )
 
 
@@ -25,6 +28,9 @@ class ChatMessage(Frame):
 
     role: Literal["system", "user", "assistant"]
     content: Annotated[str, Field(max_length=200_000)]
+    thought: Annotated[str, Field(max_length=200_000)] | None = None
+    """Of an earlier reply: what the model thought before it wrote `content`, without the marks around it. It
+    goes to chat templates that read one, and nowhere else."""
 
 
 class Sampling(Frame):
@@ -74,6 +80,8 @@ class Start(Frame):
     """How vectors of `strengths` act; one that is not named acts as its maker meant it."""
     write_on: bool = False
     """The last message is the beginning of the reply, and the run goes on from its end."""
+    template: Annotated[dict[TemplateName, TemplateValue], Field(max_length=MAX_ARGUMENTS)] = {}
+    """What the chat template is told beside the messages: arguments of `model.template` by name."""
     metrics: Annotated[list[MetricId], Field(max_length=64)] | None = None
     """Metric ids to send rows of; null means the default ones; an empty list means no rows. Those of the
     family `logit_lens` come with `lens` and need not be named."""

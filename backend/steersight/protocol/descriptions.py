@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .parts import Count, Frame, Identifier, MetricId, Operator, OrNewer
+from .parts import Count, Frame, Identifier, MetricId, Operator, OrNewer, TemplateName, TemplateValue
 
 EngineState = Annotated[Literal["loading", "ready", "failed", "draining", "stopped"], OrNewer]
 """`loading` is also said of an engine that is being built again after a fault; its stage says so. `draining`:
@@ -38,6 +38,24 @@ class AdapterInfo(Frame):
     """The largest rank of what it changes."""
 
 
+class ThoughtMarks(Frame):
+    """The texts that a thinking model writes around its thought, such as `<think>` and `</think>`."""
+
+    start: str
+    end: str
+
+
+class TemplateArgument(Frame):
+    """Something that the model's chat template can be told, found in the template itself."""
+
+    name: TemplateName
+    kind: Annotated[Literal["switch", "choice", "text", "number"], OrNewer]
+    """`switch` is true or false, `choice` one of `choices`."""
+    choices: list[str]
+    default: TemplateValue | None
+    """What the template takes where nothing is said; null where it does not say so plainly."""
+
+
 class ModelInfo(Frame):
     """The served model. Null in `welcome` until its configuration has been read."""
 
@@ -56,6 +74,10 @@ class ModelInfo(Frame):
     """Null where the model has none."""
     adapters: Annotated[list[AdapterInfo], Field(default_factory=list)]
     """LoRA adapters that `start` may name."""
+    thoughts: ThoughtMarks | None = None
+    """For a model that thinks before it answers; null for one that does not."""
+    template: list[TemplateArgument] = Field(default_factory=list)
+    """What `start.template` may say."""
 
 
 class ColorScale(Frame):

@@ -32,9 +32,12 @@ from .descriptions import (
     Limits,
     MetricInfo,
     ModelInfo,
+    TemplateArgument,
+    ThoughtMarks,
     VectorInfo,
 )
 from .parts import (
+    MAX_ARGUMENTS,
     MAX_FRAME_BYTES,
     MAX_MESSAGES,
     MAX_ROWS_ASKED,
@@ -60,6 +63,7 @@ from .server_frames import (
     Finished,
     Gap,
     Lens,
+    Part,
     Pong,
     Prompt,
     Queued,
@@ -76,13 +80,13 @@ from .server_frames import (
 )
 
 __all__ = [
-    "CLIENT_TYPES", "MAX_FRAME_BYTES", "MAX_MESSAGES", "MAX_ROWS_ASKED", "MAX_STOP_STRINGS",
+    "CLIENT_TYPES", "MAX_ARGUMENTS", "MAX_FRAME_BYTES", "MAX_MESSAGES", "MAX_ROWS_ASKED", "MAX_STOP_STRINGS",
     "MAX_STRENGTH", "MAX_TEMPERATURE", "MAX_TOP", "MAX_VECTORS", "MIN_REPETITION_PENALTY",
     "PROTOCOL_VERSION", "READING", "SERVER_TYPES", "SUBPROTOCOL", "AdapterInfo", "Applied", "AskRows",
     "ChatMessage",
     "ClientFrame", "ColorScale", "Engine", "EngineStatus", "Error", "ErrorCode", "ExpertsInfo",
     "Finished", "Frame", "Gap", "Hello", "Lens", "LensOptions", "Limits", "MetricInfo", "ModelInfo",
-    "Operator", "Ping", "Pong", "Prompt", "Queued", "Resume", "Resumed", "Rows", "RunError", "Sampling",
-    "ServerFrame", "Span", "Start", "Started", "Steer", "Stop", "Timing", "Tokens", "Usage",
-    "VectorInfo", "VectorSetting", "Welcome",
+    "Operator", "Part", "Ping", "Pong", "Prompt", "Queued", "Resume", "Resumed", "Rows", "RunError",
+    "Sampling", "ServerFrame", "Span", "Start", "Started", "Steer", "Stop", "TemplateArgument",
+    "ThoughtMarks", "Timing", "Tokens", "Usage", "VectorInfo", "VectorSetting", "Welcome",
 ]  # fmt: skip

@@ -27,6 +27,8 @@ MAX_VECTORS = 16
 MAX_NAMED = 64
 """Strengths or settings in one frame, those at 0 among them."""
 MAX_STRENGTH = 1000.0
+MAX_ARGUMENTS = 32
+"""Arguments of a chat template in one frame."""
 MAX_STOP_STRINGS = 8
 MAX_TOP = 20
 MAX_TEMPERATURE = 2.0
@@ -43,6 +45,8 @@ Bound = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=
 """End of a clamp, as a share of the stream's length: beyond ±1 there is nothing that a stream has."""
 Strengths = Annotated[dict[Identifier, Strength], Field(max_length=MAX_NAMED)]
 LayerRange = Annotated[list[Annotated[int, Field(ge=0, le=10_000)]], Field(min_length=2, max_length=2)]
+TemplateName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+TemplateValue = bool | int | float | Annotated[str, Field(max_length=2_000)]
 Revision = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -114,11 +118,14 @@ class VectorSetting(Frame):
     """`clamp`: the smallest projection it leaves, in the unit of the projection metric; null is no bound."""
     hi: Bound | None = None
     """`clamp`: the largest."""
-    scope: Annotated[Literal["both", "prompt", "reply"], OrNewer] = "both"
+    scope: Annotated[Literal["both", "prompt", "reply", "thought", "answer"], OrNewer] = "both"
     """Which forward passes it acts in. The pass that reads the prompt's last token writes the reply's first
-    and counts to the reply."""
+    and counts to the reply. `thought` and `answer` are parts of a reply, for models with `thoughts`: each
+    begins with the pass that reads the last token before its first. While it is open whether the model
+    thinks, a reply is neither."""
     first: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Of the reply's tokens only the first so many are written under it; null is all."""
+    """Of the reply's tokens only the first so many are written under it, or of its thought's or answer's with
+    such a scope; null is all."""
     layers: LayerRange | None = None
     """[first, last] layer at which it acts, both included; null is the vector's own layers. At a layer that
     the vector has no direction for, it acts with that of its nearest one."""

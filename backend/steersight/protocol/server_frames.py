@@ -131,6 +131,20 @@ class Tokens(Frame):
     """Place of each in that distribution, 1 for the likeliest; null when not known."""
 
 
+class Part(Frame):
+    """A part of the reply has begun, or is about to: it reaches to the next part or to the reply's end. Only
+    models with `thoughts` have any. A reply that begins with an answer has no thought."""
+
+    type: Literal["part"] = "part"
+    run: Identifier
+    seq: Count
+    part: Annotated[Literal["thought", "answer"], OrNewer]
+    start: Count
+    """Position of its first token; the pass of the position before writes it, and is the first that a vector
+    of this scope acts in. Tokens of the reply before the thought are the mark that begins it; the mark that
+    ends it is its last."""
+
+
 class Rows(Frame):
     """Rows of `count` consecutive positions."""
 
@@ -272,6 +286,7 @@ ServerFrame = Annotated[
     | Resumed
     | Queued
     | Tokens
+    | Part
     | Rows
     | Lens
     | Applied
@@ -284,6 +299,6 @@ ServerFrame = Annotated[
 
 SERVER_TYPES: dict[str, type[Frame]] = {
     "welcome": Welcome, "engine": Engine, "started": Started, "resumed": Resumed, "queued": Queued,
-    "tokens": Tokens, "rows": Rows, "lens": Lens, "applied": Applied, "gap": Gap, "finished": Finished,
-    "error": Error, "pong": Pong,
+    "tokens": Tokens, "part": Part, "rows": Rows, "lens": Lens, "applied": Applied, "gap": Gap,
+    "finished": Finished, "error": Error, "pong": Pong,
 }  # fmt: skip

@@ -42,6 +42,14 @@ class QueuedEvent:
 
 
 @dataclass(frozen=True)
+class PartEvent:
+    """A part of the reply begins at a token."""
+
+    part: Literal["thought", "answer"]
+    start: int
+
+
+@dataclass(frozen=True)
 class GapEvent:
     """Rows that never came from the engine: nobody can have them."""
 
@@ -68,5 +76,5 @@ class StartedEvent:
     adapter: str | None = None
 
 
-Event = StartedEvent | QueuedEvent | AppliedEvent | GapEvent | FinishedEvent
+Event = StartedEvent | QueuedEvent | PartEvent | AppliedEvent | GapEvent | FinishedEvent
 """Kept one by one. `LensEvent`s are kept apart, because they weigh something and can be let go."""

@@ -24,7 +24,16 @@ from typing import Any
 from ..protocol.codec import WireMap
 from ..protocol.messages import Finished
 from .columns import RowColumns, TokenColumns
-from .events import AppliedEvent, Event, FinishedEvent, GapEvent, LensEvent, QueuedEvent, StartedEvent
+from .events import (
+    AppliedEvent,
+    Event,
+    FinishedEvent,
+    GapEvent,
+    LensEvent,
+    PartEvent,
+    QueuedEvent,
+    StartedEvent,
+)
 
 MAX_ROWS_PER_FRAME = 256
 MAX_EVENTS_AT_ONCE = 4096
@@ -263,6 +272,11 @@ class RunLog:
         places = [event.position for event in others if isinstance(event, QueuedEvent)]
         if places:
             frames.append(self._frame("queued", seq, position=places[-1]))
+        frames += [
+            self._frame("part", seq, part=event.part, start=event.start)
+            for event in others
+            if isinstance(event, PartEvent)
+        ]
         return frames
 
     def _add_tokens(self, frames: list[WireMap], cursor: int, end: int) -> None:

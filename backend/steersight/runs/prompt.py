@@ -3,31 +3,56 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ..protocol.codec import FrameError
 from ..protocol.messages import ChatMessage, ErrorCode, Prompt, Span
 from ..text.pieces import TokenTexts
 from ..text.rendering import Renderer, Turn, UnknownTokenError
+from ..text.template import TemplateArgumentError, Value, checked
+from ..text.thoughts import Opening, cut_after
 
 MAX_RENDERED = 4_000_000
 """Characters that finding out which message made which token may render."""
 
 
+@dataclass(frozen=True)
+class Built:
+    """A prompt, and what its reply needs."""
+
+    prompt: Prompt
+    texts: TokenTexts
+    """Tells the pieces of the reply's text."""
+    opening: Opening | None
+    """Where the reply begins, for a model that thinks; None for one that does not."""
+
+
 def build_prompt(
-    renderer: Renderer, messages: list[ChatMessage], limit: int, *, write_on: bool = False
-) -> tuple[Prompt, TokenTexts]:
-    """Make the prompt, and what tells the pieces of its reply's text.
+    renderer: Renderer,
+    messages: list[ChatMessage],
+    limit: int,
+    *,
+    write_on: bool = False,
+    template: Mapping[str, object] | None = None,
+) -> Built:
+    """Make the prompt of a run.
 
     Args:
         renderer: of the served model.
         messages: the conversation, oldest first.
         limit: the most tokens the prompt may have.
         write_on: the last message is the beginning of the reply.
+        template: what the chat template is told beside the messages.
 
-    Raises: FrameError when the template refuses the conversation, or the prompt is empty, too long, or has
-        tokens that the model does not know.
+    Raises: FrameError when the template refuses the conversation or does not read what it is to be told, or
+        the prompt is empty, too long, or has tokens that the model does not know.
     """
-    turns: list[Turn] = [message.model_dump() for message in messages]
+    try:
+        arguments = checked(template or {}, renderer.arguments)
+    except TemplateArgumentError as error:
+        raise FrameError(ErrorCode.INVALID, str(error), field="template") from None
+    turns: list[Turn] = [message.model_dump(exclude_none=True) for message in messages]
     if write_on and not (messages[-1].role == "assistant" and messages[-1].content.strip()):
         raise FrameError(
             ErrorCode.INVALID,
@@ -36,7 +61,7 @@ def build_prompt(
         )
     closed = renderer.turns(turns[:-1] if write_on else turns)
     try:
-        text = renderer.text(closed)
+        text = rendered = renderer.text(closed, arguments=arguments)
         if write_on:
             # Not transformers' `continue_final_message`: that cuts at the last place where the message's text
             # occurs in the rendered conversation with its white space stripped, so a reply that ends in a
@@ -63,15 +88,38 @@ def build_prompt(
         renderer.check(ids)
     except UnknownTokenError as error:
         raise FrameError(ErrorCode.INVALID, str(error), field="messages") from None
-    spans = _spans(renderer, closed, text, encoded.ends)
+    spans = _spans(renderer, closed, text, encoded.ends, arguments)
     if write_on and spans:
         spans.append(Span(role="assistant", start=spans[-1].end, end=len(ids)))
     texts = TokenTexts(renderer.tokenizer)
     prompt = Prompt(ids=ids, texts=[texts.next(token) for token in ids], spans=spans)
-    return prompt, TokenTexts(renderer.tokenizer, after=ids)
+    opening = None
+    if renderer.marks is not None:
+        written = _behind_messages(renderer, closed, rendered, arguments)
+        cut = cut_after(renderer.marks, written, turns[-1]["content"] if write_on else "")
+        opening = Opening.of(cut, ids)
+    return Built(prompt, TokenTexts(renderer.tokenizer, after=ids), opening)
 
 
-def _spans(renderer: Renderer, turns: list[Turn], text: str, ends: list[int]) -> list[Span]:
+def _behind_messages(renderer: Renderer, turns: list[Turn], text: str, arguments: Mapping[str, Value]) -> str:
+    """What the template has written behind the last message: there a thought may begin."""
+    if renderer.chat == "none":
+        return ""
+    try:
+        closed = renderer.text(turns, open_end=False, arguments=arguments)
+    except Exception:  # a template may refuse what is not to be answered
+        closed = ""
+    if closed and text.startswith(closed):
+        return text[len(closed) :]
+    # It closes a conversation otherwise than it goes on with one. A message may hold any text, so all of it
+    # has to be left out.
+    said = turns[-1]["content"].strip() if turns else ""
+    return text.rpartition(said)[2] if said else text
+
+
+def _spans(
+    renderer: Renderer, turns: list[Turn], text: str, ends: list[int], arguments: Mapping[str, Value]
+) -> list[Span]:
     """Which tokens each message made: where the rendered text ends for the first k messages.
 
     `ends` are the tokens' ends in `text`. A template that rewrites earlier turns, or a token across the
@@ -84,7 +132,7 @@ def _spans(renderer: Renderer, turns: list[Turn], text: str, ends: list[int]) ->
     start = 0
     for count, turn in enumerate(turns, start=1):
         try:
-            prefix = renderer.text(turns[:count], open_end=False)
+            prefix = renderer.text(turns[:count], open_end=False, arguments=arguments)
         except Exception:  # a template may refuse half a conversation
             return []
         end = bisect_right(ends, len(prefix))

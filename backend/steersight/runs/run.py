@@ -30,8 +30,9 @@ from ..engine.service import EngineLostError, EngineNotReadyError, EngineService
 from ..engine.step import NO_TOKEN
 from ..protocol.codec import FrameError
 from ..protocol.messages import ErrorCode, Prompt, RunError, Start, Steer, Timing, Usage, VectorSetting
+from ..text.thoughts import PARTS, ReplyParts
 from ..vectors.action import acting
-from .events import AppliedEvent, FinishedEvent, QueuedEvent, StartedEvent
+from .events import AppliedEvent, FinishedEvent, PartEvent, QueuedEvent, StartedEvent
 from .log import RunLog
 from .rows import RowWriter
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ..engine.reply import Entry
     from ..telemetry import Telemetry
     from ..text.pieces import TokenTexts
+    from ..text.thoughts import Opening
     from ..vectors.action import Action
     from .kept import Columns, KeptRows, Prefix
     from .places import Place
@@ -97,6 +99,7 @@ class Run:
         start: Start,
         prompt: Prompt,
         texts: TokenTexts,
+        opening: Opening | None = None,
         actions: list[Action],
         metrics: list[str],
         layers: int,
@@ -138,8 +141,11 @@ class Run:
         self._columns = columns
         self.adapter = start.adapter
         """The LoRA adapter it is written with; None is the base model."""
+        self._opening = opening
+        self._parts = None if opening is None else ReplyParts(opening, engine.tokenizer)
         self._past = self._begun()
         """What acted on each position so far, as the rows say it."""
+        self._parts_told: set[str] = set()
         self._sent: dict[int, tuple[Action, ...]] = {}
         """What each revision is that the engine was told and no row has shown yet."""
         self._cached_tokens = 0
@@ -153,6 +159,7 @@ class Run:
         self._stream_task: asyncio.Task[Ending] | None = None
         self._steer_task: asyncio.Task[None] | None = None
         self.log.append(StartedEvent(prompt, engine.model.id if engine.model else "", start.adapter))
+        self._tell_parts()
 
     # ------------------------------------------------------------ life
 
@@ -178,7 +185,7 @@ class Run:
     def _begun(self) -> RunState:
         """What acts on its positions before any has been computed."""
         options = RunOptions(self.id, rev=self.rev, adapter=self.adapter or "")
-        return RunState.begin(options, acting(self.actions))
+        return RunState.begin(options, acting(self.actions), self._parts)
 
     @property
     def begun(self) -> bool:
@@ -310,6 +317,7 @@ class Run:
             rev=self.rev,
             read_most=self._read_most(),
             adapter=self.adapter or "",
+            opening=self._opening,
         )
         return RunRequest(self._prompt.ids, sampling, options, read_cache=start.read_cache)
 
@@ -350,6 +358,19 @@ class Run:
         self._newest = now
         self.log.add_token(entry.end, entry.token, self._texts.next(entry.token), entry.logprob, entry.rank)
         self._tokens += 1
+        if self._parts is not None and not self._parts.settled:
+            self._parts.tell(entry.end, entry.token)
+            self._tell_parts()
+
+    def _tell_parts(self) -> None:
+        """Say which parts of the reply have begun."""
+        if self._parts is None:
+            return
+        for part in PARTS:
+            begins = self._parts.begins(part)
+            if begins is not None and part not in self._parts_told:
+                self._parts_told.add(part)
+                self.log.append(PartEvent(part, begins + 1))
 
     def _apply(self, rev: int, position: int) -> None:
         self._show(rev, position)

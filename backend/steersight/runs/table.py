@@ -35,13 +35,11 @@ from ..vectors.store import VectorError
 from .budget import RowBudget
 from .kept import KeptRows
 from .places import Places
-from .prompt import build_prompt
+from .prompt import Built, build_prompt
 from .run import Run
 
 if TYPE_CHECKING:
     from ..engine.service import ModelFacts
-    from ..protocol.messages import Prompt
-    from ..text.pieces import TokenTexts
     from ..text.rendering import Renderer
 
 logger = logging.getLogger(__name__)
@@ -118,11 +116,11 @@ class RunTable:
             self._check_room()
             self._check_adapter(start, model)
             self._metrics(start)
-            prompt, texts = await asyncio.get_running_loop().run_in_executor(
+            built = await asyncio.get_running_loop().run_in_executor(
                 self._tokenizers,
                 partial(
                     build_prompt, renderer, start.messages, model.max_model_len - 1,
-                    write_on=start.write_on,
+                    write_on=start.write_on, template=start.template,
                 ),
             )  # fmt: skip
             # While the prompt was made into tokens, anything may have happened.
@@ -134,8 +132,8 @@ class RunTable:
             self._check_room()
             metrics = self._metrics(start)
             self._check_adapter(start, model)
-            actions = self.actions(start, len(prompt.ids), start.adapter)
-            run = self._made(start, prompt, texts, actions, metrics, model.layers)
+            actions = self.actions(start, len(built.prompt.ids), start.adapter)
+            run = self._made(start, built, actions, metrics, model.layers)
             run.place = self.places.ask(run.most_tokens, run)
         except FrameError as error:
             error.id = start.id
@@ -148,12 +146,11 @@ class RunTable:
         return run
 
     def _made(
-        self, start: Start, prompt: Prompt, texts: TokenTexts, actions: list[Action], metrics: list[str],
-        layers: int,
-    ) -> Run:  # fmt: skip
+        self, start: Start, built: Built, actions: list[Action], metrics: list[str], layers: int
+    ) -> Run:
         return Run(
-            run_id=secrets.token_hex(8), start=start, prompt=prompt, texts=texts, metrics=metrics,
-            actions=actions, layers=layers, engine=self.engine,
+            run_id=secrets.token_hex(8), start=start, prompt=built.prompt, texts=built.texts,
+            opening=built.opening, metrics=metrics, actions=actions, layers=layers, engine=self.engine,
             kept=self.kept, columns=self._columns(metrics),
             max_reply_tokens=self.limits.max_reply_tokens, telemetry=self.telemetry, ended=self._ended,
         )  # fmt: skip
@@ -261,7 +258,7 @@ class RunTable:
         try:
             return decide_all(
                 frame.strengths, settings, vectors, prompt_tokens, model.layers if model else 0,
-                adapter=adapter or "",
+                adapter=adapter or "", thinks=model is not None and model.thoughts is not None,
             )  # fmt: skip
         except (OtherAdapterError, TooManyVectorsError) as error:
             raise FrameError(ErrorCode.INVALID, str(error), field="strengths") from None

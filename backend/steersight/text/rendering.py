@@ -6,13 +6,16 @@ for what a template cannot say, and both refuse ids that the model has no row fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .template import TemplateArgument, Value, arguments_of, source_of, thought_field
+from .thoughts import Marks, marks_in
+
 Chat = Literal["template", "file", "none"]
 Turn = dict[str, str]
-"""`role` and `content` of one message."""
+"""`role` and `content` of one message, and `thought` where a reply had one."""
 
 
 class UnknownTokenError(ValueError):
@@ -40,10 +43,25 @@ class Renderer:
     """Whether the template has a place for system messages."""
     vocab_size: int
     """Rows of the model's embedding."""
+    marks: Marks | None = None
+    """What the model writes around its thoughts; None for one that has none."""
+    arguments: tuple[TemplateArgument, ...] = ()
+    """What the template can be told beside the messages."""
+    thought_field: str | None = None
+    """The name by which the template reads the thought of an earlier reply; None where it reads none."""
 
     @classmethod
-    def of(cls, tokenizer: Any, chat: Chat, vocab_size: int) -> Renderer:
-        """Find out what the template can do by rendering a conversation with a system message."""
+    def of(cls, tokenizer: Any, chat: Chat, vocab_size: int, marks: Marks | None = None) -> Renderer:
+        """Find out what the template can do, by rendering a conversation with a system message and by reading
+        its text.
+
+        Args:
+            tokenizer: of the model.
+            chat: what makes a prompt of a conversation.
+            vocab_size: rows of the model's embedding.
+            marks: what the model writes around its thoughts, where that is known; None is what the template
+                writes, if it does.
+        """
         probe = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
         try:
             has_system = chat != "none" and "Be brief." in tokenizer.apply_chat_template(
@@ -51,16 +69,23 @@ class Renderer:
             )
         except Exception:  # jinja and transformers raise many types; all of them mean no
             has_system = False
-        return cls(tokenizer, chat, has_system, vocab_size)
+        if chat == "none":
+            return cls(tokenizer, chat, has_system, vocab_size, marks)
+        return cls(
+            tokenizer, chat, has_system, vocab_size, marks or marks_in(source_of(tokenizer)),
+            arguments_of(tokenizer), thought_field(tokenizer),
+        )  # fmt: skip
 
     def turns(self, turns: Sequence[Turn]) -> list[Turn]:
         """The conversation as the template can say it.
 
-        Where it has no place for system messages, each stands before the user's message that comes next,
-        with a blank line between.
+        The thought of an earlier reply goes where the template reads it, and where it reads none it is left
+        out, as all makers of thinking models ask. Where there is no place for system messages, each stands
+        before the user's message that comes next, with a blank line between.
         """
+        turns = [self._thoughtful(turn) for turn in turns]
         if self.has_system or self.chat == "none":
-            return list(turns)
+            return turns
         found: list[Turn] = []
         instructions: list[str] = []
         for turn in turns:
@@ -75,19 +100,32 @@ class Renderer:
             found.append({"role": "user", "content": "\n\n".join(instructions)})
         return found
 
-    def text(self, turns: Sequence[Turn], *, open_end: bool = True) -> str:
+    def _thoughtful(self, turn: Turn) -> Turn:
+        said = {name: text for name, text in turn.items() if name != "thought"}
+        if self.thought_field is not None and turn["role"] == "assistant" and turn.get("thought"):
+            said[self.thought_field] = turn["thought"]
+        return said
+
+    def text(
+        self,
+        turns: Sequence[Turn],
+        *,
+        open_end: bool = True,
+        arguments: Mapping[str, Value] | None = None,
+    ) -> str:
         """What the model reads of closed turns, which `turns` has made.
 
         Args:
             turns: the conversation, oldest first.
             open_end: end where the reply begins.
+            arguments: what the template is told beside; `template.checked` has made them.
 
         Raises: whatever the template raises.
         """
         if self.chat == "none":
             return plain(turns)
         text: str = self.tokenizer.apply_chat_template(
-            list(turns), tokenize=False, add_generation_prompt=open_end
+            list(turns), tokenize=False, add_generation_prompt=open_end, **(arguments or {})
         )
         return text
 

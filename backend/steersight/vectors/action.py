@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ..text.thoughts import PARTS
 from .operators import Operator
 from .store import SteeringVector, VectorError
 
@@ -41,6 +42,11 @@ class Action:
     times the others' and every later token attends to it, so a push there would move the whole run."""
     end: int | None = None
     """First position it does not act at any more; None is never."""
+    part: str = ""
+    """Part of the reply that it is confined to, `thought` or `answer`; "" is none. Which positions that is,
+    the reply's own tokens decide (`text/thoughts.py`)."""
+    first: int | None = None
+    """With `part`: it acts in so many passes of it, and no more; None is all."""
     layers: tuple[int, int] | None = None
     """First and last layer; None is the vector's own layers."""
     serial: int = field(default=0, compare=False)
@@ -79,7 +85,13 @@ def acting(actions: Iterable[Action]) -> tuple[Action, ...]:
 
 
 def decide(
-    vector: SteeringVector, strength: float, setting: Mapping[str, Any], prompt_tokens: int, layers: int
+    vector: SteeringVector,
+    strength: float,
+    setting: Mapping[str, Any],
+    prompt_tokens: int,
+    layers: int,
+    *,
+    thinks: bool = False,
 ) -> Action:
     """The action of one slider.
 
@@ -89,6 +101,7 @@ def decide(
         setting: fields of the wire's `VectorSetting`; empty is the vector's own way.
         prompt_tokens: length of the prompt.
         layers: number of the model's layers.
+        thinks: whether its replies have a thought and an answer.
 
     Raises: VectorError with a sentence, where the vector cannot do what is asked.
     """
@@ -111,6 +124,16 @@ def decide(
     # The pass that reads the prompt's last token writes the reply's first.
     reply = max(1, prompt_tokens - 1)
     scope, first = setting.get("scope", "both"), setting.get("first")
+    if scope in PARTS:
+        if not thinks:
+            raise VectorError(
+                f"{vector.label} cannot act in the {scope} only: no marks of a thought are known of this "
+                "model. Choose the reply, or start the server with --reasoning-parser."
+            )
+        return replace(
+            decide(vector, strength, {**setting, "scope": "reply", "first": None}, prompt_tokens, layers),
+            part=scope, first=first,
+        )  # fmt: skip
     end = reply if scope == "prompt" else None if first is None else reply + first
     return Action(
         vector=vector.id, strength=float(strength), operator=operator,
@@ -127,6 +150,8 @@ def decide_all(
     prompt_tokens: int,
     layers: int,
     adapter: str = "",
+    *,
+    thinks: bool = False,
 ) -> list[Action]:
     """Actions of all sliders that are not at 0, in the server's order.
 
@@ -137,6 +162,7 @@ def decide_all(
         prompt_tokens: length of the prompt.
         layers: number of the model's layers.
         adapter: the LoRA adapter that the run is written with; "" is the base model.
+        thinks: whether the model's replies have a thought and an answer.
 
     Raises: TooManyVectorsError where more are at work than can be on one reply, OtherAdapterError where one
         of them belongs to another adapter, VectorError where a vector cannot do what is asked.
@@ -155,6 +181,6 @@ def decide_all(
             f"Set {len(at_work) - MAX_AT_WORK} of the sliders to 0."
         )
     return [
-        decide(vectors[name], strengths[name], settings.get(name, {}), prompt_tokens, layers)
+        decide(vectors[name], strengths[name], settings.get(name, {}), prompt_tokens, layers, thinks=thinks)
         for name in at_work
     ]

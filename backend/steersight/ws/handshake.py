@@ -29,6 +29,8 @@ from ..protocol.messages import (
     MetricInfo,
     ModelInfo,
     Operator,
+    TemplateArgument,
+    ThoughtMarks,
     VectorInfo,
     Welcome,
 )
@@ -83,9 +85,19 @@ def model_info(engine: EngineService) -> ModelInfo | None:
     facts = engine.model
     if facts is None:
         return None
-    experts = None if facts.experts is None else ExpertsInfo(**vars(facts.experts))
-    adapters = [AdapterInfo(id=adapter.id, rank=adapter.rank) for adapter in facts.adapters]
-    return ModelInfo(**{**vars(facts), "experts": experts, "adapters": adapters})
+    marks, experts = facts.thoughts, facts.experts
+    return ModelInfo(
+        **{
+            **vars(facts),
+            "experts": None if experts is None else ExpertsInfo(**vars(experts)),
+            "adapters": [AdapterInfo(id=adapter.id, rank=adapter.rank) for adapter in facts.adapters],
+            "thoughts": None if marks is None else ThoughtMarks(start=marks.start, end=marks.end),
+            "template": [
+                TemplateArgument(name=one.name, kind=one.kind, choices=list(one.choices), default=one.default)
+                for one in facts.template
+            ],
+        }
+    )
 
 
 class Offering:

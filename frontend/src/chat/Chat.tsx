@@ -56,6 +56,7 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 					settings={settings}
 					continues={session.continues}
 					adapters={adapters}
+					template={session.server.model?.template ?? []}
 					onChange={onSettings}
 					onClose={() => setOpen(false)}
 				/>

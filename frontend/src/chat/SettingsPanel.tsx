@@ -12,6 +12,7 @@ import {
 	parseStops,
 	type Settings,
 } from "../session/settings";
+import { MOST_TEXT, readableName, type TemplateArgument, type TemplateValue } from "../session/template";
 import { CloseIcon } from "../ui/icons";
 import { NumberInput } from "../ui/NumberInput";
 
@@ -40,11 +41,14 @@ interface SettingsPanelProps {
 	continues: boolean;
 	/** LoRA adapters that a reply may be written with. */
 	adapters: readonly AdapterInfo[];
+	/** What the model's chat template can be told. */
+	template: readonly TemplateArgument[];
 	onChange(settings: Settings): void;
 	onClose(): void;
 }
 
-export function SettingsPanel({ settings, continues, adapters, onChange, onClose }: SettingsPanelProps) {
+export function SettingsPanel(props: SettingsPanelProps) {
+	const { settings, continues, adapters, template, onChange, onClose } = props;
 	const [stops, setStops] = useState(() => formatStops(settings.stop));
 	// A new key gives every field its default as the text, also those that held something impossible.
 	const [round, setRound] = useState(0);
@@ -103,6 +107,18 @@ export function SettingsPanel({ settings, continues, adapters, onChange, onClose
 						/>
 					)}
 				</Field>
+				{template.map((argument) => (
+					<TemplateField
+						key={`${argument.name}-${round}`}
+						argument={argument}
+						value={settings.template[argument.name]}
+						onChange={(value) => {
+							const { [argument.name]: _, ...others } = settings.template;
+							const set = value === undefined ? others : { ...others, [argument.name]: value };
+							onChange({ ...settings, template: set });
+						}}
+					/>
+				))}
 				{continues ? (
 					<p className="hint wide">This model takes no system prompt: it has no chat template.</p>
 				) : (
@@ -164,6 +180,69 @@ function NumberField(props: {
 			)}
 		</Field>
 	);
+}
+
+/** An argument of the chat template. What is left to the template is not sent. */
+function TemplateField(props: {
+	argument: TemplateArgument;
+	value: TemplateValue | undefined;
+	onChange(value: TemplateValue | undefined): void;
+}) {
+	const { argument, value, onChange } = props;
+	const { name, kind, choices, default: own } = argument;
+	const id = `setting-template-${name}`;
+	const given = own === null ? "as the chat template has it" : `${wordOf(own)}, by the chat template`;
+	const [text, setText] = useState(value === undefined ? "" : String(value));
+	const hint = `${name} of the chat template`;
+	if (kind === "switch" || kind === "choice") {
+		const options: TemplateValue[] = kind === "switch" ? [true, false] : choices;
+		return (
+			<Field label={readableName(name)} hint={hint}>
+				{(field) => (
+					<select
+						id={field}
+						data-testid={id}
+						value={options.includes(value as TemplateValue) ? String(value) : ""}
+						onChange={(event) => onChange(options.find((one) => String(one) === event.target.value))}
+					>
+						<option value="">{given}</option>
+						{options.map((one) => (
+							<option key={String(one)} value={String(one)}>
+								{wordOf(one)}
+							</option>
+						))}
+					</select>
+				)}
+			</Field>
+		);
+	}
+	const wrong = kind === "number" && text.trim() !== "" && !Number.isFinite(Number(text));
+	return (
+		<Field label={readableName(name)} hint={wrong ? "This is not a number." : hint} wrong={wrong}>
+			{(field) => (
+				<input
+					id={field}
+					data-testid={id}
+					value={text}
+					placeholder={given}
+					inputMode={kind === "number" ? "decimal" : "text"}
+					maxLength={MOST_TEXT}
+					aria-invalid={wrong}
+					onChange={(event) => {
+						const typed = event.target.value;
+						setText(typed);
+						if (typed.trim() === "") onChange(undefined);
+						else if (kind !== "number") onChange(typed);
+						else if (Number.isFinite(Number(typed))) onChange(Number(typed));
+					}}
+				/>
+			)}
+		</Field>
+	);
+}
+
+function wordOf(value: TemplateValue): string {
+	return value === true ? "on" : value === false ? "off" : String(value);
 }
 
 function parse(text: string): number | null {

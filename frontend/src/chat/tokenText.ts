@@ -8,6 +8,8 @@
 // others keep their layout. A passage ends behind a line break and nowhere else, so none can be seen: text that
 // is `white-space: pre-wrap` looks and copies the same whether a line break or a block's end divides two lines.
 import type { RunState } from "../store/run";
+import { parted } from "../store/thought";
+import { ThoughtFold } from "./thoughtFold";
 
 /** Tokens after which a passage ends at the next line break: few blocks, and none that is long. */
 const PASSAGE_TOKENS = 64;
@@ -21,6 +23,12 @@ export class TokenText {
 	#markedCount = 0;
 	#lit: HTMLSpanElement | null = null;
 	#cut = false;
+	#fold: ThoughtFold | null = null;
+	/** Of the thought and of the answer, something has been shown that is not white space. */
+	#thought = false;
+	#answered = false;
+	/** The mark behind the thought has been put away. */
+	#ended = false;
 	#remembered: HTMLSpanElement | null = null;
 
 	constructor(
@@ -36,9 +44,12 @@ export class TokenText {
 			this.#remember(this.run.remembered);
 			return;
 		}
-		this.#remembered?.remove();
-		this.#remembered = null;
+		if (this.#remembered !== null) {
+			this.root.replaceChildren();
+			this.#remembered = this.#fold = null;
+		}
 		this.#append();
+		this.#syncFold();
 		this.#markRevisions();
 		if (this.run.finished?.stop && !this.#cut) this.#cutAtStop();
 	}
@@ -54,8 +65,14 @@ export class TokenText {
 
 	#remember(text: string): void {
 		if (this.#remembered !== null) return;
+		const { thought, answer } = parted(text, this.run.rememberedMarks);
+		if (thought !== null) {
+			this.#fold = new ThoughtFold(this.root);
+			this.#fold.say(null, false);
+			this.#fold.text.append(thought);
+		}
 		this.#remembered = this.#element("remembered");
-		this.#remembered.textContent = text;
+		this.#remembered.textContent = answer;
 		this.root.append(this.#remembered);
 	}
 
@@ -71,18 +88,62 @@ export class TokenText {
 			span.dataset.position = String(position);
 			span.textContent = tokens.visibleText(index);
 			this.#spans.push(span);
-			this.#place(span);
+			const thought = index < tokens.unanswered;
+			if (thought) {
+				this.#foldUp();
+				this.#think(span, position);
+			} else if (this.#fold !== null) this.#answer(span);
+			this.#place(span, thought ? this.#fold!.text : this.root);
 		}
+	}
+
+	/** Put what there is of the reply into a fold: it has turned out to be a thought. */
+	#foldUp(): void {
+		if (this.#fold !== null) return;
+		const before = [...this.root.childNodes];
+		this.#fold = new ThoughtFold(this.root);
+		this.#fold.text.append(...before);
+		const { first } = this.run.tokens.markTokens();
+		for (const span of this.#spans.slice(0, first)) span?.classList.add("put-away");
+	}
+
+	/** The mark before the thought is not shown, nor is white space behind it. */
+	#think(span: HTMLSpanElement, position: number): void {
+		if (this.#thought) return;
+		this.#thought = position >= this.run.tokens.thought! && span.textContent!.trim() !== "";
+		if (!this.#thought) span.classList.add("put-away");
+	}
+
+	/** The first token of an answer begins a passage, and white space before its first word is not shown. */
+	#answer(span: HTMLSpanElement): void {
+		if (this.#answered) return;
+		if (this.#passage?.parentElement === this.#fold!.text) this.#passage = null;
+		this.#answered = span.textContent!.trim() !== "";
+		if (!this.#answered) span.classList.add("put-away");
+	}
+
+	#syncFold(): void {
+		const { tokens } = this.run;
+		if (tokens.thought === null) return;
+		this.#foldUp();
+		const end = Math.min(tokens.unanswered, tokens.ids.length);
+		const whole = tokens.ids.length >= tokens.unanswered;
+		const goesOn = this.run.live && !whole;
+		this.#fold!.say(Math.max(0, end - (tokens.thought - tokens.promptLength)), goesOn);
+		if (this.#ended || !whole) return;
+		this.#ended = true;
+		const { from } = tokens.markTokens();
+		for (const span of this.#spans.slice(Math.min(from, end), end)) span?.classList.add("put-away");
 	}
 
 	/**
 	 * Put the next token behind the others. A token with more behind its line break (spaces that indent a line) ends
 	 * no passage: half of it would have to stand in the next one.
 	 */
-	#place(span: HTMLSpanElement): void {
+	#place(span: HTMLSpanElement, into: HTMLElement): void {
 		if (this.#passage === null) {
 			this.#passage = this.#element("passage");
-			this.root.append(this.#passage);
+			into.append(this.#passage);
 		}
 		this.#passage.append(span);
 		const full = this.#passage.childElementCount >= PASSAGE_TOKENS;
@@ -124,7 +185,7 @@ export class TokenText {
 			index++
 		) {
 			const span = this.#spans[index];
-			if (span) return span;
+			if (span && !span.classList.contains("put-away")) return span;
 		}
 		return null;
 	}

@@ -8,6 +8,7 @@ export type ServerFrame =
 	| Resumed
 	| Queued
 	| Tokens
+	| Part
 	| Rows
 	| Lens
 	| Applied
@@ -72,6 +73,9 @@ export interface Start {
 		[k: string]: VectorSetting;
 	};
 	write_on?: boolean;
+	template?: {
+		[k: string]: boolean | number | string;
+	};
 	metrics?: string[] | null;
 	lens?: LensOptions | null;
 	entropy?: boolean;
@@ -84,6 +88,7 @@ export interface Start {
 export interface ChatMessage {
 	role: "system" | "user" | "assistant";
 	content: string;
+	thought?: string | null;
 }
 /**
  * How the next token is drawn. Temperature 0 is greedy and reproducible.
@@ -105,7 +110,7 @@ export interface VectorSetting {
 	operator?: ("add" | "add_absolute" | "ablate" | "clamp" | "feature_set" | "feature_scale") | null;
 	lo?: number | null;
 	hi?: number | null;
-	scope?: "both" | "prompt" | "reply";
+	scope?: "both" | "prompt" | "reply" | "thought" | "answer";
 	first?: number | null;
 	layers?: [number, number] | null;
 }
@@ -204,6 +209,8 @@ export interface ModelInfo {
 	chat: "template" | "file" | "none";
 	experts: ExpertsInfo | null;
 	adapters: AdapterInfo[];
+	thoughts: ThoughtMarks | null;
+	template: TemplateArgument[];
 }
 /**
  * The experts of a layer of the model, in the layers that have some.
@@ -218,6 +225,22 @@ export interface ExpertsInfo {
 export interface AdapterInfo {
 	id: string;
 	rank: number;
+}
+/**
+ * The texts that a thinking model writes around its thought, such as `<think>` and `</think>`.
+ */
+export interface ThoughtMarks {
+	start: string;
+	end: string;
+}
+/**
+ * Something that the model's chat template can be told, found in the template itself.
+ */
+export interface TemplateArgument {
+	name: string;
+	kind: "switch" | "choice" | "text" | "number";
+	choices: string[];
+	default: boolean | number | string | null;
 }
 /**
  * One metric: one number per token and layer.
@@ -355,6 +378,17 @@ export interface Tokens {
 	texts: string[];
 	logprobs: (number | null)[];
 	ranks: (number | null)[];
+}
+/**
+ * A part of the reply has begun, or is about to: it reaches to the next part or to the reply's end. Only
+ * models with `thoughts` have any. A reply that begins with an answer has no thought.
+ */
+export interface Part {
+	type: "part";
+	run: string;
+	seq: number;
+	part: "thought" | "answer";
+	start: number;
 }
 /**
  * Rows of `count` consecutive positions.
@@ -523,6 +557,7 @@ export const SERVER_TYPES: readonly string[] = [
 	"finished",
 	"gap",
 	"lens",
+	"part",
 	"pong",
 	"queued",
 	"resumed",

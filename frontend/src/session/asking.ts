@@ -7,6 +7,7 @@ import { conversation, replyText, type Turn, textOf } from "./conversation";
 import type { Parts } from "./parts";
 import { adapterOf, type Settings, toSampling } from "./settings";
 import { sizeProblem } from "./size";
+import { toTemplate } from "./template";
 import { toStart } from "./watch";
 
 /** A turn to be: the question after `history`, and the runs that wrote the beginning of its reply. */
@@ -142,7 +143,7 @@ export class Asking {
 	}
 
 	#startFrame({ id, steered }: RunState, { history, user, before }: Next, settings: Settings): Start {
-		const { adapters, continues, metrics, vectors } = this.parts.server;
+		const { adapters, continues, metrics, model, vectors } = this.parts.server;
 		return {
 			type: "start",
 			id,
@@ -151,6 +152,7 @@ export class Asking {
 			sampling: toSampling(settings),
 			...steered,
 			write_on: before.length > 0,
+			template: toTemplate(model?.template ?? [], settings.template),
 			...watchSteering(
 				toStart(metrics, settings.watch),
 				metrics,

@@ -2,6 +2,7 @@
 // for a page that did not ask the question itself.
 import type { ChatMessage, Prompt } from "../protocol/types.gen";
 import type { RunState } from "../store/run";
+import { type Parted, parted } from "../store/thought";
 
 export interface Turn {
 	readonly key: string;
@@ -16,7 +17,13 @@ export interface Turn {
 
 /** What the runs of one reply wrote, one after the other. */
 export function textOf(runs: readonly RunState[]): string {
-	return runs.map((run) => run.replyText()).join("");
+	return runs.map((run) => run.written()).join("");
+}
+
+/** What the runs of one reply thought and answered. */
+export function partsOf(runs: readonly RunState[]): Parted {
+	const marks = runs.map((run) => run.marks).find((one) => one !== null);
+	return parted(textOf(runs), marks ?? null);
 }
 
 export function replyText(turn: Turn): string {
@@ -36,7 +43,8 @@ export function conversation(
 		// A question whose reply failed before its first word was not answered: the model need not know of it.
 		if (reply === "" && turn.run.phase !== "done") continue;
 		messages.push({ role: "user", content: turn.user });
-		messages.push({ role: "assistant", content: reply });
+		const { thought, answer } = partsOf([...turn.before, turn.run]);
+		messages.push({ role: "assistant", content: answer, ...(thought === null ? {} : { thought }) });
 	}
 	messages.push({ role: "user", content: user });
 	if (beginning !== "") messages.push({ role: "assistant", content: beginning });

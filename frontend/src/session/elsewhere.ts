@@ -16,11 +16,11 @@ export class Elsewhere {
 	/** Take up a conversation that a reload left: its texts now, the rest when the server answers. */
 	restore({ turns: kept, asked, cut }: Kept): void {
 		const { turns, delivery, steering, notes, batch, changed } = this.parts;
-		turns.all = kept.map(({ user, before, watched, run: was }, index) => {
+		turns.all = kept.map(({ user, before, beforeMarks, watched, run: was }, index) => {
 			const key = turns.newId();
 			const run = revive(was, key, index === kept.length - 1, batch);
 			if (run.name !== null && (run.live || run.finished !== null)) delivery.follow(run);
-			const beginning = before === "" ? [] : [reviveText(before, `${key}.0`, batch)];
+			const beginning = before === "" ? [] : [reviveText(before, `${key}.0`, batch, beforeMarks)];
 			return { key, user, run, before: beginning, watched };
 		});
 		turns.shown = turns.last?.run ?? null;

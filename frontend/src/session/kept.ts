@@ -5,6 +5,7 @@ import type { ErrorCode, Finished } from "../protocol/types.gen";
 import { isLive, RUN_PHASES, type RunPhase } from "../store/phase";
 import { RunState } from "../store/run";
 import type { FrameBatch } from "../store/signal";
+import type { Marks } from "../store/thought";
 import { type Turn, textOf } from "./conversation";
 import { NO_MAP } from "./delivery";
 
@@ -17,6 +18,8 @@ type KeptStatus = Exclude<RunPhase, "away">;
 
 interface KeptRun {
 	text: string;
+	/** What stands around the thought in it; null where it has none. */
+	marks: Marks | null;
 	run: string | null;
 	epoch: string | null;
 	/** Id of the model that wrote it. */
@@ -34,6 +37,7 @@ interface KeptTurn {
 	user: string;
 	/** What earlier runs wrote of the reply. */
 	before: string;
+	beforeMarks: Marks | null;
 	watched: boolean;
 	run: KeptRun;
 }
@@ -114,6 +118,7 @@ export function revive(kept: KeptRun, id: string, last: boolean, batch: FrameBat
 	const phase = isLive(status) ? (resumable ? "away" : "lost") : status;
 	const run = new RunState(id, { sentAt: null, phase, batch });
 	run.remembered = kept.text;
+	run.rememberedMarks = kept.marks;
 	run.name = kept.run;
 	run.epoch = kept.epoch;
 	run.model = kept.model;
@@ -127,9 +132,15 @@ export function revive(kept: KeptRun, id: string, last: boolean, batch: FrameBat
 }
 
 /** Text that an earlier run wrote: it has no name any more, so nothing more comes of it. */
-export function reviveText(text: string, id: string, batch: FrameBatch): RunState {
+export function reviveText(
+	text: string,
+	id: string,
+	batch: FrameBatch,
+	marks: Marks | null = null,
+): RunState {
 	const run = new RunState(id, { sentAt: null, phase: "done", batch });
 	run.remembered = text;
+	run.rememberedMarks = marks;
 	run.gone = NO_MAP;
 	return run;
 }
@@ -140,9 +151,11 @@ function toKept({ user, before, watched, run }: Turn): KeptTurn {
 	return {
 		user,
 		before: textOf(before),
+		beforeMarks: before.map((one) => one.marks).find((one) => one !== null) ?? null,
 		watched,
 		run: {
-			text: run.replyText(),
+			text: run.written(),
+			marks: run.marks,
 			run: name,
 			epoch,
 			model,
@@ -170,9 +183,11 @@ function readTurn(value: unknown): KeptTurn | null {
 	return {
 		user,
 		before: textOrNull(before) ?? "",
+		beforeMarks: readMarks(value.beforeMarks),
 		watched: watched === true,
 		run: {
 			text: run.text,
+			marks: readMarks(run.marks),
 			run: name !== null && RUN_NAME.test(name) ? name : null,
 			epoch: textOrNull(run.epoch),
 			model: textOrNull(run.model),
@@ -194,6 +209,11 @@ function readFinished(value: unknown): Finished | null {
 		typeof usage.reply_tokens === "number" &&
 		[timing.first_token_ms, timing.tokens_per_s].every((one) => one === null || typeof one === "number");
 	return whole ? ({ ...value, stop: textOrNull(value.stop) } as unknown as Finished) : null;
+}
+
+function readMarks(value: unknown): Marks | null {
+	if (!isMap(value) || typeof value.start !== "string" || typeof value.end !== "string") return null;
+	return value.end === "" ? null : { start: value.start, end: value.end };
 }
 
 function readProblem(value: unknown): KeptRun["problem"] {

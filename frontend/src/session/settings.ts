@@ -3,6 +3,7 @@
 // field by field, so that an old or damaged entry costs at most that one field.
 import { type AdapterInfo, SAMPLING_NUMBERS, type Sampling } from "../protocol/types.gen";
 import type { Store, Stores } from "./storage";
+import { checkTemplate, type TemplateValues } from "./template";
 import { checkWatch, defaultWatch, type Watch } from "./watch";
 
 export type NumberName = keyof typeof SAMPLING_NUMBERS;
@@ -14,6 +15,8 @@ export interface Settings {
 	system: string;
 	/** The LoRA adapter to ask for; null is the base model. It counts where the server has it. */
 	adapter: string | null;
+	/** What chat templates are told, by name; kept for all models. */
+	template: TemplateValues;
 	theme: Theme;
 	watch: Watch;
 }
@@ -31,6 +34,7 @@ export function defaultSettings(): Settings {
 		stop: [],
 		system: "",
 		adapter: null,
+		template: {},
 		theme: "system",
 		watch: defaultWatch(),
 	};
@@ -76,7 +80,7 @@ export function loadSettings({ lasting, tab }: { [name in keyof Stores]: Reading
 	if (typeof system === "string") settings.system = system;
 	const found = readJson(lasting, KEY);
 	if (typeof found !== "object" || found === null) return settings;
-	const { numbers, stop, adapter, theme, watch } = found as Record<string, unknown>;
+	const { numbers, stop, adapter, template, theme, watch } = found as Record<string, unknown>;
 	if (typeof numbers === "object" && numbers !== null) {
 		for (const name of NUMBER_NAMES) {
 			const value = (numbers as Record<string, unknown>)[name];
@@ -87,6 +91,7 @@ export function loadSettings({ lasting, tab }: { [name in keyof Stores]: Reading
 	}
 	if (Array.isArray(stop)) settings.stop = stop.filter((one) => typeof one === "string" && one !== "");
 	if (typeof adapter === "string") settings.adapter = adapter;
+	settings.template = checkTemplate(template);
 	if (theme === "light" || theme === "dark") settings.theme = theme;
 	settings.watch = checkWatch(watch);
 	return settings;

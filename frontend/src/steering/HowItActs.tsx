@@ -11,9 +11,15 @@ import {
 	SCOPE_WORDS,
 	type Scope,
 	type Setting,
+	scopesFor,
 	settingProblem,
 	toWire,
 } from "./setting";
+
+const FIRST_OF: Partial<Record<Scope, string>> = {
+	thought: "First thought tokens",
+	answer: "First answer tokens",
+};
 
 interface Draft {
 	operator: Operator;
@@ -30,10 +36,12 @@ interface HowItActsProps {
 	vector: VectorInfo;
 	setting: Setting;
 	modelLayers: number;
+	/** The model's replies have a thought and an answer. */
+	thinks: boolean;
 	onChange(setting: Setting): void;
 }
 
-export function HowItActs({ vector, setting, modelLayers, onChange }: HowItActsProps) {
+export function HowItActs({ vector, setting, modelLayers, thinks, onChange }: HowItActsProps) {
 	const [draft, setDraft] = useState(() => draftOf(vector, setting));
 	const [seen, setSeen] = useState(setting);
 	/** What was last handed over from here: it comes back a frame later. */
@@ -119,7 +127,7 @@ export function HowItActs({ vector, setting, modelLayers, onChange }: HowItActsP
 							value={draft.scope}
 							onChange={(event) => change({ scope: event.target.value as Scope })}
 						>
-							{(Object.keys(SCOPE_WORDS) as Scope[]).map((one) => (
+							{scopesFor(thinks, draft.scope).map((one) => (
 								<option key={one} value={one}>
 									{SCOPE_WORDS[one]}
 								</option>
@@ -127,7 +135,7 @@ export function HowItActs({ vector, setting, modelLayers, onChange }: HowItActsP
 						</select>
 					)}
 				</Field>
-				<Field label="First reply tokens">
+				<Field label={FIRST_OF[draft.scope] ?? "First reply tokens"}>
 					{(id) => (
 						<NumberInput
 							id={id}

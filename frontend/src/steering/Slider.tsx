@@ -14,6 +14,8 @@ interface SliderProps {
 	setting: Setting;
 	status: SliderStatus;
 	modelLayers: number;
+	/** The model's replies have a thought and an answer. */
+	thinks: boolean;
 	onChange(value: number): void;
 	/** How it acts, and a strength that fits. */
 	onAct(setting: Setting, value: number): void;
@@ -23,7 +25,7 @@ interface SliderProps {
 }
 
 export function Slider(props: SliderProps) {
-	const { vector, value, setting, status, modelLayers, onChange, onAct, onCard, children } = props;
+	const { vector, value, setting, status, modelLayers, thinks, onChange, onAct, onCard, children } = props;
 	const [open, setOpen] = useState(false);
 	const bounds = boundsOf(vector, setting);
 	const { lo, hi, step, suggested } = bounds;
@@ -145,6 +147,7 @@ export function Slider(props: SliderProps) {
 					vector={vector}
 					setting={setting}
 					modelLayers={modelLayers}
+					thinks={thinks}
 					// A strength means something else under another operator; it must at least be on the slider.
 					onChange={(next) => onAct(next, value === 0 ? 0 : withinBounds(boundsOf(vector, next), value))}
 				/>

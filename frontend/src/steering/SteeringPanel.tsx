@@ -101,6 +101,7 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 							setting={steering.setting(vector.id)}
 							status={steering.status(vector.id)}
 							modelLayers={model?.layers ?? 0}
+							thinks={model?.thoughts != null}
 							onChange={(value) => steering.set(vector.id, value)}
 							onAct={(setting, value) => steering.act(vector.id, setting, value)}
 							onCard={() => setOpen({ kind: "card", vector: vector.id })}

@@ -58,7 +58,15 @@ export const SCOPE_WORDS: Record<Scope, string> = {
 	both: "Prompt and reply",
 	prompt: "Prompt only",
 	reply: "Reply only",
+	thought: "Thought only",
+	answer: "Answer only",
 };
+
+/** What a slider offers for a model: one that does not think has no parts of a reply. */
+export function scopesFor(thinks: boolean, chosen: Scope): Scope[] {
+	const all = Object.keys(SCOPE_WORDS) as Scope[];
+	return all.filter((one) => thinks || one === chosen || (one !== "thought" && one !== "answer"));
+}
 
 export interface Bounds {
 	lo: number;

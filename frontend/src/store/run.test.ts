@@ -230,7 +230,7 @@ describe("RunState", () => {
 			["a gap", gap],
 			["a revision", { type: "applied" as const, run: "r1", seq: 2, rev: 1, position: far }],
 		])("%s: the run fails with a sentence, and nothing is allocated", (_, frame) => {
-			run.know({ special_ids: [], chat: "template", max_model_len: 64 });
+			run.know({ special_ids: [], chat: "template", thoughts: null, max_model_len: 64 });
 			run.take(startedFrame(["a"]), 0);
 			run.take(frame, 0);
 			expect(run.phase).toBe("failed");
@@ -246,7 +246,7 @@ describe("RunState", () => {
 		});
 
 		test("the last position is within", () => {
-			run.know({ special_ids: [], chat: "template", max_model_len: 64 });
+			run.know({ special_ids: [], chat: "template", thoughts: null, max_model_len: 64 });
 			run.take(startedFrame(["a"]), 0);
 			run.take(rowsFrame(63, 1), 0);
 			run.take({ ...gap, start: 0, count: 64 }, 0);

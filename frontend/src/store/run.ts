@@ -11,6 +11,7 @@ import type {
 	Gap,
 	Lens,
 	ModelInfo,
+	Part,
 	Queued,
 	Resumed,
 	Rows,
@@ -25,12 +26,13 @@ import { isLive, NEXT_RUN_PHASE, type RunEvent, type RunPhase } from "./phase";
 import { RowStore } from "./rows";
 import { type FrameBatch, pageBatch, Signal } from "./signal";
 import { Speed } from "./speed";
+import { type Marks, type Parted, parted } from "./thought";
 import { type TextFacts, TokenStore } from "./tokens";
 
 /** Positions of a run where no model says how long its texts may be. */
 const LONGEST = 2 ** 20;
 
-export type RunFrame = Started | Resumed | Queued | Tokens | Rows | Lens | Applied | Gap | Finished;
+export type RunFrame = Started | Resumed | Queued | Part | Tokens | Rows | Lens | Applied | Gap | Finished;
 /** All that a start or a steer frame says of steering. */
 export type Steered = Required<Pick<Start, "strengths" | "settings">>;
 
@@ -76,6 +78,8 @@ export class RunState {
 	stopAsked = false;
 	/** The reply's text from before a reload, until its tokens have come again. */
 	remembered: string | null = null;
+	/** What stands around the thought in that text; null where there is none. */
+	rememberedMarks: Marks | null = null;
 	/** Why the numbers of a remembered reply cannot be had, as a sentence. */
 	gone: string | null = null;
 	/** The LoRA adapter that it is written with; null is the base model, undefined until it is known. */
@@ -154,6 +158,9 @@ export class RunState {
 			case "queued":
 				this.queued = frame.position === 0 ? null : frame.position;
 				break;
+			case "part":
+				this.tokens.part(frame);
+				break;
 			case "tokens":
 				this.#takeTokens(frame, now);
 				break;
@@ -183,7 +190,7 @@ export class RunState {
 		this.queued = null;
 		this.#speed.tokens(now);
 		const { remembered } = this;
-		if (remembered !== null && this.tokens.replyText(null).length >= remembered.length) {
+		if (remembered !== null && this.tokens.written(null).length >= remembered.length) {
 			this.remembered = null;
 		}
 	}
@@ -256,9 +263,24 @@ export class RunState {
 		this.guesses = new GuessStore();
 	}
 
-	/** The reply as it is read and as it goes into the next prompt. */
+	/** The reply as it is read. */
 	replyText(): string {
 		return this.remembered ?? this.tokens.replyText(this.finished?.stop ?? null);
+	}
+
+	/** The reply as it goes on: as it is read, and with all that stands around its thought. */
+	written(): string {
+		return this.remembered ?? this.tokens.written(this.finished?.stop ?? null);
+	}
+
+	/** What stands around the thought of the reply; null where it has none. */
+	get marks(): Marks | null {
+		return this.remembered !== null ? this.rememberedMarks : this.tokens.marks;
+	}
+
+	/** Thought and answer of the remembered text. */
+	get rememberedParts(): Parted | null {
+		return this.remembered === null ? null : parted(this.remembered, this.rememberedMarks);
 	}
 
 	/** Nats of the distribution from which the token at a position was drawn: the row before tells it. */
@@ -317,6 +339,8 @@ function endOf(frame: RunFrame): number {
 			return frame.start + frame.ids.length;
 		case "applied":
 			return frame.position + 1;
+		case "part":
+			return frame.start;
 		default:
 			return 0;
 	}

@@ -1,10 +1,11 @@
 // The tokens of one run by position, prompt and reply: ids, texts, and how likely each token of the reply was when
 // it was drawn. A frame that comes twice or overlaps adds only what is new, and one that would leave a hole is
 // refused: the text behind it would be shifted.
-import type { ModelInfo, Prompt, Tokens } from "../protocol/types.gen";
+import type { ModelInfo, Part, Prompt, Tokens } from "../protocol/types.gen";
+import type { Marks } from "./thought";
 
 /** The facts about a model that decide how its tokens read. */
-export type TextFacts = Pick<ModelInfo, "special_ids" | "chat">;
+export type TextFacts = Pick<ModelInfo, "special_ids" | "chat" | "thoughts">;
 
 export class TokenStore {
 	prompt: Prompt = { ids: [], texts: [], spans: [] };
@@ -19,8 +20,13 @@ export class TokenStore {
 	specialIds: ReadonlySet<number> = new Set();
 	/** The model has no chat template: prompt and reply are one text. */
 	continues = false;
+	/** Positions at which the reply's thought and its answer begin; null as long as, or where, there is none. */
+	thought: number | null = null;
+	answer: number | null = null;
+	#marks: Marks | null = null;
 
 	know(model: TextFacts | null): void {
+		this.#marks = model?.thoughts ?? null;
 		this.specialIds = new Set(model?.special_ids);
 		this.continues = model?.chat === "none";
 	}
@@ -58,6 +64,23 @@ export class TokenStore {
 		return Math.max(0, frame.ids.length - known);
 	}
 
+	/** Take a part frame. */
+	part({ part, start }: Part): void {
+		if (part === "thought") this.thought ??= start;
+		if (part === "answer") this.answer ??= start;
+	}
+
+	/** What stands around the thought of this reply; null where it has none. */
+	get marks(): Marks | null {
+		return this.thought === null ? null : this.#marks;
+	}
+
+	/** How many tokens of the reply stand before its answer: those of the thought, with its marks. */
+	get unanswered(): number {
+		if (this.thought === null) return 0;
+		return this.answer === null ? Number.POSITIVE_INFINITY : Math.max(0, this.answer - this.promptLength);
+	}
+
 	/** Text of the token at a position, as the tokenizer gives it. */
 	textAt(position: number): string | undefined {
 		return position < this.promptLength
@@ -90,11 +113,43 @@ export class TokenStore {
 		return this.specialIds.has(this.ids[index]!) ? "" : (this.texts[index] ?? "");
 	}
 
+	/**
+	 * The reply's tokens that are marks around its thought and nothing else: the first so many, and from one on up to
+	 * the answer, as far as it has been written.
+	 */
+	markTokens(): { first: number; from: number } {
+		if (this.thought === null) return { first: 0, from: Number.POSITIVE_INFINITY };
+		const first = this.thought - this.promptLength;
+		const { unanswered, marks } = this;
+		let from = Number.POSITIVE_INFINITY;
+		if (marks !== null && unanswered <= this.ids.length) {
+			const before = this.texts.slice(0, unanswered);
+			const mark = before.join("").lastIndexOf(marks.end);
+			let at = 0;
+			from = before.findIndex((text) => {
+				const here = at;
+				at += text.length;
+				return text !== "" && here >= mark;
+			});
+			if (mark < 0 || from < 0) from = Number.POSITIVE_INFINITY;
+		}
+		return { first, from };
+	}
+
+	/** As `replyText`, and with all special tokens before the answer: what the reply goes on from. */
+	written(stop: string | null): string {
+		if (this.marks === null) return this.replyText(stop);
+		const { ids, texts, unanswered } = this;
+		let last = ids.length;
+		while (last > 0 && this.specialIds.has(ids[last - 1]!)) last--;
+		const before = Math.min(unanswered, last);
+		const pieces = ids.map((_, index) => (index < before ? texts[index] : this.visibleText(index)));
+		return cutAt(pieces.join(""), stop);
+	}
+
 	/** The reply as it is read and as it goes into the next prompt: no special tokens, cut at the stop string. */
 	replyText(stop: string | null): string {
-		const text = this.ids.map((_, index) => this.visibleText(index)).join("");
-		const end = stop ? text.indexOf(stop) : -1;
-		return end < 0 ? text : text.slice(0, end);
+		return cutAt(this.ids.map((_, index) => this.visibleText(index)).join(""), stop);
 	}
 
 	/** Who wrote which positions, by name: the messages of the prompt, and the reply. */
@@ -106,7 +161,21 @@ export class TokenStore {
 			this.continues || spans.length === 0
 				? whole
 				: spans.map(({ role, start, end }) => ({ name: role, start, end }));
-		const reply = { name: this.continues ? "continuation" : "reply", start: split, end };
-		return [...prompt, reply].filter((part) => part.start < part.end);
+		return [...prompt, ...this.#replyParts(split, end)].filter((part) => part.start < part.end);
 	}
+
+	#replyParts(split: number, end: number): { name: string; start: number; end: number }[] {
+		if (this.thought === null)
+			return [{ name: this.continues ? "continuation" : "reply", start: split, end }];
+		const answer = Math.min(end, this.answer ?? end);
+		return [
+			{ name: "thought", start: split, end: answer },
+			{ name: "answer", start: answer, end },
+		];
+	}
+}
+
+function cutAt(text: string, stop: string | null): string {
+	const end = stop ? text.indexOf(stop) : -1;
+	return end < 0 ? text : text.slice(0, end);
 }

@@ -217,6 +217,8 @@ export function modelInfo(changes: Partial<ModelInfo> = {}): ModelInfo {
 		chat: "template",
 		experts: null,
 		adapters: [],
+		thoughts: null,
+		template: [],
 		...changes,
 	};
 }
