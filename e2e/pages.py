@@ -234,7 +234,28 @@ class SteersightPage:
         """Position in prompt and reply of one token of the last reply."""
         return int(self.token(index).get_attribute("data-position") or -1)
 
+    def tell_template(self, name: str, value: str) -> None:
+        """Choose what the chat template is told, by the words of the list."""
+        self.page.get_by_test_id("settings").click()
+        self.page.get_by_test_id(f"setting-template-{name}").select_option(value)
+        self.page.get_by_test_id("settings").click()
+        expect(self.page.get_by_test_id("settings-panel")).to_be_hidden()
+
     # -------------------------------------------------------------- reading
+
+    def fold(self) -> Locator:
+        """The last reply's thought, which can be opened and closed."""
+        return self.reply.get_by_test_id("thought")
+
+    def thought(self) -> str:
+        """What the last reply's thought says, open or closed, without its marks."""
+        tokens = self.fold().locator(".token:not(.put-away)")
+        return "".join(tokens.all_text_contents()).strip()
+
+    def read_answer(self) -> str:
+        """What is seen of the last reply, with its thought closed."""
+        expect(self.fold()).not_to_have_attribute("open", "")
+        return self.reply.locator(".reply-text > .passage").inner_text().strip()
 
     def passages(self) -> list[str]:
         """The parts of the last reply that are laid out one by one."""

@@ -20,6 +20,7 @@ from steersight.protocol.messages import (
     Engine,
     Finished,
     Frame,
+    Part,
     Rows,
     Sampling,
     Start,
@@ -71,6 +72,13 @@ class Wire:
     def _news(self) -> Welcome | Engine:
         """What the server last said of itself."""
         return [frame for frame in self.received if isinstance(frame, Welcome | Engine)][-1]
+
+    def parts(self) -> dict[str, int]:
+        """Where the parts of the newest run's reply begin, as the server has said."""
+        run = self.last_started().run
+        return {
+            frame.part: frame.start for frame in self.received if isinstance(frame, Part) and frame.run == run
+        }
 
     def vector_named(self, label: str) -> VectorInfo:
         """The vector with this label, as the server last told of it."""

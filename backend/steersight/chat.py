@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from .client import Client, Run, SteersightError, connect
 from .protocol.messages import MAX_STRENGTH, ModelInfo, VectorSetting
+from .protocol.parts import TemplateValue
+from .template_words import taken, told
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -31,13 +33,19 @@ HELP = """\
                       name it says which there are
 /active               the strengths now set
 /clear                set all strengths to 0
+/template NAME=VALUE  tell the model's chat template something, such as enable_thinking=off; without a value
+                      it is left to the template again, and /template alone lists what can be told
 /reset                forget the conversation
 /stop                 end the reply that is being written
 /help                 this list
 /quit                 leave (so does Ctrl-D)"""
 COMMANDS = [
-    "/steer", "/vectors", "/features", "/adapter", "/active", "/clear", "/reset", "/stop", "/help", "/quit"
+    "/steer", "/vectors", "/features", "/adapter", "/active", "/clear", "/template", "/reset", "/stop",
+    "/help", "/quit",
 ]  # fmt: skip
+
+DIM, UNDIM = "\x1b[2m", "\x1b[22m"
+"""Before and after a thought, where a terminal shows it."""
 
 Write = Callable[[str], None]
 
@@ -62,16 +70,25 @@ class Starting:
 class Chat:
     """One conversation with its strengths. Output goes through `write`, so that tests can read it."""
 
-    def __init__(self, client: Client, write: Write) -> None:
+    def __init__(self, client: Client, write: Write, *, dim: bool = False) -> None:
+        """
+        Args:
+            client: the connection.
+            write: takes text for the terminal.
+            dim: whether the terminal shows thoughts dimmed.
+        """
         self.client = client
         self.strengths: dict[str, float] = {}
         self.settings: dict[str, VectorSetting] = {}
         self.adapter: str | None = None
         """The LoRA adapter that the next reply is written with; None is the base model."""
+        self.template: dict[str, TemplateValue] = {}
+        """What the chat template is told."""
         self._write = write
         self._model: ModelInfo | None = None
         """The one that the last reply was written by, or the person was told of."""
-        self._messages: list[dict[str, str]] = []
+        self._dim = dim
+        self._messages: list[dict[str, str | None]] = []
         self._run: Run | None = None
         self._starting: Starting | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -109,6 +126,10 @@ class Chat:
                 self.strengths, self.settings = {}, {}
                 self._write("All strengths are 0.\n")
                 await self._send_strengths("strength 0")
+            case "/template", words if len(words) <= 1:
+                self._tell_template(*words)
+            case "/template", _:
+                self._write("Write /template NAME=VALUE, such as /template enable_thinking=off.\n")
             case "/reset", []:
                 self._messages = []
                 self._write("The conversation is forgotten; strengths stay.\n")
@@ -141,12 +162,14 @@ class Chat:
     async def say(self, text: str) -> None:
         """Send one message and stream the reply until it has ended."""
         self._look_at_model()
-        messages = [*self._messages, {"role": "user", "content": text}]
+        model = self.client.model
+        messages: list[dict[str, str | None]] = [*self._messages, {"role": "user", "content": text}]
         starting = self._starting = Starting()
         try:
             self._run = await self.client.start(
-                messages, adapter=self.adapter, strengths=self.strengths, settings=self.settings, metrics=[]
-            )
+                messages, adapter=self.adapter, strengths=self.strengths, settings=self.settings, metrics=[],
+                template=taken(model.template if model else [], self.template),
+            )  # fmt: skip
         except SteersightError as error:
             if error.code in GONE:
                 raise
@@ -162,8 +185,7 @@ class Chat:
                 await run.stop()
             if run.waiting:
                 self._write(f"[waiting, {run.waiting - 1} before you]\n")
-            async for piece in run.texts():
-                self._write(piece)
+            await self._show(run)
             finished = await run.wait()
         except SteersightError as error:
             if error.code in GONE:
@@ -175,7 +197,20 @@ class Chat:
             self._run = None
         ending = finished.error.message if finished.error else finished.reason
         self._write("\n" if finished.reason == "stop" else f"\n[{ending}]\n")
-        self._messages = [*messages, {"role": "assistant", "content": run.text}]
+        self._messages = [*messages, {"role": "assistant", "content": run.answer, "thought": run.thought}]
+
+    async def _show(self, run: Run) -> None:
+        """Write the reply as it comes, its thought dimmed where the terminal can."""
+        dimmed = False
+        try:
+            async for thought, piece in run.passages():
+                if self._dim and thought is not dimmed:
+                    dimmed = thought
+                    self._write(DIM if thought else UNDIM)
+                self._write(piece)
+        finally:
+            if dimmed:
+                self._write(UNDIM)
 
     def _look_at_model(self) -> None:
         """Say that the server's model is another, and let go of what that does not have."""
@@ -203,6 +238,11 @@ class Chat:
     def say_aside(self, text: str) -> None:
         """Write something that is no part of the conversation."""
         self._write(text)
+
+    def _tell_template(self, word: str = "") -> None:
+        """Tell the chat template something from the next reply on, or say what it can be told."""
+        model = self.client.model
+        self._write(told(model.template if model else [], self.template, word))
 
     def _named(self, vector: str) -> str:
         setting = self.settings.get(vector)
@@ -358,7 +398,7 @@ async def _main(url: str, token: str | None, history: Path) -> None:
 
     async with connect(url, token) as client:
         await client.ready()
-        chat = Chat(client, write)
+        chat = Chat(client, write, dim=sys.stdout.isatty())
         if sys.stdin.isatty():
             from prompt_toolkit.patch_stdout import patch_stdout
 

@@ -33,6 +33,7 @@ from steersight.vectors.store import FeatureReader, SteeringVector, save_vector
 
 from .family_process import FamilyProcess
 from .odd import ODD_VECTORS, few_blocks, make_odd_checkpoint, odd_vector
+from .parting import parting
 from .planted_cache import as_a_plugin
 from .reference import Reference
 from .settings import settings
@@ -178,11 +179,14 @@ async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> As
     data = tmp_path_factory.mktemp("data")
     write_test_vectors(data / "vectors")
     import_catalogue(tmp_path_factory.mktemp("features"), model_dir, data)
-    async with running(
+    words = [
         "--model", model_dir, "--data-dir", str(data), "--ui", str(data / "no-page"), "--name", "test",
         "--max-model-len", "2048", "--max-runs", "32", "--grace-seconds", str(GRACE_SECONDS),
         "--metrics", os.pathsep.join(OWN_METRICS),
-    ) as serving:  # fmt: skip
+    ]  # fmt: skip
+    async with AsyncExitStack() as stack:
+        with parting():
+            serving = await stack.enter_async_context(running(*words))
         yield serving
 
 
@@ -198,6 +202,6 @@ async def odd_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         "--max-model-len", "256", "--max-runs", "8",
     ]  # fmt: skip
     async with AsyncExitStack() as stack:
-        with few_blocks(), as_a_plugin(folder / "plugin"):
+        with parting(), few_blocks(), as_a_plugin(folder / "plugin"):
             serving = await stack.enter_async_context(running(*words))
         yield serving

@@ -15,10 +15,12 @@ from steersight.engine.reply import Entry
 from steersight.engine.request import RunOptions, RunRequest, Wants
 from steersight.engine.service import EngineService
 from steersight.engine.step import NO_TOKEN
+from steersight.text.thoughts import Marks, Opening
 from steersight.vectors.action import Action, decide_all
 
 from .families import LAYERS
 from .greedy import greedy
+from .parting import Passes, passes
 
 METRICS = ["residual_norm", "update_norm", "cosine_below"]
 MOST = 250
@@ -44,9 +46,13 @@ class Asked:
     changes: list[tuple[int, Sliders]]
     """(tokens of the reply, and what the sliders say from then on)"""
     stop_at: int | None
+    """It is stopped when its reply has so many tokens."""
     read_most: int | None = None
     """So many tokens may come from the cache."""
-    """It is stopped when its reply has so many tokens."""
+    marks: Marks | None = None
+    """What parts its reply into thought and answer; None does not."""
+    opened: bool = False
+    """Whether the thought has begun with the prompt."""
 
 
 @dataclass
@@ -74,6 +80,7 @@ class Live(Reply):
     """What came of it."""
 
     prompt: list[int] = field(default_factory=list)
+    opening: Opening | None = None
     initial: list[Action] = field(default_factory=list)
     revisions: dict[int, list[Action]] = field(default_factory=dict)
 
@@ -91,6 +98,16 @@ def beginning(text: int, length: int) -> list[int]:
     start = [3 + (11 * at) % 250 for at in range(70)]
     rest = [3 + (7 * text + 5 * at + at * at) % 250 for at in range(MOST)]
     return ((start + rest) if text < 2 else rest)[:length]
+
+
+def _fixed(action: Action, parts: Passes) -> Action:
+    """The same by positions, for a reply with these parts."""
+    if not action.part:
+        return action
+    start, end = parts.get(action.part, (1, 1))
+    if action.first is not None:
+        end = start + action.first if end is None else min(end, start + action.first)
+    return replace(action, part="", first=None, start=start, end=end)
 
 
 class Schedule:
@@ -128,6 +145,9 @@ class Schedule:
         if before is not None and before.ids and self.asked[one.after or 0].wave < one.wave:
             prompt = [*before.prompt, *before.ids, *beginning(2, 1 + one.length // 10)][: MOST - 20]
         live = Live(prompt=prompt)
+        if one.marks is not None:
+            # Nothing of the prompt: it may end within a character.
+            live.opening = Opening(one.marks, len(prompt), "thought" if one.opened else "undecided", "", ())
         live.initial = live.revisions[0] = self.decided(one.sliders, prompt)
         return live
 
@@ -135,8 +155,9 @@ class Schedule:
         vectors = self.engine.offer.vectors
         strengths = {name: strength for name, (strength, _) in said.items()}
         return decide_all(
-            strengths, {name: how for name, (_, how) in said.items()}, vectors, len(prompt), LAYERS
-        )
+            strengths, {name: how for name, (_, how) in said.items()}, vectors, len(prompt), LAYERS,
+            thinks=True,
+        )  # fmt: skip
 
     async def _run(self, index: int) -> None:
         one, live = self.asked[index], self.live[index]
@@ -175,14 +196,28 @@ class Schedule:
         cached: bool = True,
         read_most: int | None = None,
     ) -> None:
-        options = RunOptions(name, wants=Wants(tuple(METRICS)), actions=tuple(actions), read_most=read_most)
+        options = RunOptions(
+            name,
+            wants=Wants(tuple(METRICS)),
+            actions=tuple(actions),
+            read_most=read_most,
+            opening=live.opening,
+        )
         most = min(tokens, MOST - len(live.prompt))
         sampling = {"max_tokens": most, "temperature": 0.0, "ignore_eos": True}
         await self.engine.generate(RunRequest(live.prompt, sampling, options, read_cache=cached), take)
 
+    def parts(self, live: Live) -> Passes:
+        """Where thought and answer of its reply are."""
+        if live.opening is None:
+            return {}
+        opened = live.opening.part == "thought"
+        return passes(self.engine.tokenizer, live.opening.marks, len(live.prompt), live.ids, opened)
+
     def as_it_was(self, live: Live) -> list[Action]:
         """What acted on each of its positions, as actions that need no change on the way."""
         end = len(live.prompt) + len(live.ids) - 1
+        parts = self.parts(live)
         found: list[Action] = []
         at = 0
         while at < end:
@@ -191,6 +226,7 @@ class Schedule:
             while until < end and live.rev(until) == rev:
                 until += 1
             for action in live.revisions[rev]:
+                action = _fixed(action, parts)
                 start, stop = max(at, action.start), min(until, action.end or until)
                 if start < stop:
                     found.append(replace(action, start=start, end=stop))

@@ -13,6 +13,7 @@ import pytest
 from steersight.chat import Chat, _piped_lines, converse, kept_inputs
 from steersight.cli import main
 from steersight.protocol import messages as m
+from steersight.template_words import taken, told
 
 from .scripted import MODEL, VECTOR, Script, finished, playing, server, started, tokens, welcome
 
@@ -227,3 +228,80 @@ async def test_a_server_whose_model_is_changed_is_talked_to_as_before() -> None:
     assert "[The server's model is other now. It has no vector joy, so that is off.]" in "".join(written)
     assert heard == [({VECTOR.id: 0.2}, 1), ({}, 3)]
     assert chat.strengths == {}
+
+
+TEMPLATE = [
+    m.TemplateArgument(name="enable_thinking", kind="switch", choices=[], default=True),
+    m.TemplateArgument(name="effort", kind="choice", choices=["low", "high"], default=None),
+    m.TemplateArgument(name="budget", kind="number", choices=[], default=None),
+]
+
+
+@pytest.mark.parametrize(
+    ("word", "answer", "values"),
+    [
+        ("", "enable_thinking: on or off; now on.\neffort: low or high; now as the template has it.\n", {}),
+        ("enable_thinking=off", "enable_thinking is off from the next reply on.", {"enable_thinking": False}),
+        ("enable_thinking=maybe", "enable_thinking is on or off, and not 'maybe'.", {}),
+        ("effort=high", "effort is high from", {"effort": "high"}),
+        ("effort=medium", "effort is one of low, high, and not 'medium'.", {}),
+        ("budget=200", "budget is 200 from", {"budget": 200}),
+        ("budget=much", "budget is a number, and 'much' is none.", {}),
+        ("budget=", "budget is left to the chat template", {}),
+        ("thinking=on", "does not read 'thinking'; it reads enable_thinking, effort, budget.", {}),
+    ],
+)
+def test_what_the_chat_template_is_told(word: str, answer: str, values: dict[str, Any]) -> None:
+    found: dict[str, Any] = {}
+    assert answer in told(TEMPLATE, found, word)
+    assert found == values
+    assert [type(value) for value in found.values()] == [type(value) for value in values.values()]
+
+
+def test_what_another_models_template_was_told_is_not_said_to_this_one() -> None:
+    said = {"enable_thinking": "maybe", "effort": "medium", "budget": True, "mode": "x"}
+    assert taken(TEMPLATE, said) == {}
+    said = {"enable_thinking": False, "effort": "low", "budget": 0.5}
+    assert taken(TEMPLATE, said) == said
+
+
+async def test_a_thought_is_dimmed_and_goes_beside_the_answer_into_the_next_turn() -> None:
+    marks = m.ThoughtMarks(start="<t>", end="</t>")
+    model = m.ModelInfo(
+        id="tiny", layers=2, hidden_size=4, vocab_size=9, dtype="float32", max_model_len=64, special_ids=[8],
+        thoughts=marks, template=TEMPLATE,
+    )  # fmt: skip
+    starts: list[m.Start] = []
+
+    async def part(script: Script) -> None:
+        await script.hear(m.Hello)
+        await script.say(welcome(model=model.model_dump()))
+        for name in ("r1", "r2"):
+            start = await script.hear(m.Start)
+            starts.append(start)
+            await script.say(started(name, start.id, []))
+            texts = ["<t>", "Hm", "</t>", "\n", "Yes", "<end>"]
+            await script.say(
+                {"type": "part", "run": name, "seq": 2, "part": "thought", "start": 3},
+                tokens(name, ids=[1, 2], texts=texts[:2], logprobs=[None] * 2, ranks=[None] * 2),
+                {"type": "part", "run": name, "seq": 2, "part": "answer", "start": 5},
+                tokens(
+                    name, start=4, ids=[3, 4, 5, 8], texts=texts[2:], logprobs=[None] * 4, ranks=[None] * 4
+                ),
+                finished(name),
+            )
+
+    written: list[str] = []
+    async with server(part) as client:
+        await client.ready()
+        chat = Chat(client, written.append, dim=True)
+        await chat.command("/template enable_thinking=off")
+        await chat.say("one")
+        await chat.say("two")
+    assert "\x1b[2m<t>Hm</t>\x1b[22m\nYes\n" in "".join(written)
+    assert starts[0].template == {"enable_thinking": False}
+    assert [message.model_dump(exclude_none=True) for message in starts[1].messages] == [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "Yes", "thought": "Hm"},
+        {"role": "user", "content": "two"},
+    ]

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from steersight.engine.errors import RunFailedError
+from steersight.text.thoughts import Marks
 
 from .conftest import Server
 from .family_reference import FamilyReference
@@ -29,12 +30,15 @@ from .schedules import Asked, Schedule
 SCHEDULES = int(os.environ.get("STEERSIGHT_SCHEDULES", "12"))
 """`make prove-prefixes` tries 500."""
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600 + 12 * SCHEDULES)]
+MARKS = [Marks("ww", "w" * 12), Marks("w", "w" * 33), Marks("<|end|>", "<|end|>" * 9)]
+"""Of thoughts. The random model mostly repeats a letter or its last token, so these come, in pieces."""
+SETTINGS: list[dict[str, Any]] = [
+    {}, {"scope": "prompt"}, {"scope": "reply"}, {"first": 3}, {"layers": [0, 1]}, {"scope": "thought"},
+    {"scope": "answer"}, {"scope": "thought", "first": 3}, {"scope": "answer", "first": 20},
+]  # fmt: skip
 sliders = st.dictionaries(
     st.sampled_from(sorted(ODD_VECTORS)),
-    st.tuples(
-        st.sampled_from([0.2, -0.3]),
-        st.sampled_from([{}, {"scope": "prompt"}, {"scope": "reply"}, {"first": 3}, {"layers": [0, 1]}]),
-    ),
+    st.tuples(st.sampled_from([0.2, -0.3]), st.sampled_from(SETTINGS)),
     max_size=2,
 )
 asked = st.builds(
@@ -43,6 +47,7 @@ asked = st.builds(
     after=st.none() | st.integers(0, 8), tokens=st.integers(1, 70), sliders=sliders,
     changes=st.lists(st.tuples(st.integers(1, 40), sliders), max_size=3),
     stop_at=st.none() | st.integers(1, 40), read_most=st.sampled_from([*[None] * 5, 0, 40, 100]),
+    marks=st.sampled_from([None, *MARKS]), opened=st.booleans(),
 )  # fmt: skip
 
 
@@ -63,7 +68,7 @@ def directions() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def tried() -> dict[str, int]:
-    return {"schedules": 0, "cached": 0, "runs": 0, "changed": 0}
+    return {"schedules": 0, "cached": 0, "runs": 0, "changed": 0, "parted": 0}
 
 
 @settings(
@@ -86,6 +91,9 @@ async def test_every_run_is_what_it_would_have_been_alone(
             tried["runs"] += 1
             tried["cached"] += live.first > 0
             tried["changed"] += live.rev(len(live.prompt) + len(live.ids) - 2) > 0
+            thought, answer = (schedule.parts(live).get(part, (0, 0))[0] for part in ("thought", "answer"))
+            in_parts = any(one.part for actions in live.revisions.values() for one in actions)
+            tried["parted"] += in_parts and 0 < thought < answer
     sample = tried["schedules"] % len(asked)
     schedule.by_transformers(independent, sample)
     tried["schedules"] += 1
@@ -97,6 +105,7 @@ async def test_the_schedules_were_worth_trying(odd_server: Server, tried: dict[s
     assert tried["schedules"] == SCHEDULES
     assert tried["cached"] > SCHEDULES / 2
     assert tried["changed"] > SCHEDULES / 2
+    assert tried["parted"] > SCHEDULES / 2
     held = await odd_server.engine.held()
     assert (held["vllm"], held["nnsight"], held["observer"]) == (0, 0, 0)
 

@@ -24,6 +24,7 @@ from steersight.text.thoughts import (
 )
 from steersight.vectors.action import Action
 
+from .parting import passes
 from .tokenizers_made import byte_level
 
 THINK = KNOWN[0]
@@ -48,27 +49,11 @@ def by_bytes(text: str) -> list[int]:
 
 
 def slowly(ids: list[int], opening: str = "") -> tuple[int | None, int | None]:
-    """First passes of thought and answer, found by reading the whole text anew after each token."""
-    first = len(PROMPT) - 1
-    thought = answer = None
-    if opening.endswith("<think>"):
-        thought = first
-    elif opening.endswith("</think>"):
-        answer = first
-    for count in range(1, len(ids) + 1):
-        text = TOKENIZER.decode(ids[:count], skip_special_tokens=False).rstrip("�")
-        at = len(PROMPT) + count - 1
-        begun = text.lstrip()
-        if thought is None and answer is None:
-            if begun.startswith("<think>"):
-                thought = at
-            elif not "<think>".startswith(begun):
-                answer = at
-        if thought is not None and answer is None:
-            inside = begun.removeprefix("<think>") if thought >= len(PROMPT) else text
-            if "</think>" in inside:
-                answer = at
-    return thought, answer
+    """First passes of thought and answer."""
+    if opening == "</think>":
+        return None, len(PROMPT) - 1
+    found = passes(TOKENIZER, THINK, len(PROMPT), ids, opening == "<think>")
+    return tuple(found.get(part, (None,))[0] for part in ("thought", "answer"))  # type: ignore[return-value]
 
 
 tokens = st.lists(
