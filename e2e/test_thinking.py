@@ -1,7 +1,7 @@
 """Somebody talks with a model that thinks before it answers, and steers the thought alone.
 
-The bundled model does not think by itself: a chat template with worked examples makes it do so, on a server of
-its own.
+The bundled model does not think by itself: a chat template with worked examples makes it do so, on a
+server of its own.
 """
 
 from __future__ import annotations

@@ -162,13 +162,13 @@ class Chat:
     async def say(self, text: str) -> None:
         """Send one message and stream the reply until it has ended."""
         self._look_at_model()
-        model = self.client.model
+        arguments = self.client.model.template if self.client.model else []
         messages: list[dict[str, str | None]] = [*self._messages, {"role": "user", "content": text}]
         starting = self._starting = Starting()
         try:
             self._run = await self.client.start(
                 messages, adapter=self.adapter, strengths=self.strengths, settings=self.settings, metrics=[],
-                template=taken(model.template if model else [], self.template),
+                template=taken(arguments, self.template),
             )  # fmt: skip
         except SteersightError as error:
             if error.code in GONE:

@@ -45,12 +45,15 @@ def taken(
 
 def _fits(argument: TemplateArgument, values: Mapping[str, TemplateValue]) -> bool:
     value = values[argument.name]
-    if argument.kind == "choice":
-        return value in argument.choices
-    kinds = {"switch": bool, "text": str, "number": (int, float)}
-    return isinstance(value, kinds.get(argument.kind, ())) and (argument.kind == "switch") is isinstance(
-        value, bool
-    )
+    match argument.kind:
+        case "switch":
+            return isinstance(value, bool)
+        case "choice":
+            return value in argument.choices
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case _:
+            return isinstance(value, str)
 
 
 def _line(argument: TemplateArgument, now: TemplateValue | None) -> str:
