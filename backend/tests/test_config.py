@@ -155,3 +155,10 @@ def test_a_chat_template_is_a_file_that_is_there(
     assert parse("--chat-template", str(file)).chat_template == str(file)
     monkeypatch.setenv("STEERSIGHT_CHAT_TEMPLATE", str(file))
     assert parse().chat_template == str(file)
+
+
+def test_a_reasoning_parser_is_one_of_vllms(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse("--reasoning-parser", "qwen3").reasoning_parser == "qwen3"
+    with pytest.raises(SystemExit):
+        parse("--reasoning-parser", "qwen33")
+    assert "vLLM has no reasoning parser 'qwen33'; it has cohere_command3, " in capsys.readouterr().err

@@ -67,7 +67,7 @@ def test_a_server_for_others_wants_a_token_first(host: str, monkeypatch: pytest.
 def test_what_was_said_of_one_model_does_not_hold_for_another() -> None:
     first = EngineOptions(
         "first", revision="main", trust_remote_code=True, quantization="awq", layout="layers=a,form=pair",
-        chat_template="/t.jinja", kv_cache_gib=3, dtype="bfloat16",
+        chat_template="/t.jinja", reasoning_parser="qwen3", kv_cache_gib=3, dtype="bfloat16",
     )  # fmt: skip
     other = for_another_model(first, "/models/other")
     assert other == EngineOptions("/models/other", kv_cache_gib=3, dtype="bfloat16")

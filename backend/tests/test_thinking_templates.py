@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken
 
+from steersight.engine.reasoning import NOT_TOLD, ReasoningParserError, marks_of_parser, parser_names
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import ChatMessage
 from steersight.runs.prompt import Built, build_prompt
 from steersight.text.rendering import Renderer
 from steersight.text.template import TemplateArgument, arguments_of
-from steersight.text.thoughts import HARMONY, KNOWN
+from steersight.text.thoughts import HARMONY, KNOWN, Marks
 
 from .tokenizers_made import PLAIN_TEMPLATE, byte_level
 
@@ -225,3 +226,21 @@ def test_spans_are_right_or_not_told(template: str) -> None:
             said = "".join(built.prompt.texts[span.start : span.end])
             assert turn[1] in said
             assert span.role == turn[0]
+
+
+# ---------------------------------------------------------------- vLLM's parsers
+
+
+def test_vllms_parsers_know_their_marks() -> None:
+    """Those that say them, of a tokenizer that has them; the rest is said in words of our own."""
+    names = ["</think>", "<think>", "<seed:think>", "</seed:think>"]
+    tokenizer = byte_level([AddedToken(name) for name in names])
+    assert marks_of_parser("deepseek_r1", tokenizer) == KNOWN[0]
+    assert marks_of_parser("qwen3", tokenizer) == KNOWN[0]
+    assert marks_of_parser("seed_oss", tokenizer) == Marks("<seed:think>", "</seed:think>")
+    assert marks_of_parser("openai_gptoss", tokenizer) == HARMONY
+    with pytest.raises(ReasoningParserError, match="granite does not say what stands around a thought"):
+        marks_of_parser("granite", tokenizer)
+    with pytest.raises(ReasoningParserError, match="deepseek_r1 does not fit this model"):
+        marks_of_parser("deepseek_r1", byte_level())
+    assert set(NOT_TOLD) <= set(parser_names())

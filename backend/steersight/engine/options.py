@@ -171,7 +171,7 @@ def for_another_model(options: EngineOptions, model: str) -> EngineOptions:
     """
     return replace(
         options, model=model, revision="", trust_remote_code=False, quantization="", layout="",
-        chat_template="", lora=(),
+        chat_template="", reasoning_parser="", lora=(),
     )  # fmt: skip
 
 
