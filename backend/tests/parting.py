@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-
 from steersight.engine import loading
 from steersight.engine.options import CONFIG_KEY
 from steersight.text.thoughts import Marks
@@ -28,9 +26,12 @@ def parting() -> Iterator[None]:
             kwargs["additional_config"][CONFIG_KEY]["thinks"] = True
             super().__init__(*args, **kwargs)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nnsight_adapter, "SteersightVLLM", Parting)
+    before = nnsight_adapter.SteersightVLLM
+    nnsight_adapter.SteersightVLLM = Parting  # type: ignore[misc]
+    try:
         yield
+    finally:
+        nnsight_adapter.SteersightVLLM = before  # type: ignore[misc]
 
 
 def passes(tokenizer: Any, marks: Marks, prompt_tokens: int, reply: Sequence[int], opened: bool) -> Passes:

@@ -92,7 +92,7 @@ function drawBand(
 		context.fillText(name, x0 + Math.round(2 * px), g.top - bar - Math.round(4 * px));
 	};
 	for (const { name, start, end } of run.tokens.parts())
-		label(name, start, end, start < split ? ink.edge : ink.accent);
+		label(name, start, end, start < split || name === "thought" ? ink.edge : ink.accent);
 	const x = columnX(g, scroll, split);
 	if (split > 0 && x >= g.left && x <= g.width) {
 		context.fillStyle = ink.panel;
