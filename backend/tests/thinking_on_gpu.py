@@ -1,5 +1,5 @@
-"""Replies steered in their thought or answer only, on a GPU, where steps are scheduled while the tokens before
-them are still on the device: eager and under CUDA graphs, against each run alone and against transformers.
+"""Replies steered in their thought or answer only, on a GPU, where steps are scheduled while the tokens
+before them are still on the device: eager and in CUDA graphs, against each run alone and transformers.
 
     python -m tests.thinking_on_gpu [--ranks 2]
 
