@@ -37,6 +37,7 @@ from steersight.protocol.messages import (
     Welcome,
 )
 from steersight.runs import table as table_module
+from steersight.runs.prompt import Built
 from steersight.telemetry import Telemetry
 from steersight.ws import connection as module
 from steersight.ws import sender
@@ -122,10 +123,10 @@ class Tokenizing:
         self.go_on.set()
         self.begun = 0
 
-    def __call__(self, _tokenizer: Any, _messages: Any, _limit: int, **_: Any) -> tuple[Prompt, Texts]:
+    def __call__(self, _tokenizer: Any, _messages: Any, _limit: int, **_: Any) -> Built:
         self.begun += 1
         self.go_on.wait()
-        return Prompt(ids=[1, 2, 3, 4, 5], texts=list("abcde"), spans=[]), Texts()
+        return Built(Prompt(ids=[1, 2, 3, 4, 5], texts=list("abcde"), spans=[]), Texts(), None)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from steersight.engine.status import EnginePhase
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import Prompt
 from steersight.runs import table as table_module
+from steersight.runs.prompt import Built
 
 from .test_run_table import Table, Texts, ending, settle
 
@@ -21,7 +22,7 @@ WHY = "The server's model is being changed to other, which ends this reply. What
 @pytest.fixture(autouse=True)
 def prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = Prompt(ids=list(range(16)), texts=["a"] * 16, spans=[])
-    monkeypatch.setattr(table_module, "build_prompt", lambda *_args, **_more: (prompt, Texts()))
+    monkeypatch.setattr(table_module, "build_prompt", lambda *_args, **_more: Built(prompt, Texts(), None))
 
 
 async def test_all_runs_end_and_say_why() -> None:
@@ -66,7 +67,7 @@ async def test_a_prompt_in_one_models_tokens_is_not_given_to_another(monkeypatch
     def slow(*_args: Any, **_more: Any) -> Any:
         going.set()
         go_on.wait(10)
-        return prompt, Texts()
+        return Built(prompt, Texts(), None)
 
     monkeypatch.setattr(table_module, "build_prompt", slow)
     asked = asyncio.create_task(t.start())
