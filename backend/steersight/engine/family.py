@@ -108,6 +108,12 @@ class Family:
                     path.unlink(missing_ok=True)
                     _untrack(path.name)
         self._remains.clear()
+        for member in self._members:
+            # Intel's OpenMP registers a process under its id, and one that is killed does not take that back.
+            if not _alive(member):
+                for path in Path(SHARED_MEMORY).glob(f"__KMP_REGISTERED_LIB_{member.pid}_*"):
+                    with contextlib.suppress(OSError):
+                        path.unlink()
 
 
 def shared_memory(pid: int) -> set[int]:
