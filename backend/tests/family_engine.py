@@ -55,7 +55,6 @@ def serve(job: dict[str, Any]) -> None:
     import numpy as np
     import zmq
     from vllm import SamplingParams
-    from vllm.platforms import current_platform
 
     from steersight.adapters import read_adapter
     from steersight.engine.channel import unpack
@@ -84,7 +83,7 @@ def serve(job: dict[str, Any]) -> None:
                 "adapters": told(adapters),
             }
         },
-        **engine_arguments(adapters, on_cpu=current_platform.is_cpu()), **job.get("engine", {}),
+        **engine_arguments(adapters), **job.get("engine", {}),
     )  # fmt: skip
     engine = model.vllm_entrypoint
     if job.get("vectors"):

@@ -49,10 +49,9 @@ def test_several_are_named_at_start(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert settings().lora == ()
     assert room(chosen) == 32
-    arguments = engine_arguments(chosen, on_cpu=True)
-    assert (arguments["max_loras"], arguments["max_lora_rank"]) == (3, 32)
-    assert engine_arguments(chosen, on_cpu=False)["max_loras"] == 2
-    assert engine_arguments((), on_cpu=True) == {}
+    arguments = engine_arguments(chosen)
+    assert (arguments["max_loras"], arguments["max_lora_rank"]) == (2, 32)
+    assert engine_arguments(()) == {}
     assert lora_request(told(chosen), "b-2.x").lora_int_id == 2
     assert lora_request(told(chosen), "") is None
 

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .lora import places
-
 SCHEDULER = "steersight.engine.scheduling.scheduler"
 """Where vLLM finds the scheduler whose cache of prefixes knows what acted on them."""
 
@@ -90,12 +88,12 @@ def _about_lora(config: Any, adapters: int) -> Iterator[str]:
             "vLLM is to adapt modules outside of the decoder layers, and the logit lens of several runs "
             "would be that of none. Name LoRA adapters with --lora only."
         )
-    device = config.device_config.device_type
-    if lora.max_loras < places(adapters, on_cpu=device == "cpu"):
+    if lora.max_loras < adapters:
         yield (
-            f"vLLM has {lora.max_loras} places for {adapters} LoRA adapters: too few for all at once, or "
-            "none that stays empty for the base model's runs on a CPU. Leave max_loras alone."
+            f"vLLM has {lora.max_loras} places for {adapters} LoRA adapters, and would read some from disk "
+            "while everybody waits. Leave max_loras alone."
         )
+    device = config.device_config.device_type
     if device == "cuda" and str(config.model_config.dtype) == "torch.float32":
         yield "vLLM's LoRA kernels on CUDA take no float32. Start with --dtype bfloat16."
 

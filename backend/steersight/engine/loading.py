@@ -207,7 +207,7 @@ def build_engine(
     dtype = _cpu_dtype(options, model.dtype) if options.dtype == "auto" and on_cpu else model.dtype
     runs = max_runs.chosen(options, dtype, model.max_model_len)
     report("Building the model's module tree", 0.3)
-    more = _caching(options, model, runs, on_cpu) | lora.engine_arguments(model.adapters, on_cpu=on_cpu)
+    more = _caching(options, model, runs, on_cpu) | lora.engine_arguments(model.adapters)
     if not on_cpu:
         more["gpu_memory_utilization"] = options.gpu_memory
     more |= _passed_through(options)

@@ -25,26 +25,15 @@ class AdapterError(UnsupportedModelError):
     """An adapter does not fit the model that is served; the message is a sentence."""
 
 
-def places(adapters: int, *, on_cpu: bool) -> int:
-    """For how many adapters vLLM is to have places: for all at once, because which of them a step's runs use
-    is up to those who ask.
-
-    On a CPU one more, which stays empty. Where a batch has runs with adapters, vLLM (0.32.0, `bgmv_shrink` in
-    lora/ops/torch_ops) looks up the base model's runs at index -1, which is the last place: they would be
-    written with the adapter that is there.
-    """
-    return adapters + on_cpu
-
-
-def engine_arguments(adapters: Sequence[Adapter], *, on_cpu: bool) -> dict[str, Any]:
+def engine_arguments(adapters: Sequence[Adapter]) -> dict[str, Any]:
     """vLLM's engine arguments that make room for these; none without any."""
     if not adapters:
         return {}
-    room_for = places(len(adapters), on_cpu=on_cpu)
     return {
         "enable_lora": True,
-        "max_loras": room_for,
-        "max_cpu_loras": room_for,
+        # All at once: which of them a step's runs use is up to those who ask.
+        "max_loras": len(adapters),
+        "max_cpu_loras": len(adapters),
         "max_lora_rank": room(tuple(adapters)),
         "lora_target_modules": sorted({module for adapter in adapters for module in adapter.modules}),
     }

@@ -62,7 +62,7 @@ def tokenizer_for(config: Any) -> Any:
         config: vLLM's `VllmConfig`.
     """
     ours = config.additional_config[CONFIG_KEY]
-    return load_tokenizer(config.model_config.model, ours["pretrained"]) if ours["thinks"] else None
+    return load_tokenizer(config.model_config.model, ours["pretrained"]) if ours.get("thinks") else None
 
 
 def read_tokenizer(

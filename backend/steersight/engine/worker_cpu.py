@@ -12,6 +12,7 @@ import torch
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from . import lora_cpu
 from .nnsight_adapter import TracedGPUWorker
 from .worker import ObservedRunner
 from .worker_methods import WorkerMethods
@@ -48,6 +49,7 @@ class ObservedCPUWorker(WorkerMethods, TracedGPUWorker, CPUWorker):  # type: ign
     def init_device(self) -> None:
         # Not NNsight's own init_device: it refuses every runner but the GPU one.
         CPUWorker.init_device(self)
+        lora_cpu.install()
         self.model_runner.__class__ = self.RUNNER
 
     def compile_or_warm_up_model(self) -> Any:
