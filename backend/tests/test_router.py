@@ -23,7 +23,7 @@ from steersight.engine.options import ModelFacts
 from steersight.engine.proof import prove_replays
 from steersight.engine.service import EngineService
 from steersight.metrics import Experts, Registry
-from steersight.metrics.router import numbers, read_router
+from steersight.metrics.router import column_of, read_router, table
 from steersight.protocol.messages import ExpertsInfo
 from steersight.ws.handshake import model_info
 
@@ -57,8 +57,11 @@ def test_a_reading_is_what_its_words_say(logits: np.ndarray, sigmoid: bool, data
 def test_what_is_chosen_outside_has_no_scores() -> None:
     found = read_router(None, torch.tensor([[4, 1]]), torch.tensor([[0.2, 0.8]]))
     assert found.ids.tolist() == [[1, 4]]
-    assert all(torch.isnan(numbers(found, name)).all() for name in ("router_entropy", "router_top"))
-    assert float(numbers(found, "expert_weight:1")[0]) == pytest.approx(0.8)
+    ((entropy, top, taken, *chosen),) = table(found).tolist()
+    assert math.isnan(entropy)
+    assert math.isnan(top)
+    assert math.isnan(taken)
+    assert chosen == [1, pytest.approx(0.8), 4, pytest.approx(0.2)]
 
 
 def test_what_is_no_expert_is_none() -> None:
@@ -76,8 +79,7 @@ def test_models_with_experts_have_their_metrics_and_others_none() -> None:
     assert [one for one in Registry().all() if one.family == "router"] == []
     assert "expert:2" in Registry(experts=EXPERTS).with_vectors([("v", "v")])
     reading = read_router(torch.zeros(1, COUNT), torch.tensor([[0, 1]]), torch.ones(1, CHOSEN))
-    for name in names:
-        assert numbers(reading, name).shape == (1,)
+    assert [column_of(name) for name in names] == list(range(table(reading).shape[1]))
 
 
 @pytest.mark.parametrize(
@@ -113,8 +115,10 @@ class Router:
         self, hidden: torch.Tensor, logits: torch.Tensor, _dtype: None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         assert len(hidden) == len(logits)
-        found = logits.softmax(dim=-1).topk(self.top_k, dim=-1)
-        return found.values, found.indices
+        scores = logits.softmax(dim=-1)
+        bias = getattr(self, "e_score_correction_bias", None)
+        ids = (scores if bias is None else scores + bias).topk(self.top_k, dim=-1).indices
+        return scores.gather(-1, ids), ids
 
 
 class Runner(torch.nn.Module):
@@ -147,10 +151,25 @@ def test_a_router_is_found_in_its_layer_and_goes_on_as_it_did() -> None:
     assert (index, routed.ids) == (1, None)
     assert torch.equal(routed.logits, logits)
     runner.routed_scaling_factor = 2.5
-    found = routers.read(1, routed.at(torch.tensor([3]), 1))
+    found = routers.read([1], [routed.at(torch.tensor([3]), 1)])
     top = logits[3].softmax(dim=-1).topk(CHOSEN)
     assert found.ids.tolist() == [top.indices.tolist()]
     assert torch.allclose(found.weights[0], 2.5 * top.values)
+
+
+@pytest.mark.parametrize("own_numbers", [False, True])
+def test_many_layers_are_read_as_each_by_itself(own_numbers: bool) -> None:
+    layers = [layer(), *(layer(Runner(Router())) for _ in range(3))]
+    routers = ExpertRouters(layers, EXPERTS)
+    for index, runner in routers.runners.items():
+        runner.routed_scaling_factor = 1.0 + index
+        if own_numbers:
+            runner.router.e_score_correction_bias = torch.full((COUNT,), float(index)).cumsum(0)
+    routed = [Routed(torch.randn(5, COUNT), None) for _ in routers.runners]
+    together = table(routers.read([1, 2, 3], routed)).view(3, 5, -1)
+    for place, index in enumerate(routers.runners):
+        alone = table(routers.read([index], [routed[place]]))
+        assert torch.equal(together[place], alone)
 
 
 def test_routers_that_nobody_can_read_are_left_alone() -> None:

@@ -155,12 +155,11 @@ class EagerPass:
     def routed(self, plan: StepPlan, layer: int, routed: Routed) -> None:
         """What the router of a layer is handed for all tokens of the step: read what was asked of it."""
         kept, routers = self._kept, self.routers
-        wanted = [] if kept is None or routers is None else self._reducer.of_router(plan)
-        if kept is None or routers is None or not wanted:
+        if kept is None or routers is None or not self._reducer.of_router(plan):
             return
         with self._while_observing:
-            mine = routed.at(kept.keep, len(plan.keep))
-            self._reducer.read_router(wanted, routers.read(layer, mine), kept.numbers.values[:, :, layer])
+            reading = routers.read([layer], [routed.at(kept.keep, len(plan.keep))])
+            self._reducer.read_router(plan, [layer], reading, kept.numbers.values)
 
     # ------------------------------------------------------------ steering
 

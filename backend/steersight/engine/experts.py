@@ -74,19 +74,62 @@ class ExpertRouters:
                 _apply, runner, runner._apply_quant_method, functools.partial(see, index)
             )
 
-    def read(self, layer: int, routed: Routed) -> RouterReading:
-        """What the router of a layer has decided for some tokens."""
-        runner = self.runners[layer]
-        router = runner.router
-        # Models that scale what all experts add together scale it here or after the sum, which is the same.
-        scale = runner.routed_scaling_factor
-        if routed.ids is not None:
-            return read_router(None, routed.ids, routed.logits * scale)
-        logits = routed.logits[:, : self.experts.count]
-        # A router asks the tokens' hidden states for nothing but their number.
-        weights, ids = router._compute_routing(logits.new_empty(len(logits), 1), logits, None)
+    def read(self, layers: Sequence[int], routed: Sequence[Routed]) -> RouterReading:
+        """What the routers of some layers have decided for the same tokens, one layer behind the other.
+
+        All layers at once, because on a GPU every operation costs its launch: layer by layer the reading took
+        8 ms of a step for 16 layers on an H100.
+
+        Args:
+            layers: indices of layers that have a router, all of one kind of choice, inside vLLM or outside.
+            routed: of each what it was handed, for equally many tokens.
+        """
+        import torch
+
+        scales = [self.runners[layer].routed_scaling_factor for layer in layers]
+        handed = torch.stack([one.logits for one in routed])
+        if routed[0].ids is not None:
+            ids = torch.cat([one.ids for one in routed if one.ids is not None])
+            return read_router(None, ids, _scaled(handed, scales).flatten(0, 1))
+        logits = handed[..., : self.experts.count]
         chosen = self.experts.chosen
-        return read_router(logits, ids[:, :chosen], weights[:, :chosen] * scale, self._scoring[layer])
+        weights, ids = self._choices(layers, logits)
+        # Models that scale what all experts add together scale it here or after the sum, which is the same.
+        scaled = _scaled(weights.view(len(layers), -1, weights.shape[-1]), scales).flatten(0, 1)
+        return read_router(
+            logits.flatten(0, 1), ids[:, :chosen], scaled[:, :chosen], self._scoring[layers[0]]
+        )
+
+    def _choices(self, layers: Sequence[int], logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights and ids [layers * tokens, k] that routers make of logits [layers, tokens, experts]."""
+        import torch
+
+        routers = [self.runners[layer].router for layer in layers]
+        if len({_kind(router) for router in routers}) == 1:
+            return _choice(routers[0], logits.flatten(0, 1))
+        found = [_choice(router, mine) for router, mine in zip(routers, logits, strict=True)]
+        return torch.cat([weights for weights, _ in found]), torch.cat([ids for _, ids in found])
+
+
+def _choice(router: Any, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    # A router asks the tokens' hidden states for nothing but their number.
+    weights, ids = router._compute_routing(logits.new_empty(len(logits), 1), logits, None)
+    return weights, ids
+
+
+def _kind(router: Any) -> Any:
+    """Equal for routers that make the same of the same logits; one that has numbers of its own is its own."""
+    if getattr(router, "e_score_correction_bias", None) is not None:
+        return id(router)
+    plain = {name: one for name, one in vars(router).items() if isinstance(one, (bool, int, float, str))}
+    return type(router), getattr(router, "custom_routing_function", None), *sorted(plain.items())
+
+
+def _scaled(weights: torch.Tensor, scales: list[float]) -> torch.Tensor:
+    """Weights [layers, tokens, k], each layer's by its own scale."""
+    if all(scale == 1.0 for scale in scales):
+        return weights
+    return weights * weights.new_tensor(scales)[:, None, None]
 
 
 def _apply(

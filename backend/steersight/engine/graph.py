@@ -145,13 +145,13 @@ class GraphPass:
         for column, name in enumerate(plan.metrics):
             if name in NUMBERS:
                 numbers.values[:, column] = inside[:, :, NUMBERS.index(name)].T
-        of_router = reducer.of_router(plan)
-        if of_router and self._routers is not None:
-            for layer, routed in self._routed.items():
-                reading = self._routers.read(layer, routed.at(keep, plan.tokens))
-                reducer.read_router(of_router, reading, numbers.values[:, :, layer])
+        if self._routers is not None and self._routed and reducer.of_router(plan):
+            read = [routed.at(keep, plan.tokens) for routed in self._routed.values()]
+            reading = self._routers.read(list(self._routed), read)
+            reducer.read_router(plan, list(self._routed), reading, numbers.values)
         streams = kept(self.streams)
-        if plan.summed or set(plan.metrics) - {*NUMBERS, *(name for _, name in of_router)}:
+        elsewhere = {name for name in plan.metrics if reducer.registry[name].compute is None}
+        if plan.summed or set(plan.metrics) - elsewhere - set(NUMBERS):
             unsteered = kept(self.unsteered)
             steered = {layer for _, action in plan.steered for layer in self._bank.layers_of(action)}
             view = View(

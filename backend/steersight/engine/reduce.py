@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..metrics.router import numbers
+from ..metrics.router import column_of, table
 from .stream_sums import StreamSums
 from .transfer import indices
 
@@ -67,20 +67,30 @@ class Reducer:
         """A person's own metrics that have raised, and what; they are not computed again."""
         self._fail = fail
 
-    def of_router(self, plan: StepPlan) -> list[tuple[int, str]]:
-        """Column and id of each metric of a plan that speaks of routers."""
-        return [
-            (column, name)
+    def of_router(self, plan: StepPlan) -> bool:
+        """Whether a plan asks for anything that routers decide."""
+        return any(self.registry[name].family == "router" for name in plan.metrics)
+
+    def read_router(
+        self, plan: StepPlan, layers: list[int], reading: RouterReading, values: torch.Tensor
+    ) -> None:
+        """What a plan asks of routers, into `values` [rows, metrics, layers of the model].
+
+        Args:
+            plan: of the step.
+            layers: those that were read.
+            reading: of all their tokens, layer by layer.
+            values: the step's.
+        """
+        wanted = [
+            (column, column_of(name))
             for column, name in enumerate(plan.metrics)
             if self.registry[name].family == "router"
         ]
-
-    def read_router(
-        self, wanted: list[tuple[int, str]], reading: RouterReading, values: torch.Tensor
-    ) -> None:
-        """Those metrics of one layer, into `values` [rows, metrics]."""
-        for column, name in wanted:
-            values[:, column] = numbers(reading, name)
+        device = values.device
+        rows, columns = indices([at for at, _ in wanted], device), indices([at for _, at in wanted], device)
+        found = table(reading).view(len(layers), len(values), -1).index_select(-1, columns)
+        values[:, rows[:, None], indices(layers, device)[None, :]] = found.permute(1, 2, 0)
 
     def reduce(self, plan: StepPlan, view: View, values: torch.Tensor, done: tuple[str, ...] = ()) -> None:
         """All metrics of the plan but those `done`, into `values` [rows, metrics, layers of the view]."""

@@ -74,19 +74,21 @@ def read_router(
     return RouterReading(entropy, of_chosen[:, 0], of_chosen.sum(dim=-1), ids, weights)
 
 
-def numbers(reading: RouterReading, name: str) -> torch.Tensor:
-    """[tokens] fp32: what a metric of the family `router` says of a reading.
+def table(reading: RouterReading) -> torch.Tensor:
+    """[tokens, 3 + 2 k] fp32: all that a reading says, a metric in each column; see `column_of`."""
+    import torch
 
-    Raises: KeyError where it is none of them.
-    """
-    plain = {
-        "router_entropy": reading.entropy,
-        "router_top": reading.top,
-        "router_taken": reading.taken,
-    }
-    if name in plain:
-        return plain[name]
+    pairs = torch.stack([reading.ids.float(), reading.weights], dim=-1).flatten(-2)
+    plain = torch.stack([reading.entropy, reading.top, reading.taken], dim=-1)
+    return torch.cat([plain, pairs], dim=-1)
+
+
+PLAIN = ("router_entropy", "router_top", "router_taken")
+
+
+def column_of(name: str) -> int:
+    """Where a metric of the family `router` is in a `table`. Raises ValueError where it is none of them."""
+    if name in PLAIN:
+        return PLAIN.index(name)
     kind, _, rank = name.partition(":")
-    table = {"expert": reading.ids, "expert_weight": reading.weights}[kind]
-    column: torch.Tensor = table[:, int(rank) - 1].float()
-    return column
+    return len(PLAIN) + 2 * (int(rank) - 1) + ("expert", "expert_weight").index(kind)
