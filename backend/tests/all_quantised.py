@@ -12,23 +12,41 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from .all_families import one_line
-from .family_process import PROMPTS, FamilyProcess, Served
+from .family_process import PROMPTS, STRENGTHS, FamilyProcess, Served
 from .family_reference import FamilyReference
 from .quantised import FORMS, make_quantised
 from .test_families import errors_of, readings
 
+BASE: list[dict[str, float]] = [{}]
+"""Strengths of the first prompt's runs, where none is steered."""
 
-def errors_against(reference: FamilyReference, served: Served) -> dict[str, float]:
+
+def errors_against(
+    reference: FamilyReference,
+    served: Served,
+    runs: Sequence[int] = range(len(PROMPTS)),
+    strengths: Sequence[dict[str, float]] = STRENGTHS,
+) -> dict[str, float]:
     """The largest error of each metric, by its id; and how many tokens are not the reference's where it was
-    sure, as `tokens`."""
+    sure, as `tokens`.
+
+    Args:
+        reference: of what is served.
+        served: what the engine wrote down.
+        runs: which of its runs are looked at.
+        strengths: of each of those; their prompts are `PROMPTS`, in order.
+    """
     largest: dict[str, float] = {"tokens": 0.0}
-    for index, (result, reading, ids) in enumerate(readings(served, reference)):
-        start = len(PROMPTS[index])
+    for (result, reading, ids), prompt in zip(
+        readings(served, reference, runs, strengths), PROMPTS, strict=False
+    ):
+        start = len(prompt)
         sure = np.median(reading.margin)
         largest["tokens"] += sum(
             reading.best[at - 1] != ids[at] and reading.margin[at - 1] >= sure

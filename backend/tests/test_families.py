@@ -6,7 +6,7 @@ One process serves all checkpoints in turn (tests/family_process.py); what it wr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,14 +67,18 @@ def errors_of(result: dict[str, Any], reading: FamilyReading, prompt: int, name:
 
 
 def readings(
-    mine: Served, reference: FamilyReference
+    mine: Served,
+    reference: FamilyReference,
+    runs: Sequence[int] = range(len(PROMPTS)),
+    strengths: Sequence[dict[str, float]] = STRENGTHS,
 ) -> Iterator[tuple[dict[str, Any], FamilyReading, list[int]]]:
-    """Of each prompt what was served, what transformers says of the same tokens, and prompt and reply."""
+    """Of each prompt what was served, what transformers says of the same tokens, and prompt and reply; `runs`
+    are those of the prompts, and `strengths` what steered each."""
     directions = vectors()
-    for index, strengths in enumerate(STRENGTHS):
-        result = mine.result(index)
-        ids = PROMPTS[index] + result["reply"].tolist()
-        push = [(at, v, strengths[n]) for n in strengths for at, v in directions[n].items()]
+    for run, prompt, steered in zip(runs, PROMPTS, strengths, strict=False):
+        result = mine.result(run)
+        ids = prompt + result["reply"].tolist()
+        push = [(at, v, steered[n]) for n in steered for at, v in directions[n].items()]
         yield result, reference.read(ids, push, directions), ids
 
 
