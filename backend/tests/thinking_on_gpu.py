@@ -43,7 +43,7 @@ def vector() -> SteeringVector:
 
 def make(model: Path) -> None:
     config = transformers.GPT2Config(
-        n_embd=HIDDEN, n_layer=LAYERS, n_head=4, n_positions=256, vocab_size=260, bos_token_id=0,
+        n_embd=HIDDEN, n_layer=LAYERS, n_head=4, n_positions=1024, vocab_size=260, bos_token_id=0,
         eos_token_id=1,
     )  # fmt: skip
     make_checkpoint(config, model)
