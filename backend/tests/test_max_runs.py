@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import transformers
 
+from steersight.engine.loading import graph_tokens
 from steersight.engine.max_runs import LEAST, MOST, USUAL, bytes_of_token, bytes_of_weights, chosen, fitting
-from steersight.engine.options import EngineOptions
+from steersight.engine.options import EngineOptions, ModelFacts
 
 GIB = 1 << 30
 LLAMA_8B = transformers.LlamaConfig(
@@ -104,3 +105,17 @@ def test_a_model_of_which_too_little_is_known_has_the_usual_number(
     assert chosen(known, "bfloat16", 4096) == USUAL
     assert why in caplog.text
     assert "--max-runs chooses" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("layers", "hidden", "length", "runs", "tokens"),
+    [
+        (32, 4096, 8192, 128, 512), (80, 8192, 8192, 64, 136), (4, 128, 256, 16, 256),
+        (4, 128, 256, 300, 300),
+    ],
+)  # fmt: skip
+def test_a_graph_takes_no_more_tokens_than_a_conversation_has_or_there_is_room_for(
+    layers: int, hidden: int, length: int, runs: int, tokens: int
+) -> None:
+    model = ModelFacts("m", layers, hidden, 100, "bfloat16", length, [])
+    assert graph_tokens(model, runs) == tokens

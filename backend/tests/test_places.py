@@ -235,7 +235,7 @@ async def test_a_build_that_can_never_have_a_place_says_so() -> None:
 
 @asynccontextmanager
 async def building(model: Model, here: Places) -> AsyncIterator[tuple[httpx.AsyncClient, BuildApi]]:
-    api = BuildApi(cast(VectorApi, SimpleNamespace(engine=model)), here)
+    api = BuildApi(cast(VectorApi, SimpleNamespace(engine=model, adapters=[])), here)
     app = Starlette(
         routes=[
             Route("/build", answered(api.start), methods=["POST"]),

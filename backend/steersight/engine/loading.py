@@ -321,10 +321,12 @@ def graph_tokens(model: ModelFacts, runs: int) -> int:
     kept of each of them has room.
 
     A short prompt is then read in a graph. Launching the operations of an 8B model one by one takes 22 ms on
-    an H100, for whoever waits for a first token and for all who are in the same batch.
+    an H100, for whoever waits for a first token and for all who are in the same batch. No more than the
+    longest conversation has: the pass that is recorded may take all its tokens for one prompt's, and there
+    are no positions and no blocks beyond.
     """
     kept = 3 * 4 * model.layers * model.hidden_size
-    return max(runs, min(GRAPH_TOKENS, GRAPH_BYTES // kept))
+    return max(runs, min(GRAPH_TOKENS, GRAPH_BYTES // kept, model.max_model_len))
 
 
 def row_address(folder: Path) -> str:
