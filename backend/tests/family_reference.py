@@ -15,10 +15,16 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
-PARTS = {"GPT2Block": "attn", "GPTNeoXLayer": "attention"}
+PARTS = {
+    "GPT2Block": "attn", "GPTNeoXLayer": "attention", "GPTJBlock": "attn", "GPTBigCodeBlock": "attn",
+    "FalconDecoderLayer": "self_attention", "Glm4DecoderLayer": "post_self_attn_layernorm",
+}  # fmt: skip
 SIGMOID = {"Glm4MoeTopkRouter", "DeepseekV3TopkRouter", "Llama4Router"}
 """Routers whose scores are sigmoids of their logits."""
-SANDWICH = {"Gemma2DecoderLayer", "Gemma3DecoderLayer", "Olmo2DecoderLayer"}
+SANDWICH = {
+    "Gemma2DecoderLayer", "Gemma3DecoderLayer", "Olmo2DecoderLayer", "Olmo3DecoderLayer",
+    "Exaone4DecoderLayer", "FlexOlmoDecoderLayer",
+}  # fmt: skip
 Push = list[tuple[int, torch.Tensor, float]]
 """(layer, unit direction, strength), from position 1 on"""
 

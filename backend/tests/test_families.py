@@ -45,7 +45,7 @@ def errors_of(result: dict[str, Any], reading: FamilyReading, prompt: int, name:
     for index, metric in enumerate(result["metrics"].tolist()):
         found = result["values"][:n, index]
         if metric in PARTS and (name in WITHOUT_PARTS or (name in MORE and np.isnan(found).all())):
-            assert np.isnan(found).all()
+            assert np.isnan(found).all(), f"{name} has parts"
             continue
         expected = reading.metrics[metric][:n]
         if metric.startswith("lens_"):

@@ -74,6 +74,9 @@ class Layout:
     """Per layer the names of what it is called with; without any, `USUAL`."""
     where: str = ""
     """Path of the list of layers in the model."""
+    compared: bool = True
+    """Whether `attention` was named for a class of layers that was compared with transformers, pushes there
+    too. What a pass has shown (`parts.py`) is read and not pushed."""
 
     @property
     def count(self) -> int:

@@ -7,14 +7,17 @@ The observer hangs on the decoder layers. vLLM imports this module by name in th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from vllm.config import CUDAGraphMode
 from vllm.distributed.parallel_state import get_tensor_model_parallel_rank, get_tp_group
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
+from vllm.model_executor.layers.mamba.abstract import MambaBase
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 from ..metrics import Experts, Registry
@@ -30,6 +33,7 @@ from .lora import take_up
 from .nnsight_adapter import TracedGPUWorker, TracedRunner
 from .observer import Observer
 from .options import CONFIG_KEY
+from .parts import PartsSearch
 from .plan import Span
 from .pool import VectorPool
 from .proof import LayoutProof, ranks_agree
@@ -37,6 +41,8 @@ from .recorded_graphs import RecordedGraphs
 from .submission import OPTIONS_KEY
 from .tokenizer import tokenizer_for
 from .worker_methods import WorkerMethods
+
+logger = logging.getLogger(__name__)
 
 
 class ObservedRunner(TracedRunner):
@@ -64,6 +70,8 @@ class ObservedRunner(TracedRunner):
         model = self.get_model()
         layers = self.model_config.get_num_layers(self.parallel_config)
         layout = _proved(possible_layouts(model, layers, options["layout"]), model, self)
+        if layout.attention is None and not options["layout"]:
+            layout = _with_parts(layout, model, self)
         hidden_size = self.model_config.get_hidden_size()
         compilation = self.vllm_config.compilation_config
         bank = VectorBank(VectorPool(layers, hidden_size, self.device))
@@ -226,6 +234,29 @@ def _prove(layout: Layout, model: torch.nn.Module, runner: Any) -> None:
         # In fp32: between processes of some processors vLLM (0.32.0) gathers nothing wider.
         mine = torch.stack(proof.prints).float()
         ranks_agree(ranks.all_gather(mine[None], dim=0), runner.model_config.dtype)
+
+
+def _with_parts(layout: Layout, model: torch.nn.Module, runner: Any) -> Layout:
+    """The layout with attention's part, where a pass shows which module's output that is."""
+    kernels = [module for module in model.modules() if isinstance(module, AttentionLayerBase)]
+    if any(isinstance(kernel, MambaBase) for kernel in kernels) or len(kernels) != layout.count:
+        return layout  # what a layer of another kind adds is no attention's
+    search = PartsSearch(layout, kernels)
+    try:
+        with runner.as_proof():
+            runner._dummy_run(8, cudagraph_runtime_mode=CUDAGraphMode.NONE, skip_eplb=True)
+        name = search.found(runner.model_config.dtype)
+    except torch.AcceleratorError:
+        raise  # after an error of the device nothing on it can be trusted
+    except Exception:
+        logger.warning("What attention adds could not be looked for.", exc_info=True)
+        name = None
+    finally:
+        search.remove()
+    # Each rank for itself: rows come from the first one, and nothing is pushed there.
+    if name is None:
+        return layout
+    return replace(layout, attention=[getattr(layer, name) for layer in layout.layers], compared=False)
 
 
 class ObservedGPUWorker(WorkerMethods, TracedGPUWorker):

@@ -71,7 +71,9 @@ class WorkerMethods:
         Returns why this engine cannot use it, in sentences; "" where it can.
         """
         observer = self.model_runner.observer
-        if fact["site"] == "attention" and (observer.graph is not None or observer.layout.attention is None):
+        layout = observer.layout
+        steerable = layout.attention is not None and layout.compared and observer.graph is None
+        if fact["site"] == "attention" and not steerable:
             # A replayed graph does not push at attention, and without a place there is nothing to push at.
             return ATTENTION_REFUSED
         try:
