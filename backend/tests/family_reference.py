@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 PARTS = {
     "GPT2Block": "attn", "GPTNeoXLayer": "attention", "GPTJBlock": "attn", "GPTBigCodeBlock": "attn",
-    "FalconDecoderLayer": "self_attention", "Glm4DecoderLayer": "post_self_attn_layernorm",
+    "FalconDecoderLayer": "self_attention", "BloomBlock": "self_attention",
+    "Glm4DecoderLayer": "post_self_attn_layernorm",
 }  # fmt: skip
 SIGMOID = {"Glm4MoeTopkRouter", "DeepseekV3TopkRouter", "Llama4Router"}
 """Routers whose scores are sigmoids of their logits."""
@@ -102,6 +103,8 @@ class FamilyReference:
         finally:
             for handle in handles:
                 handle.remove()
+        if type(self.layers[0]).__name__ == "BloomBlock":  # its attention has added to the stream already
+            attention = {index: added - entering[index] for index, added in attention.items()}
         reading = _reading(ids, logits, entering, unsteered, after, attention, vectors)
         for name in {name for found in routers.values() for name in found}:
             nothing = torch.full((len(ids),), torch.nan, dtype=torch.float64)
