@@ -102,6 +102,11 @@ SAID = [
     ),
     (
         "RuntimeError",
+        "expect weight to be bfloat16, float16, int8, fp8_e4m3 or uint8(mxfp4 or int4).",
+        "CPU kernels for this architecture take half precision only. Start with --dtype bfloat16.",
+    ),
+    (
+        "RuntimeError",
         "_C::static_scaled_fp8_quant() expected at most 0 argument(s) but received 4 argument(s).",
         "no form of for this kind of machine (static_scaled_fp8_quant). Serve the checkpoint that is not",
     ),

@@ -120,6 +120,11 @@ CAUSES = (
         "The weights need a kernel that vLLM has no form of for this kind of machine ({kernel}).",
         "Serve the checkpoint that is not quantised, or one that is quantised otherwise.",
     ),
+    Cause(
+        r"expect weight to be bfloat16, float16",
+        "vLLM's CPU kernels for this architecture take half precision only.",
+        "Start with --dtype bfloat16.",
+    ),
     # ---- memory
     Cause(
         r"Insufficient space in /dev/shm[^:]*: (?P<need>\d+ MiB) required, (?P<free>\d+ MiB) free",

@@ -54,6 +54,7 @@ class EngineOptions:
         "", "Checkpoint folder or hub name; default is the bundled SmolLM2-135M-Instruct in the data folder."
     )
     """Path of a checkpoint folder, or a name the Hugging Face hub knows."""
+    data_dir: Path = option(str(REPOSITORY / "data"), "Folder of models and vectors.", folder)
     revision: str = option("", "Branch, tag or commit of a hub model; without it the newest that is here.")
     trust_remote_code: bool = option(
         "0",
@@ -64,7 +65,6 @@ class EngineOptions:
     quantization: str = option(
         "", "How the weights are quantised, as vLLM names it; without it what the checkpoint says of itself."
     )
-    data_dir: Path = option(str(REPOSITORY / "data"), "Folder of models and vectors.", folder)
     dtype: str = option("auto", "Weights and activations: auto, float32, bfloat16 or float16.")
     """`auto` is float32 on a CPU and the checkpoint's own type on CUDA."""
     max_model_len: int = option("4096", "The most tokens of prompt and reply together.", number(int, 16))
