@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -31,6 +32,20 @@ def pytest_configure() -> None:
 # ------------------------------------------------------------------ the server
 
 
+@contextmanager
+def serving(pytestconfig: pytest.Config, log: str, *words: str) -> Iterator[OwnServer]:
+    """A server of our own, for as long as the context lasts; `log` is the name of its log among what the
+    tests leave, and `words` is what `steersight serve` is told besides."""
+    folder = Path(pytestconfig.getoption("--output"))
+    folder.mkdir(parents=True, exist_ok=True)
+    own = OwnServer(folder / log, *words)
+    try:
+        own.start()
+        yield own
+    finally:
+        own.stop()
+
+
 @pytest.fixture(scope="session")
 def served(pytestconfig: pytest.Config, delete_output_dir: None) -> Iterator[Server]:
     """The server of the whole run. It answers; its engine may still be loading."""
@@ -39,14 +54,8 @@ def served(pytestconfig: pytest.Config, delete_output_dir: None) -> Iterator[Ser
         foreign.wait_until_it_answers()
         yield foreign
         return
-    folder = Path(pytestconfig.getoption("--output"))
-    folder.mkdir(parents=True, exist_ok=True)
-    own = OwnServer(folder / "server.log")
-    try:
-        own.start()
+    with serving(pytestconfig, "server.log") as own:
         yield own
-    finally:
-        own.stop()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from playwright.sync_api import expect
 from transformers import AutoModelForCausalLM
 
+from conftest import serving
 from pages import SteersightPage
 from server import ROOT, OwnServer
 
@@ -36,14 +37,10 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(pytestconfig: pytest.Config, delete_output_dir: None, adapter: Path) -> Iterator[OwnServer]:
     """In place of the server of all stories: it serves the adapter too."""
-    folder = Path(pytestconfig.getoption("--output"))
-    folder.mkdir(parents=True, exist_ok=True)
-    own = OwnServer(folder / "server-lora.log", "--lora", f"poet={adapter}", "--max-model-len", "1024")
-    try:
-        own.start()
+    with serving(
+        pytestconfig, "server-lora.log", "--lora", f"poet={adapter}", "--max-model-len", "1024"
+    ) as own:
         yield own
-    finally:
-        own.stop()
 
 
 def test_each_reply_is_written_with_what_was_chosen_and_says_so(app: SteersightPage) -> None:

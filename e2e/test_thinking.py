@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from conftest import Visit
+from conftest import Visit, serving
 from pages import SteersightPage
 from server import ROOT, OwnServer
 from test_looks import SCHEMES, readable
@@ -30,14 +30,8 @@ def thinking_server(pytestconfig: pytest.Config, delete_output_dir: None) -> Ite
     """A server with the thinking template."""
     if os.environ.get("STEERSIGHT_E2E_URL"):
         pytest.skip("This story needs a server with a chat template of its own.")
-    folder = Path(pytestconfig.getoption("--output"))
-    folder.mkdir(parents=True, exist_ok=True)
-    own = OwnServer(folder / "thinking-server.log", "--chat-template", str(TEMPLATE))
-    try:
-        own.start()
+    with serving(pytestconfig, "thinking-server.log", "--chat-template", str(TEMPLATE)) as own:
         yield own
-    finally:
-        own.stop()
 
 
 @pytest.fixture
