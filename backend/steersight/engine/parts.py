@@ -55,18 +55,18 @@ class PartsSearch:
         self._seen = [_Seen() for _ in layout.layers]
         self._handles: list[Any] = []
         self._forwards = [(kernel, vars(kernel).get("forward")) for kernel in kernels]
+        reading = set(kernels)
         for kernel in kernels:
             kernel.forward = _giving_something(kernel.forward)
         for index, layer in enumerate(layout.layers):
             seen = self._seen[index]
-            mine = set(layer.modules())
             self._handles += [
                 layer.register_forward_pre_hook(self._enters(index), with_kwargs=True),
                 layer.register_forward_hook(self._leaves(index)),
             ]
             for name, module in layer.named_children():
-                if any(kernel in mine and kernel in set(module.modules()) for kernel in kernels):
-                    seen.reads = seen.reads or name
+                if not seen.reads and any(inner in reading for inner in module.modules()):
+                    seen.reads = name
                 self._handles.append(module.register_forward_hook(self._gives(index, name)))
 
     def _enters(self, index: int) -> Callable[..., None]:
