@@ -203,6 +203,11 @@ def server_frames() -> dict[str, m.Frame]:
                 spans=[m.Span(role="user", start=3, end=5)],
             ),
             metrics=["residual_norm", "cosine_below"],
+            model="SmolLM2-135M-Instruct",
+            adapter="poet",
+            strengths={"joy": -0.25},
+            settings={"joy": m.VectorSetting(operator="add", scope="reply")},
+            sampling=m.Sampling(temperature=0.0, max_tokens=64, stop=["\n"]),
         ),
         "resumed": m.Resumed(
             run="c1-7",
@@ -276,7 +281,15 @@ def server_frames() -> dict[str, m.Frame]:
             new_ids=[504, 7],
             new_texts=["The", " é"],
         ),
-        "applied": m.Applied(run="c1-7", seq=7, rev=3, position=41),
+        "applied": m.Applied(
+            run="c1-7",
+            seq=7,
+            rev=3,
+            position=41,
+            strengths={"joy": 0.15, "french": 0.0},
+            settings={"joy": m.VectorSetting(operator="clamp", lo=-0.25, scope="reply", layers=[4, 9])},
+        ),
+        "applied_without_its_strengths": m.Applied(run="c1-7", seq=7, rev=3, position=41),
         "gap": m.Gap(run="c1-7", seq=2**32, start=42, count=8149, kept=True),
         "gap_for_good": m.Gap(run="c1-7", seq=8, start=42, count=1, kept=False),
         "finished_by_end_of_turn": m.Finished(

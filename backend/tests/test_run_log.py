@@ -14,10 +14,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersight.protocol.messages import Applied, Gap, Lens, Rows, Tokens
+from steersight.protocol.messages import Applied, Gap, Lens, Rows, Tokens, VectorSetting
 from steersight.runs import log as module
 from steersight.runs.budget import RowBudget, common_level
-from steersight.runs.events import AppliedEvent, GapEvent, LensEvent
+from steersight.runs.events import SETTING_BYTES, STRENGTH_BYTES, AppliedEvent, GapEvent, LensEvent
 from steersight.runs.log import RunLog
 
 from .sent import sent
@@ -95,6 +95,30 @@ def test_after_any_frame_its_seq_tells_what_is_still_missing(history: list[str],
     again, _ = since(log, seen[-1].seq if seen else 0)
     for position, frame in enumerate(frames[cut:]):
         assert frame.model_dump(exclude={"seq"}) in [f.model_dump(exclude={"seq"}) for f in again], position
+
+
+def test_what_revisions_say_is_kept_within_bounds_and_settings_once() -> None:
+    log = RunLog("run", "id", ["m"], 3)
+    added: list[int] = []
+    log.grew = added.append
+    for rev in range(1, 1000):
+        log.append(AppliedEvent(rev, rev, {"joy": rev / 1000}, {"joy": VectorSetting(scope="reply")}))
+    assert log.size == sum(added) == 999 * STRENGTH_BYTES + SETTING_BYTES
+    log.add_rows(0, [0], bytes(6))
+    assert log.trim(0) == 1
+    assert log.size == 999 * STRENGTH_BYTES + SETTING_BYTES, "what they say stays"
+    names = [f"v{number}" for number in range(64)]
+    for rev in range(1000, 1200):
+        settings = {name: VectorSetting(first=rev) for name in names}
+        log.append(AppliedEvent(rev, rev, dict.fromkeys(names, 0.5), settings))
+    most = module.MAX_REVISION_BYTES
+    assert most - 64 * (STRENGTH_BYTES + SETTING_BYTES) < log.size <= most
+    frames = [frame for frame in since(log, 0)[0] if isinstance(frame, Applied)]
+    assert [frame.rev for frame in frames] == list(range(1, 1200))
+    whole = [frame for frame in frames if frame.strengths is not None]
+    assert [frame.rev for frame in whole] == list(range(1, len(whole) + 1))
+    assert whole[998].settings == {"joy": VectorSetting(scope="reply")}
+    assert all(frame.settings is None for frame in frames[len(whole) :])
 
 
 LAYERS = 4

@@ -32,7 +32,18 @@ from steersight.engine.step import Step
 from steersight.engine.use import VectorUse
 from steersight.metrics import Registry
 from steersight.protocol.codec import FrameError
-from steersight.protocol.messages import MAX_VECTORS, ChatMessage, ErrorCode, Gap, Sampling, Start, Steer
+from steersight.protocol.messages import (
+    MAX_VECTORS,
+    Applied,
+    ChatMessage,
+    ErrorCode,
+    Gap,
+    Sampling,
+    Start,
+    Started,
+    Steer,
+    VectorSetting,
+)
 from steersight.runs import table as table_module
 from steersight.runs.events import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent
 from steersight.runs.prompt import Built
@@ -90,7 +101,7 @@ class Engine:
         answer = self._answers.setdefault(request.run, asyncio.get_running_loop().create_future())
         if (error := await answer) is not None:
             raise error
-        take(entry(5, 5, rows=0 if self.loses_rows else 5))
+        take(entry(5, 5, rows=0 if self.loses_rows else 5, rev=request.options.rev))
         return Ended("stop", None)
 
     async def steer(self, run: str, rev: int, _actions: Any) -> None:
@@ -213,6 +224,48 @@ async def test_a_run_that_was_steered_while_it_waited_begins_with_that(table: Ma
     await settle()
     assert t.engine.requests[second.id].options.rev == 7
     assert t.engine.steered == [], "there was nothing to steer yet"
+
+
+def states(frames: list[Any]) -> list[tuple[int, Any, Any]]:
+    """Revision, strengths and settings of what says them, as a client has it."""
+    return [
+        (getattr(frame, "rev", 0), frame.strengths, frame.settings)
+        for frame in sent(frames)
+        if isinstance(frame, Started | Applied)
+    ]
+
+
+async def test_every_revision_that_has_a_row_says_what_it_is(rows: Rows) -> None:
+    """Those that were replaced before the engine took them are never heard of, by whoever reads whenever."""
+    run = rows.run
+    reply = {"joy": VectorSetting(scope="reply")}
+    rows.step(5, 5, rows=5)
+    for rev in (1, 2, 3):
+        run.steer(Steer(run=run.id, rev=rev, strengths={"joy": rev / 8, "sad": 0.0}, settings=reply), [])
+    await settle()  # in one turn of the loop: the first two have been replaced
+    rows.step(6, 6, rev=3)
+    await rows.steer(4)
+    await rows.steer(5)  # both are with the engine, which computes no row with the first
+    rows.step(7, 7, rev=5)
+    rows.confirm(3)
+    told = [(0, {"joy": 0.25}, {}), (3, {"joy": 0.375, "sad": 0.0}, reply), (5, {}, {})]
+    assert states(run.log.frames_since(0)[0]) == told
+    (begun,) = [frame for frame in sent(run.log.frames_since(0)[0]) if isinstance(frame, Started)]
+    assert begun.sampling == Sampling(max_tokens=95, seed=7), "there is room for 100 tokens"
+
+
+async def test_a_run_that_begins_with_a_later_revision_says_what_that_is(table: MakeTable) -> None:
+    t = table(max_runs=1)
+    first, second = await t.start(), await t.start()
+    for rev in (1, 2):
+        second.steer(Steer(run=second.id, rev=rev, strengths={"joy": rev / 4}), [])
+    await settle()
+    t.engine.end(first)
+    await settle()
+    t.engine.end(second)
+    await settle()
+    assert states(second.log.frames_since(0)[0]) == [(0, {}, {}), (2, {"joy": 0.5}, {})]
+    assert applied(second) == [(2, 0)]
 
 
 async def test_while_the_engine_takes_one_state_only_the_newest_waits(table: MakeTable) -> None:
@@ -476,6 +529,11 @@ class Rows:
         """The worker has computed the rows before `end`, and drawn the token there."""
         self._release(self.reply.take(entry(end, token, rows, rev)))
 
+    async def steer(self, rev: int) -> None:
+        """The engine has been told of another state."""
+        self.run.steer(Steer(run=self.run.id, rev=rev, strengths={}), [])
+        await settle()
+
     def confirm(self, tokens: int) -> None:
         """vLLM has found no stop string in so many tokens."""
         self._release(self.reply.confirm(tokens))
@@ -499,7 +557,11 @@ async def rows(table: MakeTable, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         return await sent.ended
 
     monkeypatch.setattr(t.engine, "generate", generate)
-    frame = Start(id="x", messages=[ChatMessage(role="user", content="hi")], entropy=True)
+    frame = Start(
+        id="x", messages=[ChatMessage(role="user", content="hi")], entropy=True,
+        sampling=Sampling(max_tokens=1000, seed=7), strengths={"joy": 0.25},
+    )  # fmt: skip
+    t.engine.offer.vectors = {"joy": steering_vector("joy", {1: torch.ones(8)})}
     sent = Rows(await t.table.admit(frame, lambda: None))
     await started.wait()
     yield sent
@@ -525,6 +587,7 @@ async def test_no_row_beyond_the_end_of_the_reply_is_ever_in_the_log(rows: Rows,
     rows.confirm(2)
     assert positions(run) == [0, 1, 2, 3, 4, 5]
     rows.step(7, 7)
+    await rows.steer(3)
     rows.step(8, 8, rev=3)
     rows.step(9, 9, rev=3)
     if how == "stop string":
@@ -550,6 +613,7 @@ async def test_no_row_beyond_the_end_of_the_reply_is_ever_in_the_log(rows: Rows,
 async def test_a_row_that_was_lost_is_named(rows: Rows) -> None:
     rows.step(5, 5, rows=5)
     rows.step(6, 6, rows=0)  # it travelled without its rows
+    await rows.steer(1)
     rows.step(7, 7, rev=1)
     await rows.end([5, 6, 7])
     gaps = [(e.start, e.count) for e in rows.run.log.others if isinstance(e, GapEvent)]

@@ -4,6 +4,7 @@
 import { act } from "react";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import {
+	appliedFrame,
 	engineFrame,
 	errorFrame,
 	finishedFrame,
@@ -91,7 +92,7 @@ describe("the page", () => {
 			settings: {},
 		});
 		expect(page.text("slider-status-joy")).toBe("sent");
-		await page.say(rowsFrame(0, 1), { type: "applied", run: "r1", seq: 4, rev: 1, position: 1 });
+		await page.say(rowsFrame(0, 1), appliedFrame(1, 1, { seq: 4 }));
 		expect(page.text("slider-status-joy")).toBe("in force at token 1");
 		await page.click("reset-all");
 		expect(page.value("slider-joy")).toBe("0");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,18 @@ def to_display(values: NDArray[np.float16], transforms: Sequence[str]) -> NDArra
     return out
 
 
+@dataclass(frozen=True)
+class Revision:
+    """One state of a run's steering."""
+
+    position: int
+    """Of the first row that was computed with it."""
+    strengths: Mapping[str, float] | None
+    """By the names of vectors; None where the server does not say."""
+    settings: Mapping[str, VectorSetting] | None
+    """How vectors act that do not act as their makers meant them; None as above."""
+
+
 class Run:
     """One generation as the client knows it; grows while the reply is written."""
 
@@ -62,6 +75,10 @@ class Run:
         """Id of the model that writes it; empty where the server does not say."""
         self.adapter = started.adapter
         """The LoRA adapter it is written with; None is the base model."""
+        self.sampling = started.sampling
+        """How its tokens are drawn; None where the server does not say."""
+        self.revisions = {0: Revision(0, started.strengths, started.settings)}
+        """What each revision is that a row was computed with, whoever steered, and revision 0."""
         self.ids: list[int] = []
         """Ids of the reply so far."""
         self.pieces: list[str] = []
@@ -267,6 +284,7 @@ class Run:
                     self._take_lens(frame)
                 case Applied():
                     self._applied.append(frame)
+                    self.revisions[frame.rev] = Revision(frame.position, frame.strengths, frame.settings)
                 case Queued():
                     self.waiting = frame.position
                 case Resumed():

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from .client_frames import Sampling
 from .descriptions import EngineState, EngineStatus, Limits, MetricInfo, ModelInfo, VectorInfo
 from .parts import (
     MAX_NAME,
@@ -87,6 +88,13 @@ class Started(Frame):
     does not say."""
     adapter: Identifier | None = None
     """The LoRA adapter that it is written with; null is the base model."""
+    strengths: Strengths | None = None
+    """Of revision 0, in force from the first forward pass on unless an `applied` says otherwise. This and the
+    next two are null where a server does not say."""
+    settings: Settings | None = None
+    """Of revision 0: how the vectors of `strengths` act."""
+    sampling: Sampling | None = None
+    """How its tokens are drawn, as `start` asked for it; `max_tokens` is what there is room for."""
 
 
 class Resumed(Frame):
@@ -197,6 +205,10 @@ class Applied(Frame):
     seq: Count
     rev: Revision
     position: Count
+    strengths: Strengths | None = None
+    """Of this revision, as its `steer` said them. This and `settings` are null where the server does not say:
+    one keeps a few megabytes of them for each run."""
+    settings: Settings | None = None
 
 
 class Gap(Frame):

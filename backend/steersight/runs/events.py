@@ -4,10 +4,11 @@ nobody changes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..protocol.messages import Prompt, RunError, Timing, Usage
+from ..protocol.messages import Prompt, RunError, Sampling, Timing, Usage, VectorSetting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,10 +31,17 @@ class LensEvent:
         return int(self.ids.nbytes) + int(self.probabilities.nbytes)
 
 
+STRENGTH_BYTES, SETTING_BYTES = 100, 600
+"""What one strength and one setting weigh in memory, with the name of its vector."""
+
+
 @dataclass(frozen=True)
 class AppliedEvent:
     rev: int
     position: int
+    strengths: Mapping[str, float] | None = None
+    """What the revision is, as its clients said it; None where that is not kept."""
+    settings: Mapping[str, VectorSetting] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,10 @@ class StartedEvent:
     model: str = ""
     """Id of the model that writes the run."""
     adapter: str | None = None
+    strengths: Mapping[str, float] | None = None
+    """Of revision 0."""
+    settings: Mapping[str, VectorSetting] | None = None
+    sampling: Sampling | None = None
 
 
 Event = StartedEvent | QueuedEvent | PartEvent | AppliedEvent | GapEvent | FinishedEvent

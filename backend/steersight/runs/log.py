@@ -17,14 +17,16 @@ their numbers then: a reader that has not had those rows finds a gap in their pl
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..protocol.codec import WireMap
-from ..protocol.messages import Finished
+from ..protocol.messages import Finished, VectorSetting
 from .columns import RowColumns, TokenColumns
 from .events import (
+    SETTING_BYTES,
+    STRENGTH_BYTES,
     AppliedEvent,
     Event,
     FinishedEvent,
@@ -40,6 +42,9 @@ MAX_EVENTS_AT_ONCE = 4096
 """Events that one batch of frames is made of."""
 MAX_BYTES_AT_ONCE = 4 << 20
 """Rows and guesses in one batch of frames, if one row with its guesses is not more."""
+MAX_REVISION_BYTES = 4 << 20
+"""What a run's revisions say; of those beyond it the log keeps only that they came into force. A slider that
+is dragged comes nowhere near: ten thousand changes of four vectors fit."""
 
 Range = tuple[int, int]
 """Positions [start, end)."""
@@ -56,9 +61,9 @@ class RunLog:
     end: int = 0
     """Number of the newest event."""
     size: int = 0
-    """Bytes of all rows and guesses, which are nearly all that a log weighs."""
+    """Bytes of all rows and guesses, which are nearly all that a log weighs, and of what revisions say."""
     grew: Callable[[int], None] = lambda _size: None
-    """Called with the bytes of rows and guesses that were added."""
+    """Called with the bytes that were added."""
     tokens: TokenColumns = field(default_factory=TokenColumns)
     rows: RowColumns = field(default_factory=RowColumns)
     guesses: list[LensEvent] = field(default_factory=list)
@@ -69,6 +74,10 @@ class RunLog:
     _other_numbers: list[int] = field(default_factory=list)
     _cached: list[GapEvent] = field(default_factory=list)
     """Of `others` those whose rows were not computed again; a few, at the beginning."""
+    _revision_bytes: int = 0
+    """Of `size`, what the revisions say: it stays when rows are let go."""
+    _settings: Mapping[str, VectorSetting] | None = None
+    """Those of the newest revision that was kept."""
 
     # ------------------------------------------------------------ writing
 
@@ -96,11 +105,29 @@ class RunLog:
 
     def append(self, event: Event) -> None:
         """An event of any other kind."""
+        if isinstance(event, AppliedEvent):
+            event = self._weighed(event)
         self.end += 1
         self.others.append(event)
         self._other_numbers.append(self.end)
         if isinstance(event, GapEvent) and event.cached:
             self._cached.append(event)
+
+    def _weighed(self, event: AppliedEvent) -> AppliedEvent:
+        """The event as it is kept: settings that have not changed once for all revisions, and nothing of what
+        a revision says where the log has enough of that."""
+        if event.settings == self._settings:
+            event = replace(event, settings=self._settings)
+        size = STRENGTH_BYTES * len(event.strengths or ())
+        if event.settings is not self._settings:
+            size += SETTING_BYTES * len(event.settings or ())
+        if self._revision_bytes + size > MAX_REVISION_BYTES:
+            return replace(event, strengths=None, settings=None)
+        self._settings = event.settings
+        self._revision_bytes += size
+        self.size += size
+        self.grew(size)
+        return event
 
     def trim(self, most: int) -> int:
         """Let go of the oldest rows, with the guesses that belong to them, until the log weighs at most
@@ -115,7 +142,7 @@ class RunLog:
             each = rows.width + (self.guesses[-1].size if self.guesses else 0)
             rows.let_go(min(len(rows) - rows.gone, -(-(self.size - most) // each)))
             self._let_guesses_go(rows.positions[rows.gone - 1])
-            self.size = rows.size + sum(event.size for event in self.guesses)
+            self.size = rows.size + sum(event.size for event in self.guesses) + self._revision_bytes
         return rows.gone - before
 
     def _let_guesses_go(self, position: int) -> None:
@@ -265,6 +292,9 @@ class RunLog:
                 metrics=self.metrics,
                 model=event.model,
                 adapter=event.adapter,
+                strengths=_copied(event.strengths),
+                settings=_plain(event.settings),
+                sampling=event.sampling and event.sampling.model_dump(),
             )
             for event in others
             if isinstance(event, StartedEvent)
@@ -344,7 +374,16 @@ class RunLog:
         frames: list[WireMap] = []
         for event in others:
             if isinstance(event, AppliedEvent):
-                frames.append(self._frame("applied", seq, rev=event.rev, position=event.position))
+                frames.append(
+                    self._frame(
+                        "applied",
+                        seq,
+                        rev=event.rev,
+                        position=event.position,
+                        strengths=_copied(event.strengths),
+                        settings=_plain(event.settings),
+                    )
+                )
             elif isinstance(event, FinishedEvent):
                 finished = Finished(
                     run=self.run, seq=seq, reason=event.reason, stop=event.stop, error=event.error,
@@ -352,6 +391,14 @@ class RunLog:
                 )  # fmt: skip
                 frames.append(finished.model_dump())
         return frames
+
+
+def _copied(strengths: Mapping[str, float] | None) -> dict[str, float] | None:
+    return None if strengths is None else dict(strengths)
+
+
+def _plain(settings: Mapping[str, VectorSetting] | None) -> dict[str, Any] | None:
+    return None if settings is None else {name: setting.model_dump() for name, setting in settings.items()}
 
 
 def _joined(ranges: Iterable[Range]) -> list[Range]:

@@ -52,6 +52,8 @@ READ_AGAIN_TOKENS = 256
 cache has: some 20 ms on a GPU, a third of a second on two cores. Of a longer one what it had has no rows."""
 
 Reason = Literal["stop", "length", "cancelled", "error"]
+Said = tuple[dict[str, float], dict[str, VectorSetting]]
+"""Strengths and settings of a revision, as a client says them."""
 
 
 class RunPhase(Enum):
@@ -148,6 +150,8 @@ class Run:
         self._parts_told: set[str] = set()
         self._sent: dict[int, tuple[Action, ...]] = {}
         """What each revision is that the engine was told and no row has shown yet."""
+        self._said: dict[int, Said] = {}
+        """The same as clients said it, and of the revision that the run began with."""
         self._cached_tokens = 0
         self._began = time.perf_counter()
         self._first: float | None = None
@@ -158,7 +162,12 @@ class Run:
         self._told: Ending | None = None
         self._stream_task: asyncio.Task[Ending] | None = None
         self._steer_task: asyncio.Task[None] | None = None
-        self.log.append(StartedEvent(prompt, engine.model.id if engine.model else "", start.adapter))
+        self.log.append(
+            StartedEvent(
+                prompt, engine.model.id if engine.model else "", start.adapter, self.strengths, self.settings,
+                start.sampling.model_copy(update={"max_tokens": self._reply_limit()}),
+            )
+        )  # fmt: skip
         self._tell_parts()
 
     # ------------------------------------------------------------ life
@@ -174,6 +183,7 @@ class Run:
         """Start generating, with what the sliders say now."""
         self._become(RunPhase.WRITING)
         self._sent_rev = self.rev
+        self._said[self.rev] = (self.strengths, self.settings)
         self._past = self._begun()
         # Of its own: whoever gave the place back may have been another run, and the log names the task's.
         context = copy_context()
@@ -252,6 +262,7 @@ class Run:
         while self._sent_rev != self.rev and not self.done:
             rev = self.rev
             self._sent[rev] = acting(self.actions)
+            self._said[rev] = (self.strengths, self.settings)
             try:
                 await self._engine.steer(self.id, rev, self.actions)
             except (EngineLostError, EngineNotReadyError) as error:
@@ -374,7 +385,8 @@ class Run:
 
     def _apply(self, rev: int, position: int) -> None:
         self._show(rev, position)
-        self.log.append(AppliedEvent(rev, position))
+        self.log.append(AppliedEvent(rev, position, *self._said[rev]))
+        self._said = {other: said for other, said in self._said.items() if other > rev}
         asked = self._asked.get(rev)
         # What it replaced before any row was computed with it has no first row.
         self._asked = {other: when for other, when in self._asked.items() if other > rev}

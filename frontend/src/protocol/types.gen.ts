@@ -324,6 +324,13 @@ export interface Started {
 	metrics: string[];
 	model: string;
 	adapter: string | null;
+	strengths: {
+		[k: string]: number;
+	} | null;
+	settings: {
+		[k: string]: VectorSetting;
+	} | null;
+	sampling: Sampling | null;
 }
 /**
  * The prompt as the model reads it.
@@ -441,6 +448,12 @@ export interface Applied {
 	seq: number;
 	rev: number;
 	position: number;
+	strengths: {
+		[k: string]: number;
+	} | null;
+	settings: {
+		[k: string]: VectorSetting;
+	} | null;
 }
 /**
  * Rows of `count` positions from `start` were skipped.

@@ -1,6 +1,6 @@
 // Replies that this page did not ask for itself: kept over a reload, or watched from another tab.
 import { beforeEach, describe, expect, test } from "vitest";
-import { errorFrame, finishedFrame, resumedFrame, startedFrame, tokensFrame } from "../testing";
+import { appliedFrame, errorFrame, finishedFrame, resumedFrame, startedFrame, tokensFrame } from "../testing";
 import { settings, welcome } from "../testing/lab";
 import { played, TestServer } from "../testing/server";
 import { NEVER_KNOWN, NO_MAP, OTHER_EPOCH } from "./delivery";
@@ -164,7 +164,7 @@ describe("watching a reply of another tab", () => {
 		server.say(welcome);
 		session.ask("one", settings);
 		server.say(startedFrame(["p"]));
-		server.say({ type: "applied", run: "r1", seq: 4, rev: 1, position: 1 });
+		server.say(appliedFrame(1, 1, { seq: 4 }));
 		expect(server.sent.at(-1)).toMatchObject({ type: "resume", run: "r1", after: 4 });
 		server.say(resumedFrame({ rev: 1, strengths: { joy: 0.7 } }));
 		expect(session.steering.get("joy")).toBe(0.7);

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { RunState } from "../store/run";
-import { manualBatch, rowsFrame, startedFrame, testRun } from "../testing";
+import { appliedFrame, manualBatch, rowsFrame, startedFrame, testRun } from "../testing";
 import { layersText, statusText } from "./Slider";
 import { OWN_WAY, type Settings, type Strengths } from "./setting";
 import { AGAIN_MS } from "./steered";
@@ -68,7 +68,7 @@ describe("Steering", () => {
 		time = 60;
 		timers.shift()!();
 		expect(sent.at(-1)).toEqual({ run: "r1", rev: 2, strengths: { joy: 0.2, pirate: 0.4 } });
-		run.take({ type: "applied", run: "r1", seq: 5, rev: 2, position: 31 }, 0);
+		run.take(appliedFrame(2, 31, { seq: 5 }), 0);
 		expect(steering.status("joy")).toEqual({ kind: "in-force", position: 31 });
 		expect(steering.status("pirate")).toEqual({ kind: "in-force", position: 31 });
 		time = 500;
@@ -129,7 +129,7 @@ describe("Steering", () => {
 			expect(steering.status("joy")).toEqual({ kind: "sent", rev: 1 });
 			steering.act("joy", { ...ablate });
 			expect(sent.length).toBe(1);
-			run.take({ type: "applied", run: "r1", seq: 5, rev: 1, position: 9 }, 0);
+			run.take(appliedFrame(1, 9, { seq: 5 }), 0);
 			expect(steering.status("joy")).toEqual({ kind: "in-force", position: 9 });
 		});
 
@@ -270,7 +270,7 @@ describe("Steering", () => {
 		test("a stale revision is said again above the newest, and is not in force before", () => {
 			const run = startRun();
 			steering.set("joy", 0.2);
-			run.take({ type: "applied", run: "r1", seq: 5, rev: 1, position: 9 }, 0);
+			run.take(appliedFrame(1, 9, { seq: 5 }), 0);
 			steering.stale(run);
 			expect(steering.status("joy")).toEqual({ kind: "held" });
 			time = 100;
@@ -288,7 +288,7 @@ describe("Steering", () => {
 		timers.shift()!();
 		expect(sent.at(-1)).toEqual({ run: "r1", rev: 2, strengths: { joy: 0.2 } });
 		steering.refused(run);
-		run.take({ type: "applied", run: "r1", seq: 5, rev: 2, position: 9 }, 0);
+		run.take(appliedFrame(2, 9, { seq: 5 }), 0);
 		timers.shift()!();
 		expect(sent.length).toBe(2);
 	});

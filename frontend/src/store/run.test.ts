@@ -1,5 +1,14 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { chance, finishedFrame, lensFrame, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
+import {
+	appliedFrame,
+	chance,
+	finishedFrame,
+	lensFrame,
+	rowsFrame,
+	startedFrame,
+	testRun,
+	tokensFrame,
+} from "../testing";
 import type { RunState } from "./run";
 
 let run: RunState;
@@ -145,7 +154,7 @@ describe("RunState", () => {
 	});
 
 	test("what was applied is noted once", () => {
-		const applied = { type: "applied" as const, run: "r1", seq: 3, rev: 2, position: 9 };
+		const applied = appliedFrame(2, 9, { seq: 3 });
 		run.take(applied, 0);
 		run.take(applied, 0);
 		expect(run.applied).toEqual([{ rev: 2, position: 9 }]);
@@ -190,7 +199,7 @@ describe("RunState", () => {
 			startedFrame(["a"]),
 			tokensFrame(1, ["x", "y"]),
 			rowsFrame(0, 2),
-			{ type: "applied" as const, run: "r1", seq: 3, rev: 1, position: 2 },
+			appliedFrame(1, 2, { seq: 3 }),
 			rowsFrame(2, 2, { rev: () => 1 }),
 			tokensFrame(3, ["z"]),
 			finishedFrame(),
@@ -228,7 +237,7 @@ describe("RunState", () => {
 			["rows", rowsFrame(far, 1)],
 			["guesses", lensFrame(far, 1)],
 			["a gap", gap],
-			["a revision", { type: "applied" as const, run: "r1", seq: 2, rev: 1, position: far }],
+			["a revision", appliedFrame(1, far, { seq: 2 })],
 		])("%s: the run fails with a sentence, and nothing is allocated", (_, frame) => {
 			run.know({ special_ids: [], chat: "template", thoughts: null, max_model_len: 64 });
 			run.take(startedFrame(["a"]), 0);

@@ -119,6 +119,9 @@ export function startedFrame(prompt: readonly string[], id = "c1", run = "r1"): 
 		adapter: null,
 		metrics: ["norm"],
 		model: "",
+		strengths: {},
+		settings: {},
+		sampling: null,
 	};
 }
 
@@ -154,8 +157,8 @@ export function gapFrame(start: number, count: number, changes: Partial<Gap> = {
 	return { type: "gap", run: "r1", seq: 1, start, count, kept: false, cached: false, ...changes };
 }
 
-export function appliedFrame(rev: number, position: number): Applied {
-	return { type: "applied", run: "r1", seq: 1, rev, position };
+export function appliedFrame(rev: number, position: number, changes: Partial<Applied> = {}): Applied {
+	return { type: "applied", run: "r1", seq: 1, rev, position, strengths: {}, settings: {}, ...changes };
 }
 
 export function resumedFrame(changes: Partial<Resumed> = {}): Resumed {
