@@ -1,9 +1,11 @@
 // The drawing functions against a fake 2D context that writes down what it is told.
 import { beforeEach, describe, expect, test } from "vitest";
+import { halfToNumber } from "../protocol/fp16";
+import { MetricField } from "../store/field";
 import type { RunState } from "../store/run";
 import { gapFrame, metricInfo, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
-import { Backing, TILE_COLUMNS, type Tile } from "./backing";
-import { colourAt, SEQUENTIAL } from "./colour";
+import { Backing, coloursOf, TILE_COLUMNS, type Tile } from "./backing";
+import { colourAt, DIVERGING, SEQUENTIAL } from "./colour";
 import { drawMissing, drawStatic, type Ink } from "./draw";
 import { columnX, layout, tailScroll, visibleColumns } from "./geometry";
 import { Labels, readable } from "./labels";
@@ -51,21 +53,26 @@ const ink: Ink = {
 	mono: "mono",
 };
 const layers = 3;
-const paint = { metric: metricInfo(), range: { lo: 0, hi: 600 }, table: SEQUENTIAL };
+const metric = metricInfo();
+const range = { lo: 0, hi: 600 };
+const colours = coloursOf(metric, range, SEQUENTIAL);
 const g = layout({ width: 630, height: 300, ratio: 1 }, layers, 6);
 
 let run: RunState;
 let labels: Labels;
 let tiles: Call[];
+let tilesOf: Call[][];
 let backing: Backing;
 beforeEach(() => {
 	run = testRun();
 	run.take(startedFrame(["a", "b"]), 0);
 	tiles = [];
+	tilesOf = [];
 	labels = new Labels();
-	backing = new Backing(layers, (): Tile => {
+	backing = new Backing(new MetricField(run.rows, "norm"), (): Tile => {
 		const { context, calls } = recorder();
 		tiles = calls;
+		tilesOf.push(calls);
 		return { context, image: {} as CanvasImageSource };
 	});
 });
@@ -73,15 +80,23 @@ beforeEach(() => {
 const puts = () => tiles.filter((call) => call.name === "putImageData");
 
 describe("backing", () => {
+	/** Have columns [from, to) coloured, as if they were in view. */
+	const paint = (from: number, to: number) => {
+		backing.mark(from, to);
+		backing.blit(recorder().context, { ...g, plotWidth: to * g.cellWidth }, 0, to);
+	};
+
 	test("an append paints the new columns and no other", () => {
+		backing.recolour(colours);
 		run.take(rowsFrame(0, 5, { layers }), 0);
-		backing.paint(run.rows, paint, 0, 5);
+		paint(0, 5);
 		run.take(rowsFrame(5, 2, { layers }), 0);
-		backing.paint(run.rows, paint, 5, 7);
-		const [first, second] = puts();
-		expect([(first!.args[0] as ImageData).width, first!.args[1]]).toEqual([5, 0]);
-		expect([(second!.args[0] as ImageData).width, second!.args[1]]).toEqual([2, 5]);
-		expect(puts().length).toBe(2);
+		paint(5, 7);
+		// Of the image: left, top, width, height.
+		expect(puts().map(({ args }) => args.slice(3))).toEqual([
+			[0, 0, 5, layers],
+			[5, 0, 2, layers],
+		]);
 	});
 
 	test("each pixel is its cell's colour, layer 0 in the last line; unknown cells are transparent", () => {
@@ -90,9 +105,13 @@ describe("backing", () => {
 			0,
 		);
 		run.take(rowsFrame(3, 1, { layers, value: () => 600 }), 0);
-		backing.paint(run.rows, paint, 0, 4);
+		backing.recolour(colours);
+		paint(0, 4);
 		const image = puts()[0]!.args[0] as ImageData;
-		const pixel = (p: number, l: number) => [...image.data.slice(((layers - 1 - l) * 4 + p) * 4).slice(0, 4)];
+		const pixel = (p: number, l: number) => {
+			const at = 4 * ((layers - 1 - l) * TILE_COLUMNS + p);
+			return [...image.data.slice(at, at + 4)];
+		};
 		for (const [p, l] of [
 			[0, 0],
 			[0, 2],
@@ -100,16 +119,49 @@ describe("backing", () => {
 			[3, 0],
 		] as const) {
 			const sent = run.rows.value("norm", p, l)!;
-			expect(pixel(p, l)).toEqual([...colourAt(SEQUENTIAL, place(paint.metric, paint.range, sent)), 255]);
+			expect(pixel(p, l)).toEqual([...colourAt(SEQUENTIAL, place(metric, range, sent)), 255]);
 		}
 		expect(pixel(1, 2)[3]).toBe(0);
 		for (let l = 0; l < layers; l++) expect(pixel(2, l)[3]).toBe(0);
 	});
 
+	test("what is out of view gets its colours when it comes into view, and then the newest", () => {
+		const total = 3 * TILE_COLUMNS;
+		run.take(rowsFrame(0, total, { layers }), 0);
+		backing.recolour(colours);
+		const seen = (position: number) => backing.blit(recorder().context, g, position * g.cellWidth, total);
+		seen(0);
+		expect(puts().length).toBe(0);
+		expect(tilesOf.map((tile) => tile.filter(({ name }) => name === "putImageData").length)).toEqual([
+			1, 0, 0,
+		]);
+		backing.recolour(coloursOf(metric, { lo: 0, hi: 1 }, SEQUENTIAL));
+		seen(2 * TILE_COLUMNS);
+		seen(2 * TILE_COLUMNS);
+		expect(tilesOf.map((tile) => tile.filter(({ name }) => name === "putImageData").length)).toEqual([
+			1, 0, 1,
+		]);
+	});
+
+	test("the table of colours says for every half float what the scale says of its number", () => {
+		for (const kind of ["sequential", "diverging"] as const) {
+			const one = metricInfo({ scale: { kind, lo: null, hi: null, mid: kind === "diverging" ? 1 : null } });
+			const table = kind === "diverging" ? DIVERGING.dark : SEQUENTIAL;
+			const bytes = new Uint8Array(coloursOf(one, { lo: -2, hi: 5 }, table).buffer);
+			for (let code = 0; code < 65536; code += 7) {
+				const value = halfToNumber(code);
+				const colour = Number.isFinite(value)
+					? [...colourAt(table, place(one, { lo: -2, hi: 5 }, value)), 255]
+					: [0, 0, 0, 0];
+				expect([...bytes.subarray(4 * code, 4 * code + 4)]).toEqual(colour);
+			}
+		}
+	});
+
 	test("long runs are cut into tiles and a blit touches only those in view", () => {
 		const total = TILE_COLUMNS * 3 + 10;
 		run.take(rowsFrame(0, total, { layers }), 0);
-		backing.paint(run.rows, paint, 0, total);
+		backing.recolour(colours);
 		const { context, calls } = recorder();
 		const scroll = TILE_COLUMNS * g.cellWidth - 60;
 		backing.blit(context, g, scroll, total);
@@ -165,11 +217,11 @@ describe("static canvas", () => {
 			one.take(startedFrame(["a", "b"]), 0);
 			one.take(tokensFrame(2, new Array(tokens).fill("x")), 0);
 			one.take(rowsFrame(0, tokens, { layers }), 0);
-			const map = new Backing(layers, () => ({
+			const map = new Backing(new MetricField(one.rows, "norm"), () => ({
 				context: recorder().context,
 				image: {} as CanvasImageSource,
 			}));
-			map.paint(one.rows, paint, 0, tokens);
+			map.recolour(colours);
 			const { context, calls } = recorder();
 			drawStatic(context, g, tailScroll(g, one.tokens.length), one, map, ink, labels);
 			return calls.length;

@@ -1,10 +1,14 @@
 // What the painter colours, seen at the tiles that it writes into.
 import { beforeEach, describe, expect, test } from "vitest";
+import type { MetricInfo } from "../protocol/types.gen";
+import { MetricField } from "../store/field";
 import type { RunState } from "../store/run";
 import { metricInfo, rowsFrame, startedFrame, testRun } from "../testing";
 import type { Tile } from "./backing";
 import { DIVERGING, SEQUENTIAL } from "./colour";
+import { layout } from "./geometry";
 import { type Drawn, Painter } from "./painter";
+import type { Range } from "./scale";
 
 const fixed = metricInfo({ scale: { kind: "sequential", lo: 0, hi: 600, mid: null } });
 
@@ -16,14 +20,14 @@ let told: (Drawn | null)[];
 
 beforeEach(() => {
 	[written, told] = [[], []];
+	fields.clear();
 	run = testRun();
 	run.take(startedFrame(["a"]), 0);
 	const tile: Tile = {
 		context: {
 			createImageData: (width, height) =>
 				({ width, height, data: new Uint8ClampedArray(4 * width * height) }) as ImageData,
-			putImageData: (image, x) => written.push([x, image.width]),
-			clearRect: () => {},
+			putImageData: (_image, _x, _y, from, _top, width) => written.push([from, width]),
 		},
 		image: {} as CanvasImageSource,
 	};
@@ -33,29 +37,45 @@ beforeEach(() => {
 	);
 });
 
+/** Paint what is new, with so many columns in view. */
+function update(columns = 100) {
+	const g = layout({ width: 100 * 6 + 30, height: 300, ratio: 1 }, 2, 6);
+	const backing = painter.update();
+	backing?.blit({ drawImage: () => {} }, g, 0, columns);
+	return backing;
+}
+
+/** One field for each metric, as the view has it. */
+const fields = new Map<string, MetricField>();
+
+function show(metric: MetricInfo, dark = false, range: Range | null = null) {
+	const field = fields.get(metric.id) ?? new MetricField(run.rows, metric.id);
+	fields.set(metric.id, field);
+	painter.show({ field, metric, range, dark });
+}
+
 describe("Painter", () => {
 	test("colours each column once, when its row has come", () => {
-		painter.show(run, fixed, false);
+		show(fixed, false);
 		run.take(rowsFrame(0, 5), 0);
-		painter.update();
+		update();
 		run.take(rowsFrame(5, 2), 0);
 		run.take(rowsFrame(7, 1), 0);
-		painter.update();
-		painter.update();
+		update();
+		update();
 		expect(written).toEqual([
 			[0, 5],
-			[5, 2],
-			[7, 1],
+			[5, 3],
 		]);
 		expect(told).toEqual([{ range: { lo: 0, hi: 600 }, table: SEQUENTIAL }]);
 	});
 
 	test("colours all of it anew when the scale grows, and says so", () => {
-		painter.show(run, metricInfo(), false);
+		show(metricInfo(), false);
 		run.take(rowsFrame(0, 4, { value: () => 3 }), 0);
-		painter.update();
+		update();
 		run.take(rowsFrame(4, 4, { value: () => 90 }), 0);
-		painter.update();
+		update();
 		expect(written).toEqual([
 			[0, 4],
 			[0, 8],
@@ -68,19 +88,36 @@ describe("Painter", () => {
 		const metric = metricInfo({ scale: { kind: "diverging", lo: -1, hi: 1, mid: 0 } });
 		run.take(rowsFrame(0, 2), 0);
 		for (const dark of [false, true]) {
-			painter.show(run, metric, dark);
-			painter.update();
+			show(metric, dark);
+			update();
 		}
 		expect(told.map((drawn) => drawn!.table)).toEqual([DIVERGING.light, DIVERGING.dark]);
 		expect(told[1]!.range).toBe(told[0]!.range);
 	});
 
+	test("a range that was set stays whatever comes, and setting another recolours what is in view", () => {
+		const set = { lo: 0, hi: 4 };
+		show(metricInfo(), false, set);
+		run.take(rowsFrame(0, 4, { value: () => 90 }), 0);
+		update();
+		show(metricInfo(), false, { lo: 0, hi: 100 });
+		update();
+		show(metricInfo());
+		update();
+		expect(written).toEqual([
+			[0, 4],
+			[0, 4],
+			[0, 4],
+		]);
+		expect(told.map((drawn) => drawn!.range.hi)).toEqual([4, 100, 91]);
+	});
+
 	test("has nothing for a metric that the run is not watched with, and says that once", () => {
-		painter.show(run, fixed, false);
+		show(fixed, false);
 		run.take(rowsFrame(0, 1), 0);
-		expect(painter.update()).not.toBeNull();
-		painter.show(run, metricInfo({ id: "other" }), false);
-		expect([painter.update(), painter.update()]).toEqual([null, null]);
+		expect(update()).not.toBeNull();
+		show(metricInfo({ id: "other" }), false);
+		expect([update(), update()]).toEqual([null, null]);
 		expect(told.slice(1)).toEqual([null]);
 	});
 });

@@ -1,8 +1,8 @@
-// Keeps the backing of the map up to date with one run and one metric: new columns only, unless the scale or the
-// colours changed; then all of it is coloured anew.
+// Keeps the backing of the map up to date with one field: new columns only, unless the scale or the colours changed;
+// then all of it has other colours.
 import type { MetricInfo } from "../protocol/types.gen";
-import type { RunState } from "../store/run";
-import { Backing, type MakeTile } from "./backing";
+import type { Field } from "../store/field";
+import { Backing, coloursOf, type MakeTile } from "./backing";
 import { tableOf } from "./colour";
 import { type Range, ScaleFit } from "./scale";
 
@@ -12,15 +12,22 @@ export interface Drawn {
 	table: Uint8ClampedArray;
 }
 
+export interface Subject {
+	field: Field;
+	/** How its numbers are to be read: their transform, and the kind of scale. */
+	metric: MetricInfo;
+	/** In sent numbers; null where the numbers decide. */
+	range: Range | null;
+	dark: boolean;
+}
+
 export class Painter {
 	#backing: Backing | null = null;
 	#fit: ScaleFit | null = null;
 	#drawn: Drawn | null = null;
-	#run: RunState | null = null;
-	#metric: MetricInfo | null = null;
-	#dark = false;
-	/** Entries of the run's change log that are in the backing. */
-	#painted = 0;
+	#subject: Subject | null = null;
+	/** Entries of the field's change log that the backing knows. */
+	#marked = 0;
 
 	/** `onDrawn` is told when the colours mean something else, and null when there is nothing to colour. */
 	constructor(
@@ -28,43 +35,43 @@ export class Painter {
 		private readonly makeTile: MakeTile,
 	) {}
 
-	/** What is to be painted from now on. */
-	show(run: RunState | null, metric: MetricInfo | null, dark: boolean): void {
-		const same = run === this.#run && metric === this.#metric;
-		if (!same) this.#fit = null;
-		if (!same || dark !== this.#dark) this.#backing = null;
-		this.#run = run;
-		this.#metric = metric;
-		this.#dark = dark;
+	/** What is to be painted from now on; null for nothing. */
+	show(subject: Subject | null): void {
+		const before = this.#subject;
+		if (subject?.field !== before?.field) this.#backing = null;
+		if (subject?.field !== before?.field || subject?.metric !== before?.metric) this.#fit = null;
+		this.#subject = subject;
 	}
 
 	/** Take in what came since the last time. Null where nothing can be coloured. */
 	update(): Backing | null {
-		const [run, metric] = [this.#run, this.#metric];
-		// A metric that this run was not watched with has nothing to fit a scale to, and nothing to draw.
-		if (run === null || metric === null || run.rows.values(metric.id) === undefined) {
+		const subject = this.#subject;
+		// A metric that a run was not watched with has nothing to fit a scale to, and nothing to draw.
+		if (subject === null || subject.field.empty) {
 			this.#backing = null;
 			if (this.#drawn !== null) this.onDrawn(null);
 			this.#drawn = null;
 			return null;
 		}
-		const { rows } = run;
+		const { field, metric, dark } = subject;
 		this.#fit ??= new ScaleFit(metric);
-		const range = this.#fit.update(rows);
-		const table = tableOf(metric, this.#dark);
-		const paint = { metric, range, table };
-		if (this.#backing === null || range !== this.#drawn?.range) {
-			this.#backing = new Backing(rows.layers, this.makeTile);
-			this.#backing.paint(rows, paint, 0, rows.columns);
-			this.#drawn = { range, table };
-			this.onDrawn(this.#drawn);
+		const range = subject.range ?? this.#fit.update(field);
+		const table = tableOf(metric, dark);
+		const fresh = this.#backing === null;
+		this.#backing ??= new Backing(field, this.makeTile);
+		if (fresh || range !== this.#drawn?.range || table !== this.#drawn.table) {
+			this.#backing.recolour(coloursOf(metric, range, table));
+			if (range !== this.#drawn?.range || table !== this.#drawn.table) {
+				this.#drawn = { range, table };
+				this.onDrawn(this.#drawn);
+			}
 		} else {
-			for (let i = this.#painted; i < rows.changes.length; i++) {
-				const { start, end } = rows.changes[i]!;
-				this.#backing.paint(rows, paint, start, end);
+			for (let i = this.#marked; i < field.changes.length; i++) {
+				const { start, end } = field.changes[i]!;
+				this.#backing.mark(start, end);
 			}
 		}
-		this.#painted = rows.changes.length;
+		this.#marked = field.changes.length;
 		return this.#backing;
 	}
 }

@@ -1,4 +1,5 @@
 import { describe, expect, test, vi } from "vitest";
+import { MetricField } from "../store/field";
 import { RowStore } from "../store/rows";
 import { chance, metricInfo, rowsFrame } from "../testing";
 import {
@@ -13,12 +14,14 @@ import {
 	toDisplay,
 } from "./scale";
 
+const field = (rows: RowStore, metric = "norm") => new MetricField(rows, metric);
+
 describe("fitting", () => {
 	test("position 0 has no say", () => {
 		const rows = new RowStore();
 		rows.append(rowsFrame(0, 50, { value: (p) => (p === 0 ? 1000 : 10 + (p % 5)) }));
-		expect(percentiles(rows, "norm")).toEqual({ lo: 10, hi: 14 });
-		expect(percentiles(rows, "other")).toBeNull();
+		expect(percentiles(field(rows))).toEqual({ lo: 10, hi: 14 });
+		expect(percentiles(field(rows, "other"))).toBeNull();
 	});
 
 	test("neither have one in a hundred outliers, missing rows or numbers that are none", () => {
@@ -27,15 +30,15 @@ describe("fitting", () => {
 			rowsFrame(0, 1000, { value: (p) => (p % 150 === 7 ? 900 : p % 50 === 3 ? Number.NaN : 10 + (p % 5)) }),
 		);
 		rows.append(rowsFrame(1200, 1));
-		const fit = percentiles(rows, "norm")!;
+		const fit = percentiles(field(rows))!;
 		expect(fit).toEqual({ lo: 10, hi: 14 });
 	});
 
 	test("a store with only position 0 gives no fit but a range", () => {
 		const rows = new RowStore();
 		rows.append(rowsFrame(0, 1));
-		expect(percentiles(rows, "norm")).toBeNull();
-		const range = new ScaleFit(metricInfo()).update(rows);
+		expect(percentiles(field(rows))).toBeNull();
+		const range = new ScaleFit(metricInfo()).update(field(rows));
 		expect(range.hi).toBeGreaterThan(range.lo);
 	});
 
@@ -44,26 +47,26 @@ describe("fitting", () => {
 		// As the logit lens sends it: every ninth layer of 27, from the last prompt token on.
 		const value = (p: number, _: number, l: number) => (p >= 3000 && l % 9 === 8 ? 4 : Number.NaN);
 		rows.append(rowsFrame(0, 3005, { layers: 27, value }));
-		expect(percentiles(rows, "norm")).toEqual({ lo: 4, hi: 4 });
+		expect(percentiles(field(rows))).toEqual({ lo: 4, hi: 4 });
 	});
 
 	test("numbers that are none give no fit", () => {
 		const rows = new RowStore();
 		rows.append(rowsFrame(0, 9, { value: () => Number.NaN }));
-		expect(percentiles(rows, "norm")).toBeNull();
+		expect(percentiles(field(rows))).toBeNull();
 	});
 
 	test("a diverging metric without ends gets a range symmetric around its middle", () => {
 		const rows = new RowStore();
 		const around = (mid: number) => metricInfo({ scale: { kind: "diverging", lo: null, hi: null, mid } });
-		expect(new ScaleFit(around(0)).update(rows)).toEqual({ lo: -1, hi: 1 });
+		expect(new ScaleFit(around(0)).update(field(rows))).toEqual({ lo: -1, hi: 1 });
 		rows.append(rowsFrame(0, 1, { value: () => 900 }));
 		rows.append(rowsFrame(1, 200, { value: (p) => (p % 2 === 0 ? -3 : 1) }));
-		const range = new ScaleFit(around(0)).update(rows);
+		const range = new ScaleFit(around(0)).update(field(rows));
 		expect(range.lo).toBe(-range.hi);
 		expect(range.hi).toBeGreaterThanOrEqual(3);
 		expect(range.hi).toBeLessThan(6);
-		const shifted = new ScaleFit(around(0.5)).update(rows);
+		const shifted = new ScaleFit(around(0.5)).update(field(rows));
 		expect(shifted.hi - 0.5).toBeCloseTo(0.5 - shifted.lo, 9);
 	});
 
@@ -71,11 +74,11 @@ describe("fitting", () => {
 		const random = chance(5);
 		const rows = new RowStore();
 		const fit = new ScaleFit(metricInfo());
-		let range = fit.update(rows);
+		let range = fit.update(field(rows));
 		let changes = 0;
 		for (let p = 0; p < 600; p++) {
 			rows.append(rowsFrame(p, 1, { value: () => 5 + random() * (1 + p / 100) }));
-			const next = fit.update(rows);
+			const next = fit.update(field(rows));
 			if (next !== range && p > 1) {
 				changes++;
 				expect(next.lo).toBeLessThanOrEqual(range.lo);
@@ -83,30 +86,30 @@ describe("fitting", () => {
 			}
 			range = next;
 		}
-		const fitted = percentiles(rows, "norm")!;
+		const fitted = percentiles(field(rows))!;
 		expect(range.lo).toBeLessThanOrEqual(fitted.lo);
 		expect(range.hi).toBeGreaterThanOrEqual(fitted.hi);
 		expect(changes).toBeLessThan(25);
-		expect(fit.update(rows)).toBe(range);
+		expect(fit.update(field(rows))).toBe(range);
 	});
 
 	test("numbers within the range cost no new fit; a share of them outside does", () => {
 		const rows = new RowStore();
 		const fit = new ScaleFit(metricInfo());
 		rows.append(rowsFrame(0, 100, { value: (p) => 10 + (p % 5) }));
-		const range = fit.update(rows);
+		const range = fit.update(field(rows));
 		const fits = vi.spyOn(rows, "first");
 		for (let p = 100; p < 1000; p++) {
 			// One number in a thousand is far out, and stays in the tail.
 			rows.append(rowsFrame(p, 1, { value: (_, __, l) => (p % 500 === 3 && l === 0 ? 99 : 10 + (p % 5)) }));
-			expect(fit.update(rows)).toBe(range);
+			expect(fit.update(field(rows))).toBe(range);
 		}
 		expect(fits.mock.calls.length).toBe(0);
 		for (let p = 1000; p < 1050; p++) {
 			rows.append(rowsFrame(p, 1, { value: () => 99 }));
-			fit.update(rows);
+			fit.update(field(rows));
 		}
-		expect(fit.update(rows).hi).toBeGreaterThanOrEqual(99);
+		expect(fit.update(field(rows)).hi).toBeGreaterThanOrEqual(99);
 		expect(fits.mock.calls.length).toBeLessThan(15);
 	});
 

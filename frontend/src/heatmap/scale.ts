@@ -6,8 +6,11 @@
 // rows but position 0, rounded outward to a round step. Position 0 is the attention sink; its norm is many
 // times that of any other token and would leave the rest one colour. The fitted range only ever grows, so
 // that a colour means the same until the scale visibly changes, and every change redraws the whole map.
+
+import { HALF_VALUES, isFiniteCode } from "../protocol/fp16";
 import type { MetricInfo } from "../protocol/types.gen";
-import type { RowStore } from "../store/rows";
+import { type Field, valueAt } from "../store/field";
+import { CHUNK } from "../store/rows";
 
 export interface Range {
 	/** In sent numbers. */
@@ -37,26 +40,25 @@ export function fixedEnds(metric: MetricInfo): { lo: number | null; hi: number |
 	return { lo: end(metric.scale.lo), hi: end(metric.scale.hi) };
 }
 
-/** The 1st and 99th percentile of the finite values of positions 1 and later, or null without any. */
-export function percentiles(rows: RowStore, metric: string): Range | null {
-	const values = rows.values(metric);
-	if (values === undefined) return null;
-	const first = rows.first(metric);
+/** The 1st and 99th percentile of the finite numbers of positions 1 and later, or null without any. */
+export function percentiles(field: Field): Range | null {
+	const { first, layers } = field;
 	if (first === null) return null;
 	// A prompt without numbers, as the logit lens leaves it, must not use up the sample.
-	const start = first * rows.layers;
-	const end = rows.columns * rows.layers;
+	const start = first * layers;
+	const end = field.columns * layers;
 	// A stride without a factor in common with the layers visits each in turn instead of the same few.
 	let stride = Math.max(1, Math.floor((end - start) / SAMPLE));
-	while (commonFactor(stride, rows.layers) > 1) stride++;
-	const sample: number[] = [];
+	while (commonFactor(stride, layers) > 1) stride++;
+	const sample = new Float32Array(Math.ceil((end - start) / stride));
+	let size = 0;
 	for (let i = start; i < end; i += stride) {
-		const value = values[i]!;
-		if (Number.isFinite(value)) sample.push(value);
+		const value = valueAt(field, Math.floor(i / layers), i % layers);
+		if (Number.isFinite(value)) sample[size++] = value;
 	}
-	if (sample.length === 0) return null;
-	const sorted = Float64Array.from(sample).sort();
-	const at = (share: number) => sorted[Math.round(share * (sorted.length - 1))]!;
+	if (size === 0) return null;
+	const sorted = sample.subarray(0, size).sort();
+	const at = (share: number) => sorted[Math.round(share * (size - 1))]!;
 	return { lo: at(TAIL), hi: at(1 - TAIL) };
 }
 
@@ -84,7 +86,7 @@ function roundStep(span: number): number {
 	return (lead > 5 ? 10 : lead > 2 ? 5 : lead > 1 ? 2 : 1) * power;
 }
 
-/** The range of one metric over the life of one run. */
+/** The range of one field over its life. */
 export class ScaleFit {
 	#fitted: Range | null = null;
 	/** Entries of the change log that were looked at. */
@@ -97,10 +99,10 @@ export class ScaleFit {
 	constructor(readonly metric: MetricInfo) {}
 
 	/** The range to draw with. A new object means that everything drawn before has the wrong colour. */
-	update(rows: RowStore): Range {
+	update(field: Field): Range {
 		const { lo, hi } = fixedEnds(this.metric);
-		if ((lo === null || hi === null) && this.#outgrown(rows)) {
-			const fit = percentiles(rows, this.metric.id);
+		if ((lo === null || hi === null) && this.#outgrown(field)) {
+			const fit = percentiles(field);
 			if (fit !== null) this.#fitted = grown(this.#fitted, fit);
 			this.#outside = 0;
 		}
@@ -118,37 +120,48 @@ export class ScaleFit {
 	 * Whether what came since the last time may have moved a percentile out of the range. Sorting a sample is by far
 	 * the most expensive step of a frame, and numbers within the range cannot do that, however many come.
 	 */
-	#outgrown(rows: RowStore): boolean {
-		const { changes, layers } = rows;
+	#outgrown(field: Field): boolean {
+		const { changes } = field;
 		const fresh = this.#seen < changes.length;
-		const values = rows.values(this.metric.id);
 		for (; this.#seen < changes.length; this.#seen++) {
 			const { start, end } = changes[this.#seen]!;
-			for (let i = Math.max(1, start) * layers; values !== undefined && i < end * layers; i++) {
-				const value = values[i]!;
-				if (!Number.isFinite(value)) continue;
-				this.#numbers += 1;
-				if (this.#fitted !== null && (value < this.#fitted.lo || value > this.#fitted.hi)) this.#outside += 1;
+			for (let from = Math.max(1, start); from < end; ) {
+				const index = Math.floor(from / CHUNK);
+				const to = Math.min(end, (index + 1) * CHUNK);
+				this.#count(field, index, from, to);
+				from = to;
 			}
 		}
 		return this.#fitted === null ? fresh : this.#outside > TAIL_STEP * this.#numbers;
+	}
+
+	/** Count the numbers at [from, to), which lie in one chunk. */
+	#count(field: Field, index: number, from: number, to: number): void {
+		const codes = field.chunk(index);
+		if (codes === undefined) return;
+		const { lo, hi } = this.#fitted ?? { lo: Number.NEGATIVE_INFINITY, hi: Number.POSITIVE_INFINITY };
+		const first = index * CHUNK;
+		const end = (to - first) * field.layers;
+		for (let i = (from - first) * field.layers; i < end; i++) {
+			const code = codes[i]!;
+			if (!isFiniteCode(code)) continue;
+			const value = HALF_VALUES[code]!;
+			this.#numbers += 1;
+			if (value < lo || value > hi) this.#outside += 1;
+		}
 	}
 }
 
 /** Place of a sent number on the scale, clamped to [0, 1]. */
 export function place(metric: MetricInfo, range: Range, sent: number): number {
-	const middle = metric.scale.kind === "diverging" ? metric.scale.mid : null;
-	let t: number;
-	if (middle === null) t = (sent - range.lo) / (range.hi - range.lo);
-	else {
-		// The same step away from the middle is the same step of colour on both sides.
-		const mid = toSent(metric, middle);
-		t = 0.5 + (sent - mid) / (2 * Math.max(range.hi - mid, mid - range.lo));
-	}
-	return Math.min(1, Math.max(0, t));
+	const { lo, hi } = legendRange(metric, range);
+	return Math.min(1, Math.max(0, (sent - lo) / (hi - lo)));
 }
 
-/** The range that the legend's bar spans: the given one, made symmetric for a diverging scale. */
+/**
+ * The range that the legend's bar spans: the given one, made symmetric for a diverging scale, where the same step away
+ * from the middle is the same step of colour on both sides.
+ */
 export function legendRange(metric: MetricInfo, range: Range): Range {
 	const middle = metric.scale.kind === "diverging" ? metric.scale.mid : null;
 	if (middle === null) return range;

@@ -2,6 +2,7 @@
 // painter colour what is new, and draws what is in view; the cursor's canvas is drawn by itself when only that moved.
 import type { MetricInfo } from "../protocol/types.gen";
 import type { Cursor, CursorStore } from "../session/cursor";
+import { type Field, MetricField } from "../store/field";
 import type { RunState } from "../store/run";
 import { pageBatch, Signal } from "../store/signal";
 import type { Backing, Tile } from "./backing";
@@ -11,6 +12,7 @@ import { readInk } from "./ink";
 import { Labels } from "./labels";
 import { drawOverlay } from "./overlay";
 import { type Drawn, Painter } from "./painter";
+import type { Range } from "./scale";
 import { Stage, type StageElements } from "./stage";
 
 export interface ViewElements extends StageElements {
@@ -30,12 +32,15 @@ export interface ViewSubject {
 	layers: number;
 	columnWidth: number;
 	dark: boolean;
+	/** What the ends of the scale are, in sent numbers; null where the numbers decide. */
+	range?: Range | null;
 }
 
 export class HeatmapView {
 	/** The cells moved in the view: something that is placed by `locate` must be placed again. */
 	readonly moved = new Signal();
 	#subject: ViewSubject = { run: null, metric: null, layers: 0, columnWidth: 13, dark: false };
+	#field: Field | null = null;
 	#ink: Ink | null = null;
 	readonly #labels = new Labels();
 	readonly #stage: Stage;
@@ -64,9 +69,13 @@ export class HeatmapView {
 	show(subject: ViewSubject): void {
 		const before = this.#subject;
 		this.#subject = subject;
-		const { run, metric, dark } = subject;
+		const { run, metric, dark, range = null } = subject;
 		if (dark !== before.dark) this.#ink = null;
-		this.#painter.show(run, metric, dark);
+		if (run !== before.run || metric?.id !== before.metric?.id) {
+			this.#field = run === null || metric === null ? null : new MetricField(run.rows, metric.id);
+		}
+		const field = this.#field;
+		this.#painter.show(field === null || metric === null ? null : { field, metric, range, dark });
 		if (run !== before.run) {
 			this.#unsubscribeRun?.();
 			this.#unsubscribeRun = run?.changed.subscribe(this.#draw) ?? null;

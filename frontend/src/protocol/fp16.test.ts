@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { decodeHalves, halfToNumber } from "./fp16";
+import { decodeHalves, halfToNumber, NO_NUMBER, numberToHalf } from "./fp16";
 
 /** The definition read off the standard, digit by digit, with no shared code. */
 function reference(bits: number): number {
@@ -36,4 +36,27 @@ test("an unaligned view decodes like an aligned one", () => {
 	shifted.set(aligned, 1);
 	expect([...decodeHalves(shifted.subarray(1))]).toEqual([1, -2, 65504]);
 	expect([...decodeHalves(aligned)]).toEqual([1, -2, 65504]);
+});
+
+test("a number becomes the half float nearest to it", () => {
+	let wrong = 0;
+	for (let bits = 0; bits < 65536; bits++) {
+		const value = halfToNumber(bits);
+		if (Number.isNaN(value)) continue;
+		if (numberToHalf(value) !== bits) wrong++;
+		// Half-way to the next one, the even of the two; a little less or more, the nearer.
+		const next = halfToNumber(bits + 1);
+		if ((bits & 0x7fff) >= 0x7bff) continue;
+		const middle = (value + next) / 2;
+		const step = Math.abs(next - value) / 64;
+		const away = Math.sign(value || next);
+		if (numberToHalf(middle) !== bits + (bits & 1)) wrong++;
+		if (numberToHalf(middle - away * step) !== bits) wrong++;
+		if (numberToHalf(middle + away * step) !== bits + 1) wrong++;
+	}
+	expect(wrong).toBe(0);
+	expect(numberToHalf(Number.NaN)).toBe(NO_NUMBER);
+	expect([65519, 65520, 1e9, -1e9, 2 ** -26, -0].map(numberToHalf)).toEqual([
+		0x7bff, 0x7c00, 0x7c00, 0xfc00, 0, 0x8000,
+	]);
 });

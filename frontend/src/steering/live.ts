@@ -71,7 +71,7 @@ export function projectionNow(run: RunState, vector: VectorInfo, setting: Vector
 /** Per layer, how long what steering added is against the stream; null when the run is not watched with it. */
 export function shareNow(run: RunState): number[] | null {
 	const position = lastRow(run);
-	if (position === null || run.rows.values(SHARE) === undefined) return null;
+	if (position === null || !run.rows.carries(SHARE)) return null;
 	return Array.from({ length: run.rows.layers }, (_, layer) => {
 		const value = run.rows.value(SHARE, position, layer);
 		return value !== undefined && Number.isFinite(value) ? value : 0;

@@ -44,11 +44,11 @@ function countsOf(rows: RowStore, layer: number): Counts {
 	if (known?.received === rows.received) return known;
 	const counts: Counts = { received: rows.received, tokens: 0, chosen: new Map() };
 	for (let rank = 1; ; rank++) {
-		const values = rows.values(`expert:${rank}`);
-		if (values === undefined) break;
+		const metric = `expert:${rank}`;
+		if (!rows.carries(metric)) break;
 		for (let position = 0; position < rows.columns; position++) {
-			const expert = values[position * rows.layers + layer]!;
-			if (!rows.has(position) || Number.isNaN(expert)) continue;
+			const expert = rows.value(metric, position, layer);
+			if (expert === undefined || Number.isNaN(expert)) continue;
 			if (rank === 1) counts.tokens += 1;
 			counts.chosen.set(expert, (counts.chosen.get(expert) ?? 0) + 1);
 		}

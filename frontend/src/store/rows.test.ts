@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
+import { NO_NUMBER } from "../protocol/fp16";
 import { chance, rowsFrame } from "../testing";
-import { NO_ROW, RowStore } from "./rows";
+import { CHUNK, NO_ROW, RowStore } from "./rows";
 
 describe("RowStore", () => {
 	test("keeps each number at its metric, position and layer", () => {
@@ -31,7 +32,24 @@ describe("RowStore", () => {
 			expect(store.rev(p)).toBe(NO_ROW);
 			expect(store.value("norm", p, 0)).toBeUndefined();
 		}
-		expect(Number.isNaN(store.values("norm")![3 * 2])).toBe(true);
+		expect(store.chunk("norm", 0)![3 * 2]).toBe(NO_NUMBER);
+	});
+
+	test("numbers lie in chunks, which are there only where rows are and never move", () => {
+		const store = new RowStore();
+		store.append(rowsFrame(3 * CHUNK - 1, 2, { value: (p) => p % 7 }));
+		expect([0, 1, 2, 3, 4].map((index) => store.chunk("norm", index)?.length)).toEqual([
+			undefined,
+			undefined,
+			2 * CHUNK,
+			2 * CHUNK,
+			undefined,
+		]);
+		const before = store.chunk("norm", 3);
+		store.append(rowsFrame(0, 4 * CHUNK));
+		expect(store.chunk("norm", 3)).toBe(before);
+		expect(store.value("norm", 5, 0)).toBe(5);
+		expect(store.size).toBeGreaterThanOrEqual(4 * CHUNK * 2 * 2);
 	});
 
 	test("a metric that some rows lack has no number there", () => {
@@ -95,9 +113,9 @@ describe("RowStore", () => {
 			expect(store.received).toBe(total);
 			expect(store.boundaries()).toEqual(whole.boundaries());
 			for (const metric of ["a", "b"]) {
-				expect(store.values(metric)!.subarray(0, total * 3)).toEqual(
-					whole.values(metric)!.subarray(0, total * 3),
-				);
+				for (const index of [0, 1, 2]) {
+					expect(store.chunk(metric, index)).toEqual(whole.chunk(metric, index));
+				}
 			}
 		}
 	});
@@ -132,7 +150,7 @@ describe("RowStore", () => {
 		const store = new RowStore();
 		const short = { ...rowsFrame(0, 1), layers: 1_000_000_000 };
 		expect(() => store.append(short)).toThrow("Rows of 1 positions hold 2 numbers, not 1000000000.");
-		expect([store.layers, store.columns, store.values("norm")]).toEqual([0, 0, undefined]);
+		expect([store.layers, store.columns, store.chunk("norm", 0)]).toEqual([0, 0, undefined]);
 		expect(() => store.append({ ...rowsFrame(0, 2), revs: [0] })).toThrow(/hold 1 revisions/);
 		expect(() => store.append(rowsFrame(0, 2, { entropy: () => 1 }))).not.toThrow();
 		const entropy = new Uint8Array(2);

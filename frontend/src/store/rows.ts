@@ -1,13 +1,18 @@
-// The numbers of one run: for each metric one growing Float32Array, position-major (position x layers), as
-// the server sent them (transform not undone). A position without a row has revision -1 and no values; a
-// reader must ask `has` first, so that a missing row is never taken for zeros.
+// The numbers of one run: for each metric chunks of CHUNK positions, position-major (position x layers), as the half
+// floats that the server sent (transform not undone). A position without a row has revision -1 and NaN for a number;
+// a reader of single numbers gets undefined there, so that a missing row is never taken for zeros.
+//
+// Chunks are made when a row falls into them and never move or grow: a long reply costs each row the same, and what
+// reads them (a map, a recording, a store on disk) may take a chunk as it is.
 //
 // Rows may arrive twice, late or with holes; every arrival is logged in `changes`, which is what lets the
 // heatmap draw new columns only.
-import { decodeHalves } from "../protocol/fp16";
+import { HALF_VALUES, halfCodes, isFiniteCode, NO_NUMBER } from "../protocol/fp16";
 import type { Rows } from "../protocol/types.gen";
 
 export const NO_ROW = -1;
+/** Positions in a chunk. */
+export const CHUNK = 512;
 
 export interface Boundary {
 	rev: number;
@@ -27,8 +32,9 @@ export class RowStore {
 	/** Positions that have a row. */
 	received = 0;
 	readonly changes: Change[] = [];
-	#values = new Map<string, Float32Array>();
-	#entropy: Float32Array | null = null;
+	/** Per metric its chunks; a hole where no row of the metric fell into one. */
+	#chunks = new Map<string, Uint16Array[]>();
+	#entropy: Uint16Array | null = null;
 	#revs = new Int32Array(0);
 	/** Per metric the first position after 0 with a number; a metric without any is missing. */
 	#first = new Map<string, number>();
@@ -38,47 +44,54 @@ export class RowStore {
 
 	/** Take one rows frame. Throws a sentence when its shape contradicts its bytes or the rows before it. */
 	append(frame: Rows): void {
+		const { start, count, metrics } = frame;
 		if (this.layers !== 0 && frame.layers !== this.layers) {
 			throw new Error(`Rows with ${frame.layers} layers came after rows with ${this.layers}.`);
 		}
-		const decoded = decodeHalves(frame.data);
-		const width = frame.metrics.length * frame.layers;
-		const entropy = frame.entropy === null ? null : decodeHalves(frame.entropy);
-		hold(frame.count, decoded.length, "numbers", frame.count * width);
-		hold(frame.count, frame.revs.length, "revisions", frame.count);
-		if (entropy !== null) hold(frame.count, entropy.length, "entropies", frame.count);
+		const codes = halfCodes(frame.data);
+		const entropy = frame.entropy === null ? null : halfCodes(frame.entropy);
+		hold(count, codes.length, "numbers", count * metrics.length * frame.layers);
+		hold(count, frame.revs.length, "revisions", count);
+		if (entropy !== null) hold(count, entropy.length, "entropies", count);
 		this.layers = frame.layers;
-		const end = frame.start + frame.count;
-		if (frame.count === 0) return;
-		this.#reserve(end, frame.metrics);
-		frame.metrics.forEach((metric, index) => {
-			const target = this.#values.get(metric)!;
-			for (let i = 0; i < frame.count; i++) {
-				const from = i * width + index * this.layers;
-				const numbers = decoded.subarray(from, from + this.layers);
-				target.set(numbers, (frame.start + i) * this.layers);
-				this.#note(metric, frame.start + i, numbers);
-			}
+		if (count === 0) return;
+		const end = start + count;
+		this.#reserve(end);
+		metrics.forEach((metric, index) => {
+			this.#put(metric, codes, index * this.layers, metrics.length * this.layers, start, count);
 		});
 		if (entropy !== null) {
-			this.#entropy ??= new Float32Array(this.#revs.length).fill(Number.NaN);
-			this.#entropy.set(entropy, frame.start);
+			this.#entropy ??= new Uint16Array(this.#revs.length).fill(NO_NUMBER);
+			this.#entropy.set(entropy, start);
 		}
-		for (let i = 0; i < frame.count; i++) {
-			const position = frame.start + i;
-			if (this.#revs[position] === NO_ROW) this.received += 1;
-			this.#revs[position] = frame.revs[i]!;
+		for (let i = 0; i < count; i++) {
+			if (this.#revs[start + i] === NO_ROW) this.received += 1;
+			this.#revs[start + i] = frame.revs[i]!;
 		}
 		this.columns = Math.max(this.columns, end);
-		this.changes.push({ start: frame.start, end });
-		if (frame.start < this.#scanned) this.#rescan();
+		this.changes.push({ start, end });
+		if (start < this.#scanned) this.#rescan();
 	}
 
 	/** Keep which revision every row had, and no number. */
 	dropNumbers(): void {
-		this.#values.clear();
+		this.#chunks.clear();
 		this.#first.clear();
 		this.#entropy = null;
+	}
+
+	/** Metrics of which any row was had, in the order in which they came. */
+	get metrics(): readonly string[] {
+		return [...this.#chunks.keys()];
+	}
+
+	/** Bytes of all numbers. */
+	get size(): number {
+		let size = this.#revs.byteLength + (this.#entropy?.byteLength ?? 0);
+		for (const chunks of this.#chunks.values()) {
+			for (const chunk of chunks) size += chunk?.byteLength ?? 0;
+		}
+		return size;
 	}
 
 	has(position: number): boolean {
@@ -89,15 +102,26 @@ export class RowStore {
 		return position >= 0 && position < this.columns ? this.#revs[position]! : NO_ROW;
 	}
 
-	/** All values of a metric, `columns` x `layers` used; undefined when no row carried it. */
-	values(metric: string): Float32Array | undefined {
-		return this.#values.get(metric);
+	/** Whether any row carried a metric. */
+	carries(metric: string): boolean {
+		return this.#chunks.has(metric);
+	}
+
+	/**
+	 * The numbers of a metric at positions [CHUNK * index, CHUNK * (index + 1)), [CHUNK, layers] as half floats;
+	 * undefined where no row of the metric fell among them.
+	 */
+	chunk(metric: string, index: number): Uint16Array | undefined {
+		return this.#chunks.get(metric)?.[index];
 	}
 
 	/** One number as sent, or undefined when that row, layer or metric is missing. */
 	value(metric: string, position: number, layer: number): number | undefined {
 		if (!this.has(position) || layer < 0 || layer >= this.layers) return undefined;
-		return this.#values.get(metric)?.[position * this.layers + layer];
+		const chunks = this.#chunks.get(metric);
+		if (chunks === undefined) return undefined;
+		const code = chunks[Math.floor(position / CHUNK)]?.[(position % CHUNK) * this.layers + layer];
+		return code === undefined ? Number.NaN : HALF_VALUES[code];
 	}
 
 	/** The first position after 0 at which a metric has a number in any layer, or null. */
@@ -107,8 +131,8 @@ export class RowStore {
 
 	/** Nats of the distribution from which the token after a position was drawn; null where not known. */
 	entropy(position: number): number | null {
-		const value = this.has(position) ? this.#entropy?.[position] : undefined;
-		return value === undefined || Number.isNaN(value) ? null : value;
+		const code = this.has(position) ? this.#entropy?.[position] : undefined;
+		return code === undefined || !isFiniteCode(code) ? null : HALF_VALUES[code]!;
 	}
 
 	/** Where the revision in force changed, in order of position. Revision 0 at the start is no change. */
@@ -122,9 +146,54 @@ export class RowStore {
 		return this.#boundaries;
 	}
 
-	#note(metric: string, position: number, numbers: Float32Array): void {
-		if (position === 0 || position >= (this.#first.get(metric) ?? Number.POSITIVE_INFINITY)) return;
-		if (numbers.some(Number.isFinite)) this.#first.set(metric, position);
+	/** `codes` has a row of `width` numbers per position, and this metric's begin `offset` behind the row's first. */
+	#put(
+		metric: string,
+		codes: Uint16Array,
+		offset: number,
+		width: number,
+		start: number,
+		count: number,
+	): void {
+		let chunks = this.#chunks.get(metric);
+		if (chunks === undefined) {
+			chunks = [];
+			this.#chunks.set(metric, chunks);
+		}
+		const { layers } = this;
+		for (let i = 0; i < count; i++) {
+			const position = start + i;
+			const index = Math.floor(position / CHUNK);
+			let chunk = chunks[index];
+			if (chunk === undefined) {
+				// NaN and not zero: a row that lacks this metric has no value, and must not look like one.
+				chunk = new Uint16Array(CHUNK * layers).fill(NO_NUMBER);
+				chunks[index] = chunk;
+			}
+			const from = i * width + offset;
+			chunk.set(codes.subarray(from, from + layers), (position % CHUNK) * layers);
+		}
+		this.#note(metric, codes, offset, width, start, count);
+	}
+
+	/** Whether these are the first numbers of the metric. */
+	#note(
+		metric: string,
+		codes: Uint16Array,
+		offset: number,
+		width: number,
+		start: number,
+		count: number,
+	): void {
+		const until = Math.min(start + count, this.#first.get(metric) ?? Number.POSITIVE_INFINITY);
+		for (let position = Math.max(1, start); position < until; position++) {
+			const from = (position - start) * width + offset;
+			for (let i = from; i < from + this.layers; i++) {
+				if (!isFiniteCode(codes[i]!)) continue;
+				this.#first.set(metric, position);
+				return;
+			}
+		}
 	}
 
 	#rescan(): void {
@@ -133,30 +202,18 @@ export class RowStore {
 		this.#lastRev = 0;
 	}
 
-	#reserve(positions: number, metrics: readonly string[]): void {
+	/** What is one number per position grows by doubling: of the longest text it is some 50 kB. */
+	#reserve(positions: number): void {
 		const capacity = this.#revs.length;
-		if (positions > capacity) {
-			const grown = Math.max(positions, capacity * 2, 256);
-			const revs = new Int32Array(grown).fill(NO_ROW);
-			revs.set(this.#revs);
-			this.#revs = revs;
-			if (this.#entropy !== null) {
-				const copy = new Float32Array(grown).fill(Number.NaN);
-				copy.set(this.#entropy);
-				this.#entropy = copy;
-			}
-			for (const [metric, values] of this.#values) {
-				const copy = new Float32Array(grown * this.layers).fill(Number.NaN);
-				copy.set(values);
-				this.#values.set(metric, copy);
-			}
-		}
-		for (const metric of metrics) {
-			if (!this.#values.has(metric)) {
-				// NaN and not zero: a row that lacks this metric has no value, and must not look like one.
-				this.#values.set(metric, new Float32Array(this.#revs.length * this.layers).fill(Number.NaN));
-			}
-		}
+		if (positions <= capacity) return;
+		const room = Math.max(positions, capacity * 2, 256);
+		const revs = new Int32Array(room).fill(NO_ROW);
+		revs.set(this.#revs);
+		this.#revs = revs;
+		if (this.#entropy === null) return;
+		const entropy = new Uint16Array(room).fill(NO_NUMBER);
+		entropy.set(this.#entropy);
+		this.#entropy = entropy;
 	}
 }
 

@@ -246,7 +246,7 @@ describe("RunState", () => {
 			expect(run.problem?.message).toMatch(
 				/^The server spoke of position 5\d+, and this model's texts end at 63/,
 			);
-			expect([run.rows.columns, run.rows.values("norm"), run.missing.none, run.applied.length]).toEqual([
+			expect([run.rows.columns, run.rows.chunk("norm", 0), run.missing.none, run.applied.length]).toEqual([
 				0,
 				undefined,
 				true,

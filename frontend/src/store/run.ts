@@ -290,7 +290,7 @@ export class RunState {
 
 	/** Whether rows of a metric have come or may still come. Unknown, so true, until `started`. */
 	watches(metric: string): boolean {
-		return this.metrics === null || this.metrics.includes(metric) || this.rows.values(metric) !== undefined;
+		return this.metrics === null || this.metrics.includes(metric) || this.rows.carries(metric);
 	}
 
 	/** Milliseconds to the first token: the server's number once there is one, the page's before. */

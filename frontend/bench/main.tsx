@@ -1,0 +1,141 @@
+// The real page over an engine that only pretends, and what can be done with it: `window.bench` is called by
+// `backend/bench/frames.py`, one thing after the other, with a trace of the main thread taken around each.
+import { createRoot } from "react-dom/client";
+import { App } from "../src/App";
+import { Session } from "../src/session/session";
+import { defaultSettings } from "../src/session/settings";
+import { PretendedEngine, type Size } from "./engine";
+import { ThreeMaps } from "./maps";
+import "../src/styles/base.css";
+import "../src/styles/layout.css";
+import "../src/styles/chat.css";
+import "../src/styles/heatmap.css";
+import "../src/styles/steering.css";
+import "../src/styles/dialog.css";
+import "../src/styles/motion.css";
+
+const asked = new URLSearchParams(location.search);
+const number = (name: string, usual: number) => Number(asked.get(name) ?? usual);
+const size: Size = {
+	layers: number("layers", 80),
+	metrics: number("metrics", 20),
+	positions: number("positions", 8192),
+	prompt: number("prompt", 512),
+	sliders: number("sliders", 4),
+};
+const settings = defaultSettings();
+const engine = new PretendedEngine(size);
+const session = new Session(engine.open, null);
+let maps: ThreeMaps | null = null;
+let turns = 0;
+
+session.connection.connect();
+createRoot(document.getElementById("root")!).render(<App session={session} />);
+
+const frame = () => new Promise<number>((done) => requestAnimationFrame(done));
+const task = () => new Promise<void>((done) => setTimeout(done));
+
+/** Do something in each frame for so long; `along` runs from 0 to 1. */
+async function eachFrame(seconds: number, act: (along: number, count: number) => void): Promise<void> {
+	const began = performance.now();
+	for (let count = 0; ; count++) {
+		const now = await frame();
+		const along = (now - began) / (1000 * seconds);
+		if (along >= 1) return;
+		act(Math.max(0, along), count);
+	}
+}
+
+async function deliver(packed: Uint8Array[]): Promise<void> {
+	for (const bytes of packed) {
+		await task();
+		engine.hear(bytes);
+	}
+}
+
+/** So many rows a second, each in its own message. */
+async function appendRows(packed: Uint8Array[], perSecond: number): Promise<void> {
+	const began = performance.now();
+	for (let sent = 0; sent < packed.length; ) {
+		const due = Math.min(packed.length, Math.floor(((performance.now() - began) / 1000) * 2 * perSecond));
+		if (sent < due) engine.hear(packed[sent++]!);
+		else await new Promise((done) => setTimeout(done, 4));
+	}
+}
+
+const packedRows = { append: [] as Uint8Array[], bulk: [] as Uint8Array[] };
+
+const bench = {
+	get ready(): boolean {
+		return session.server.ready;
+	},
+
+	/** A new turn, whose prompt is read and of whose reply the tokens and rows before `positions` are there. */
+	async begin(positions: number): Promise<void> {
+		turns += 1;
+		if (!session.ask(`Tell me about the harbour, for the ${turns}th time.`, settings)) {
+			throw new Error("The page did not ask.");
+		}
+		engine.admit();
+		session.pickMetric("metric_0");
+		await deliver(engine.pack(0, positions));
+		await frame();
+		await frame();
+	},
+
+	end(): void {
+		engine.finish();
+	},
+
+	/** What `append` will say. */
+	prepareAppend(from: number, rows: number): void {
+		packedRows.append = engine.pack(from, from + rows, 1);
+	},
+
+	async append(perSecond: number): Promise<void> {
+		await appendRows(packedRows.append, perSecond);
+		await frame();
+	},
+
+	/** What `bulk` will say: a whole run, in messages as the server makes them. */
+	prepareBulk(): void {
+		packedRows.bulk = engine.pack(0, size.positions);
+	},
+
+	async bulk(): Promise<void> {
+		await deliver(packedRows.bulk);
+		await frame();
+		await frame();
+	},
+
+	async pan(seconds: number): Promise<void> {
+		const scrollers = document.querySelectorAll<HTMLElement>(".heatmap-scroller");
+		await eachFrame(seconds, (along) => {
+			const there = 0.5 - 0.5 * Math.cos(4 * Math.PI * along);
+			for (const one of scrollers) one.scrollLeft = there * (one.scrollWidth - one.clientWidth);
+		});
+	},
+
+	/** All of the map in other colours, in each frame: the metric is picked anew. */
+	async repaint(seconds: number): Promise<void> {
+		await eachFrame(seconds, (_, count) => session.pickMetric(`metric_${count % size.metrics}`));
+	},
+
+	/** A slider dragged to and fro. */
+	async slide(seconds: number): Promise<void> {
+		const slider = document.querySelector<HTMLInputElement>('[data-testid="slider-vector_0"]')!;
+		const set = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value")!.set!;
+		await eachFrame(seconds, (along) => {
+			set.call(slider, String((0.9 * Math.sin(6 * Math.PI * along)).toFixed(2)));
+			slider.dispatchEvent(new Event("input", { bubbles: true }));
+		});
+	},
+
+	/** Three maps of the shown run below the page. */
+	showMaps(on: boolean): void {
+		maps?.dispose();
+		maps = on ? new ThreeMaps(document.getElementById("maps")!, session, engine.metrics) : null;
+	},
+};
+export type Bench = typeof bench;
+Object.assign(window, { bench });
