@@ -133,6 +133,7 @@ def start(dice: random.Random, name: str, welcome: messages.Welcome) -> dict[str
         "write_on": write_on,
         "entropy": dice.random() < 0.5,
         "prompt_rows": dice.random() < 0.5,
+        "alternatives": dice.choice((0, 0, 1, messages.MAX_TOP)),
         **steering(dice, welcome.vectors, layers),
     }
     if dice.random() < 0.4:

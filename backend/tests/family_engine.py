@@ -92,7 +92,8 @@ def serve(job: dict[str, Any]) -> None:
     for index, actions in enumerate(job["actions"]):
         options = {
             "run": str(index), "actions": actions, "first_row": 0, "metrics": job["metrics"],
-            "entropy": True, "lens_stride": job["lens_stride"], "lens_top": 5, "adapter": names[index],
+            "entropy": True, "lens_stride": job["lens_stride"], "lens_top": 5, "alternatives": 7,
+            "adapter": names[index],
         }  # fmt: skip
         parameters.append(
             SamplingParams(
@@ -117,6 +118,7 @@ def serve(job: dict[str, Any]) -> None:
         assert mine.tokens == list(output.outputs[0].token_ids)
         metrics = mine.numbers()[0][0].metrics
         tops = mine.guesses()
+        likely = mine.alternatives()
         np.savez(
             f"{job['out']}-{index}.npz",
             reply=np.array(output.outputs[0].token_ids),
@@ -125,6 +127,9 @@ def serve(job: dict[str, Any]) -> None:
             values=mine.values(metrics),
             metrics=np.array(metrics),
             entropy=mine.entropy(),
+            alternative_positions=np.array(likely[0]),
+            alternative_ids=likely[1],
+            alternative_logprobs=likely[2],
             lens_layers=np.array(tops[0][1].layers),
             lens_positions=np.array([position for position, _, _ in tops]),
             top_ids=np.stack([guesses.ids[at] for _, guesses, at in tops]),

@@ -30,6 +30,7 @@ class Reading:
     residual_norm: NDArray[np.float64]  # [n, L]
     update_norm: NDArray[np.float64]  # [n, L]
     cosine_below: NDArray[np.float64]  # [n, L]
+    logprobs: NDArray[np.float64]  # [n, vocabulary], of the token after each position
 
     def ties(self, ids: list[int], prompt: int, margin: float = 1e-3) -> list[int]:
         """Reply positions where another token won by less than `margin` of a logit."""
@@ -101,4 +102,5 @@ class Reference:
             cosine_below=table(
                 lambda i: torch.cosine_similarity(steered[i].double(), entering[i].double(), dim=-1)
             ),
+            logprobs=logits.double().log_softmax(dim=-1).numpy(),
         )

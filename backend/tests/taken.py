@@ -70,6 +70,18 @@ class Taken:
                 found.append((entry.end - 1, guesses, guesses.entries.tolist().index(entry.place)))
         return found
 
+    def alternatives(self) -> tuple[list[int], NDArray[np.int32], NDArray[np.float32]]:
+        """Positions of the rows, and the ids and log probabilities [positions, top] for the token after."""
+        positions, ids, logprobs = [], [], []
+        for entry in self.entries:
+            found = None if entry.step is None else entry.step.alternatives
+            if found is not None and entry.place in found.entries:
+                at = found.entries.tolist().index(entry.place)
+                positions.append(entry.end - 1)
+                ids.append(found.ids[at])
+                logprobs.append(found.logprobs[at])
+        return positions, np.stack(ids), np.stack(logprobs)
+
 
 def shown(values: NDArray[np.float16], metrics: list[str]) -> NDArray[np.float64]:
     """Numbers as a person sees them: the transformation of each metric undone."""

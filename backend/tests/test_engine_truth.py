@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from steersight.engine.request import RunOptions, RunRequest, Wants
+from steersight.engine.step import NO_TOKEN
 from steersight.vectors.action import Action
 
 from .banks import steering_vector
@@ -33,6 +34,9 @@ PROMPTS = [
     "How does a bicycle stay upright?",
 ]
 TOLERANCE = 1e-3
+ALTERNATIVES = 20
+TIE = 1e-4
+"""Nats: fp32 in two programs tells log probabilities this close apart in either order."""
 # A cosine crosses zero, where a relative error means nothing: below this size the error is held absolute.
 COSINE_FLOOR = 0.05
 
@@ -58,8 +62,9 @@ class Collected:
     ) -> Collected:
         self.metrics = metrics or ["residual_norm", "update_norm", "cosine_below"]
         options = RunOptions(
-            name, wants=Wants(tuple(self.metrics)), actions=tuple(actions), adapter=self.adapter
-        )
+            name, wants=Wants(tuple(self.metrics), alternatives=ALTERNATIVES), actions=tuple(actions),
+            adapter=self.adapter,
+        )  # fmt: skip
         request = RunRequest(
             self.prompt, {"max_tokens": tokens, "temperature": 0.0}, options, read_cache=False
         )
@@ -92,6 +97,25 @@ def worst(rows: np.ndarray, reading: Reading) -> dict[str, float]:
     return found
 
 
+def check_alternatives(run: Collected, reading: Reading) -> None:
+    """The likeliest tokens are the reference's in order, with its log probabilities, of the last token of the
+    prompt and of all that were written but the last. Where two of the reference's are within a rounding of
+    each other, either may stand first."""
+    positions, ids, found = run.taken.alternatives()
+    assert positions == list(range(len(run.prompt) - 1, len(run.ids) - 1))
+    assert ids.shape == found.shape == (len(run.reply), ALTERNATIVES)
+    logprobs = reading.logprobs[positions]
+    expected = np.argsort(-logprobs, axis=1, kind="stable")[:, :ALTERNATIVES]
+    sure = np.take_along_axis(logprobs, expected, axis=1)
+    mine = np.take_along_axis(logprobs, ids, axis=1)
+    assert np.abs(found - mine).max() <= TOLERANCE
+    assert np.abs(sure - mine)[ids != expected].max(initial=0.0) <= TIE
+    assert (ids != expected).mean() < 0.01
+    # The token that was written is the first of them, and has the log probability that it came with.
+    assert ids[:, 0].tolist() == run.reply
+    assert found[:, 0].tolist() == [entry.logprob for entry in run.taken.entries if entry.token != NO_TOKEN]
+
+
 async def test_greedy_replies_and_rows_equal_transformers(
     server: Server, reference: Reference, record_property: Callable[[str, object], None]
 ) -> None:
@@ -107,6 +131,7 @@ async def test_greedy_replies_and_rows_equal_transformers(
         assert not ties, f"{text!r}: ties at {ties}, where the reference is as undecided"
         compared += len(run.reply)
         assert len(run.rows()) == len(run.ids) - 1
+        check_alternatives(run, reading)
         for name, error in worst(run.rows(), reading).items():
             errors[name] = max(errors.get(name, 0.0), error)
     record_property("largest relative errors", errors)
@@ -140,6 +165,7 @@ async def test_fixed_strength_equals_a_forward_hook(
     reading = reference.read(steered.ids, lambda _position: push)
     assert reading.differing(steered.ids, len(steered.prompt)) == []
     assert max(worst(steered.rows(), reading).values()) <= TOLERANCE
+    check_alternatives(steered, reading)
     assert steered.ids != plain.ids, "the vector did nothing"
     # The neighbour in the same batch is what it would have been alone.
     unsteered = reference.read(plain.ids)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersight.client import connect
+from steersight.client import Run, connect
 from steersight.metrics import logit_lens
 from steersight.protocol.messages import LensOptions
 
@@ -44,6 +44,10 @@ def test_reductions(layers: int, runs: int, vocabulary: int, spread: float, top:
     drawn = logits[-1].gather(-1, written[:, None])
     assert torch.equal(final.ranks.long(), (logits[-1] >= drawn).sum(-1))
     assert logit_lens.read_final(logits[-1], written, entropy=False).entropy is None
+    some = torch.arange(0, runs, 2)
+    ids, logprobs = logit_lens.read_alternatives(logits[-1, some], final.log_z[some], top)
+    assert torch.equal(ids, found.top_ids[-1, some])
+    assert torch.allclose(logprobs.double(), logp[-1, some].gather(-1, ids.long()), **close)
 
 
 @given(st.integers(1, 130), st.integers(1, 140))
@@ -52,6 +56,19 @@ def test_the_last_layer_is_always_read(layers: int, stride: int) -> None:
     assert chosen[-1] == layers - 1
     assert chosen[0] < stride
     assert all(later - earlier == stride for earlier, later in pairwise(chosen))
+
+
+def check_alternatives(run: Run, top: int) -> None:
+    """Greedy: the first of them was written. They come without rows of the prompt and without metrics too."""
+    start = len(run.prompt.ids)
+    assert sorted(run.alternatives) == list(range(start - 1, start - 1 + len(run.ids)))
+    assert sorted(run.revs) == list(range(start, start - 1 + len(run.ids)))
+    for at, (token, logprob) in enumerate(zip(run.ids, run.logprobs, strict=True)):
+        found = run.alternatives[start - 1 + at]
+        assert len(found) == len({one for one, _, _ in found}) == top
+        assert (found[0][0], found[0][2]) == (token, logprob)
+        assert found[0][1].strip() == run.pieces[at].strip()
+        assert [value for _, _, value in found] == sorted((value for _, _, value in found), reverse=True)
 
 
 @pytest.mark.engine
@@ -63,10 +80,14 @@ async def test_over_the_wire_with_a_neighbour_that_wants_other_layers(server: Se
         one = await client.start(question, sampling=sampling, lens=LensOptions(stride=4, top=3), entropy=True)
         other = await client.start(question, sampling=sampling, lens=LensOptions(stride=7, top=5), metrics=[])
         plain = await client.start(question, sampling=sampling, entropy=False)
-        for run in (one, other, plain):
+        named = await client.start(
+            question, sampling=sampling, metrics=[], alternatives=20, prompt_rows=False
+        )
+        for run in (one, other, plain, named):
             await run.wait()
     assert one.ids == other.ids == plain.ids
-    assert plain.guesses == {}
+    assert plain.guesses == plain.alternatives == {}
+    check_alternatives(named, 20)
     assert np.isnan(plain.entropy()).all()
     start = len(one.prompt.ids)
     for run, stride, top in ((one, 4, 3), (other, 7, 5)):

@@ -14,10 +14,17 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersight.protocol.messages import Applied, Gap, Lens, Rows, Tokens, VectorSetting
+from steersight.protocol.messages import Alternatives, Applied, Gap, Lens, Rows, Tokens, VectorSetting
 from steersight.runs import log as module
 from steersight.runs.budget import RowBudget, common_level
-from steersight.runs.events import SETTING_BYTES, STRENGTH_BYTES, AppliedEvent, GapEvent, LensEvent
+from steersight.runs.events import (
+    SETTING_BYTES,
+    STRENGTH_BYTES,
+    AlternativesEvent,
+    AppliedEvent,
+    GapEvent,
+    LensEvent,
+)
 from steersight.runs.log import RunLog
 
 from .sent import sent
@@ -128,8 +135,8 @@ Write = Callable[[RunLog], None]
 
 
 def watched(rows: int) -> Iterator[Write]:
-    """Tokens, rows and guesses of so many positions, an event each; every position's guess is a token of its
-    own, which is named there and never again."""
+    """Tokens, rows, guesses and alternatives of so many positions, an event each; every position's guess is a
+    token of its own, which is named there and never again by its kind."""
     for position in range(rows):
         row = np.full((1, 1, LAYERS), position, dtype="<f2").tobytes()
         ids = np.array([[position], [position // 2]], dtype="<i4")
@@ -140,6 +147,9 @@ def watched(rows: int) -> Iterator[Write]:
         )
         yield partial(RunLog.add_rows, start=position, revs=[0], values=row)
         yield partial(RunLog.add_guesses, event=guesses)
+        others = np.array([position, position // 3], dtype="<i4")
+        alternatives = AlternativesEvent(position, others, np.zeros(2, dtype="<f4"), names)
+        yield partial(RunLog.add_alternatives, event=alternatives)
 
 
 def log_of(rows: int) -> RunLog:
@@ -156,7 +166,8 @@ class Client:
         self.tokens: list[int] = []
         self.rows: set[int] = set()
         self.lost: set[int] = set()
-        self.names: dict[int, str] = {}
+        self.names: dict[str, dict[int, str]] = {"lens": {}, "alternatives": {}}
+        self.beside: set[tuple[str, int]] = set()
         self.seq = 0
 
     def take(self, frames: list[Any]) -> None:
@@ -171,10 +182,14 @@ class Client:
             elif isinstance(frame, Gap):
                 assert not frame.kept
                 self.lost |= set(range(frame.start, frame.start + frame.count))
-            elif isinstance(frame, Lens):
-                self.names.update(zip(frame.new_ids, frame.new_texts, strict=True))
-                for token in np.frombuffer(frame.ids, dtype="<i4").tolist():
-                    assert self.names[token] == f"<{token}>", "a guess without a name"
+            elif isinstance(frame, Lens | Alternatives):
+                names = self.names[frame.type]
+                names.update(zip(frame.new_ids, frame.new_texts, strict=True))
+                ids = np.frombuffer(frame.ids, dtype="<i4").reshape(frame.count, -1)
+                for position, row in enumerate(ids.tolist(), frame.start):
+                    self.beside.add((frame.type, position))
+                    for token in row:
+                        assert names[token] == f"<{token}>", "a guess without a name"
 
 
 def read_all(log: RunLog, client: Client) -> None:
@@ -195,8 +210,9 @@ def test_what_is_let_go_is_a_gap_to_who_has_not_had_it(rows: int, seen: int, wei
     for most in weights:
         before = log.size
         gone = log.trim(most)
-        assert log.size == log.rows.size + sum(event.size for event in log.guesses) <= before
-        assert log.size <= max(most, log.guesses[-1].size)
+        beside = [*log.guesses.events, *log.alternatives.events]
+        assert log.size == log.rows.size + sum(event.size for event in beside) <= before
+        assert log.size <= max(most, beside[-1].size + beside[0].size)
         assert gone >= 0
     assert log.rows.end == rows
     read_all(log, client)
@@ -204,10 +220,11 @@ def test_what_is_let_go_is_a_gap_to_who_has_not_had_it(rows: int, seen: int, wei
     assert client.rows | client.lost == set(range(rows))
     assert not client.lost & had, "rows that were had are called lost"
     again = Client()
-    again.names = {token: f"<{token}>" for token in range(rows)}
+    again.names = {kind: {token: f"<{token}>" for token in range(rows)} for kind in again.names}
     again.take(sent(log.rows_at(0, 4096, log.end)))
     assert again.lost == {p for p in range(rows) if p not in again.rows}
     assert again.rows == set(range(log.rows.gone, rows))
+    assert again.beside >= {(kind, position) for kind in again.names for position in again.rows}
 
 
 def test_who_catches_up_gets_batches_of_a_bounded_size() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from steersight.engine import channel
 from steersight.engine.channel import IN_TRANSIT, FailedRuns, RowReceiver, RowSender, Stage, pack, unpack
 from steersight.engine.reply import entries
-from steersight.engine.step import BARE, NO_TOKEN, PIECE_BYTES, Guesses, Step
+from steersight.engine.step import BARE, NO_TOKEN, PIECE_BYTES, Alternatives, Guesses, Step
 
 LAYERS = 3
 
@@ -30,6 +30,7 @@ def make(
         first.append(at if seen else BARE)
         at += count if seen else 0
     named = [entry for entry in range(entries_) if observed[entry] and counts[entry]]
+    every = list(range(0, entries_, 2))  # also of those without rows or numbers
     return Step(
         runs=[f"run-{entry}" for entry in range(entries_)],
         starts=np.arange(entries_, dtype=np.int32) * 100,
@@ -48,6 +49,10 @@ def make(
             np.arange(len(named) * 4, dtype=np.int32).reshape(-1, 2, 2),
             (np.arange(len(named) * 4).reshape(-1, 2, 2) / 8).astype("<f2"),
         ) if guesses and named else None,
+        alternatives=Alternatives(
+            np.array(every, dtype=np.int32), np.arange(len(every) * 3, dtype=np.int32).reshape(-1, 3),
+            -np.arange(len(every) * 3, dtype=np.float32).reshape(-1, 3) / 7,
+        ) if guesses else None,
     )  # fmt: skip
 
 
@@ -91,7 +96,18 @@ def named(step: Step) -> list[tuple[str, int, list[int], list[float]]]:
     ]
 
 
-VIEWS: list[Callable[[Step], list[object]]] = [rows, tokens, named]  # type: ignore[list-item]
+def alternatives(step: Step) -> list[tuple[str, int, list[int], list[float]]]:
+    if step.alternatives is None:
+        return []
+    mine = entries(step)
+    found = step.alternatives
+    return [
+        (mine[entry][0], mine[entry][1].end, ids.tolist(), logprobs.tolist())
+        for entry, ids, logprobs in zip(found.entries.tolist(), found.ids, found.logprobs, strict=True)
+    ]
+
+
+VIEWS: list[Callable[[Step], list[object]]] = [rows, tokens, named, alternatives]  # type: ignore[list-item]
 
 
 @given(steps)

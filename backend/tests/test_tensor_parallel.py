@@ -21,9 +21,9 @@ def test_two_ranks_give_the_rows_and_tokens_of_one(name: str, family_process: Fa
     for index in range(len(PROMPTS)):
         alone, together = one.result(index), two.result(index)
         assert set(alone) == set(together)
-        for what in ("reply", "ranks", "metrics", "lens_layers", "lens_positions"):
+        for what in ("reply", "ranks", "metrics", "lens_layers", "lens_positions", "alternative_positions"):
             assert np.array_equal(alone[what], together[what]), what
-        for what in ("values", "entropy", "logprobs", "top_probabilities"):
+        for what in ("values", "entropy", "logprobs", "top_probabilities", "alternative_logprobs"):
             assert np.allclose(alone[what], together[what], rtol=2e-3, atol=1e-4, equal_nan=True), what
 
 

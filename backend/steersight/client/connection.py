@@ -117,6 +117,7 @@ class Client:
         metrics: list[str] | None = None,
         lens: LensOptions | None = None,
         entropy: bool = False,
+        alternatives: int = 0,
         prompt_rows: bool = True,
         read_cache: bool = True,
     ) -> Run:
@@ -140,6 +141,7 @@ class Client:
             metrics=metrics,
             lens=lens,
             entropy=entropy,
+            alternatives=alternatives,
             prompt_rows=prompt_rows,
             read_cache=read_cache,
         )

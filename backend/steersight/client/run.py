@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..protocol.messages import (
     MAX_ROWS_ASKED,
+    Alternatives,
     Applied,
     AskRows,
     Finished,
@@ -90,6 +91,9 @@ class Run:
         self.guesses: dict[int, dict[int, list[tuple[str, float]]]] = {}
         """Position -> layer -> (text, probability) of the likeliest tokens for the position after, by the raw
         logit lens; empty without `lens`."""
+        self.alternatives: dict[int, list[tuple[int, str, float]]] = {}
+        """Position -> (id, text, log probability) of the model's likeliest tokens for the position after, the
+        likeliest first; empty without `alternatives`."""
         self.revs: dict[int, int] = {}
         """Position -> revision that computed its row."""
         self.parts: dict[str, int] = {}
@@ -282,6 +286,8 @@ class Run:
                     self._take_rows(frame)
                 case Lens():
                     self._take_lens(frame)
+                case Alternatives():
+                    self._take_alternatives(frame)
                 case Applied():
                     self._applied.append(frame)
                     self.revisions[frame.rev] = Revision(frame.position, frame.strengths, frame.settings)
@@ -359,6 +365,19 @@ class Run:
                 layer: [(self._names[token], share) for token, share in zip(*pair, strict=True)]
                 for layer, *pair in zip(frame.layers, ids[row], shares[row], strict=True)
             }
+
+    def _take_alternatives(self, frame: Alternatives) -> None:
+        import numpy as np
+
+        self._names.update(zip(frame.new_ids, frame.new_texts, strict=True))
+        shape = (frame.count, frame.top)
+        ids = np.frombuffer(frame.ids, dtype="<i4").reshape(shape).tolist()
+        logprobs = np.frombuffer(frame.logprobs, dtype="<f4").reshape(shape).tolist()
+        for row in range(frame.count):
+            self.alternatives[frame.start + row] = [
+                (token, self._names[token], logprob)
+                for token, logprob in zip(ids[row], logprobs[row], strict=True)
+            ]
 
     async def refuse(self, rev: int, refusal: SteersightError) -> None:
         """Tell whoever waits for this revision that the server did not take it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .step import BARE, NO_TOKEN, Guesses, Step
+from .step import BARE, NO_TOKEN, Alternatives, Guesses, Step
 from .transfer import to_host
 
 if TYPE_CHECKING:
@@ -37,6 +37,18 @@ class NamedTokens:
     """[runs, layers, k] fp32"""
 
 
+@dataclass(frozen=True)
+class LikelyTokens:
+    """The final distribution's likeliest tokens behind the last rows of some blocks, on the device."""
+
+    entries: list[int]
+    """[runs] indices of blocks"""
+    ids: torch.Tensor
+    """[runs, k] int32, likeliest first"""
+    logprobs: torch.Tensor
+    """[runs, k] fp32"""
+
+
 @dataclass
 class DeviceStep:
     """What one step produced; tensors of the worker's device."""
@@ -58,6 +70,7 @@ class DeviceStep:
     entropy: torch.Tensor | None
     """[rows] fp32, NaN where not known; None when nobody asked"""
     named: NamedTokens | None
+    likely: LikelyTokens | None = None
     failed: dict[str, str] = field(default_factory=dict)
     """Metrics that are switched off, and why."""
     _lost: bool = False
@@ -73,6 +86,9 @@ class DeviceStep:
         named = self.named
         self._ids = _optional(None if named is None else named.ids)
         self._probabilities = _optional(None if named is None else named.probabilities.half())
+        self._likely = None
+        if (likely := self.likely) is not None:
+            self._likely = likely.entries, to_host(likely.ids), to_host(likely.logprobs)
 
     @property
     def runs(self) -> list[str]:
@@ -86,13 +102,14 @@ class DeviceStep:
             return 0
         size = 0 if self.values is None else 2 * self.values.numel()
         size += 0 if self.entropy is None else 2 * self.entropy.numel()
-        return size + (0 if self.named is None else 6 * self.named.ids.numel())
+        size += 0 if self.named is None else 6 * self.named.ids.numel()
+        return size + (0 if self.likely is None else 8 * self.likely.ids.numel())
 
     def leave_numbers_out(self) -> None:
         """Only positions, revisions and tokens are to travel; its tensors are let go."""
         self._lost = self.numbers > 0
-        self.values = self.entropy = self.named = None
-        self._values = self._entropy = self._ids = self._probabilities = None
+        self.values = self.entropy = self.named = self.likely = None
+        self._values = self._entropy = self._ids = self._probabilities = self._likely = None
 
     def arrive(self) -> Step:
         """Wait for the copies, and put the step into columns."""
@@ -117,6 +134,7 @@ class DeviceStep:
             values=np.empty((0, 0, self.layers), dtype="<f2") if self._values is None else self._values(),
             entropy=None if self._entropy is None else self._entropy(),
             guesses=self._guesses(),
+            alternatives=self._alternatives(),
             failed=self.failed,
             lost=self._lost,
         )
@@ -126,6 +144,12 @@ class DeviceStep:
             return None
         entries = np.array(self.named.entries, dtype=np.int32)
         return Guesses(entries, self.named.layers, self._ids(), self._probabilities())
+
+    def _alternatives(self) -> Alternatives | None:
+        if self._likely is None:
+            return None
+        entries, ids, logprobs = self._likely
+        return Alternatives(np.array(entries, dtype=np.int32), ids(), logprobs())
 
 
 def _optional(tensor: torch.Tensor | None) -> _Wait | None:

@@ -51,6 +51,8 @@ class Block(NamedTuple):
     """Whether the sampled token is its next one."""
     request: int
     """Index of the request in the batch, and so in logits and sampled tokens."""
+    alternatives: int = 0
+    """So many of the likeliest tokens are to be named for the place of the sampled one."""
 
 
 @dataclass
@@ -176,8 +178,11 @@ def _plan_run(plan: StepPlan, state: RunState, request: int, span: Span, offset:
     first = min(first, start + count)
     if first == start + count and not samples:
         return ()  # a piece of what was computed before: there is nothing to tell
-    block = Block(state.run, first, [r.rev for r in revisions[first - start :]], samples, request)
-    if state.wants.nothing or not block.revisions:
+    block = Block(
+        state.run, first, [r.rev for r in revisions[first - start :]], samples, request,
+        state.wants.alternatives if samples else 0,
+    )  # fmt: skip
+    if state.wants.no_rows or not block.revisions:
         plan.bare.append(block)
         return ()
     plan.blocks.append(block)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from ..metrics import LENS_METRICS
 from ..metrics import logit_lens as readings
-from .outgoing import DeviceStep, NamedTokens
+from .outgoing import DeviceStep, LikelyTokens, NamedTokens
 from .transfer import indices
 
 if TYPE_CHECKING:
     import torch
 
     from .layout import Layout
-    from .plan import StepPlan
+    from .plan import Block, StepPlan
     from .reduce import Reducer, StepNumbers
 
 
@@ -110,5 +110,18 @@ class Publisher:
             values=None if numbers is None else registry.to_half(numbers.values, plan.metrics),
             entropy=entropy,
             named=named,
+            likely=self._likely(blocks, logits, final.log_z),
             failed=dict(self._reducer.failed),
         )
+
+    def _likely(self, blocks: list[Block], logits: torch.Tensor, log_z: torch.Tensor) -> LikelyTokens | None:
+        """What could have been written instead, of all runs that want it at once; nothing for the others."""
+        asking = [(entry, block) for entry, block in enumerate(blocks) if block.alternatives]
+        if not asking:
+            return None
+        requests = indices([block.request for _, block in asking], self._device)
+        ids, logprobs = readings.read_alternatives(
+            logits.index_select(0, requests), log_z.index_select(0, requests),
+            max(block.alternatives for _, block in asking),
+        )  # fmt: skip
+        return LikelyTokens([entry for entry, _ in asking], ids, logprobs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..text.thoughts import Opening
@@ -21,13 +21,25 @@ class Wants:
     """Logit lens at every so many layers, counted down from the last; 0 is off."""
     lens_top: int = 0
     """How many likeliest tokens the logit lens names per layer."""
+    alternatives: int = 0
+    """So many of the likeliest tokens of the final distribution, per token; they need no rows."""
     sums: bool = False
     """Sums of the stream over its tokens, kept in the worker until they are fetched."""
 
     @property
-    def nothing(self) -> bool:
-        """Whether this run is to be steered only."""
+    def no_rows(self) -> bool:
+        """Whether nothing is to be computed from this run's streams."""
         return not (self.metrics or self.entropy or self.lens_stride or self.sums)
+
+    def to_map(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self) | {"metrics": list(self.metrics)}
+
+    @classmethod
+    def from_map(cls, told: Mapping[str, Any]) -> Wants:
+        """The inverse of `to_map`; what is not named is not wanted, and other names are let be."""
+        mine = {field.name: told[field.name] for field in fields(cls) if field.name in told}
+        return cls(**mine | {"metrics": tuple(told.get("metrics", ()))})
 
 
 @dataclass(frozen=True)
@@ -53,10 +65,8 @@ class RunOptions:
         """As plain values, for the way to the worker."""
         return {
             "run": self.run, "rev": self.rev, "actions": [action.to_map() for action in self.actions],
-            "first_row": self.first_row, "metrics": list(self.wants.metrics), "entropy": self.wants.entropy,
-            "lens_stride": self.wants.lens_stride, "lens_top": self.wants.lens_top, "sums": self.wants.sums,
-            "read_most": self.read_most, "adapter": self.adapter,
-            "opening": None if self.opening is None else self.opening.to_map(),
+            "first_row": self.first_row, **self.wants.to_map(), "read_most": self.read_most,
+            "adapter": self.adapter, "opening": None if self.opening is None else self.opening.to_map(),
         }  # fmt: skip
 
     @classmethod
@@ -70,13 +80,7 @@ class RunOptions:
             read_most=told.get("read_most"),
             adapter=told.get("adapter", ""),
             opening=None if told.get("opening") is None else Opening.from_map(told["opening"]),
-            wants=Wants(
-                metrics=tuple(told.get("metrics", ())),
-                entropy=told.get("entropy", False),
-                lens_stride=told.get("lens_stride", 0),
-                lens_top=told.get("lens_top", 0),
-                sums=told.get("sums", False),
-            ),
+            wants=Wants.from_map(told),
         )
 
 

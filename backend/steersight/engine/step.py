@@ -59,6 +59,24 @@ class Guesses:
 
 
 @dataclass(frozen=True)
+class Alternatives:
+    """The likeliest tokens of the final distribution behind the last rows of some entries, those without
+    numbers too."""
+
+    entries: NDArray[np.int32]
+    """[runs] indices of entries, ascending"""
+    ids: NDArray[np.int32]
+    """[runs, k], likeliest first"""
+    logprobs: NDArray[np.float32]
+    """[runs, k], natural logarithms"""
+
+    @property
+    def nbytes(self) -> int:
+        """Size on the wire."""
+        return int(self.ids.nbytes + self.logprobs.nbytes)
+
+
+@dataclass(frozen=True)
 class Step:
     """The entries of one step, or of a part of one."""
 
@@ -86,6 +104,7 @@ class Step:
     entropy: NDArray[np.float16] | None = None
     """[observed rows] nats, NaN where not known; None where nobody asked"""
     guesses: Guesses | None = None
+    alternatives: Alternatives | None = None
     failed: dict[str, str] = field(default_factory=dict)
     """Metrics that are switched off, and why."""
     lost: bool = False
@@ -97,7 +116,8 @@ class Step:
         size = int(self.values.nbytes)
         if self.entropy is not None:
             size += int(self.entropy.nbytes)
-        return size + (0 if self.guesses is None else self.guesses.nbytes)
+        size += 0 if self.guesses is None else self.guesses.nbytes
+        return size + (0 if self.alternatives is None else self.alternatives.nbytes)
 
     def pieces(self, most_bytes: int = PIECE_BYTES) -> Iterator[Step]:
         """The same in parts whose numbers weigh at most `most_bytes` each, if one row is not more.
@@ -136,16 +156,14 @@ class Step:
         whole = end == self.counts[at]
         first = np.where(observed, np.cumsum(np.where(observed, counts, 0)) - counts, BARE)
         rows = _ranges(self.first[at][observed] + begin[observed], counts[observed])
-        guesses = self.guesses
+        place = {int(entry): n for n, entry in enumerate(at) if whole[n]}
+        guesses, alternatives = self.guesses, self.alternatives
         if guesses is not None:
-            place = {int(entry): n for n, entry in enumerate(at) if whole[n]}
-            kept = [n for n, entry in enumerate(guesses.entries.tolist()) if entry in place]
-            guesses = Guesses(
-                np.array([place[int(guesses.entries[n])] for n in kept], dtype=np.int32),
-                guesses.layers,
-                guesses.ids[kept],
-                guesses.probabilities[kept],
-            )
+            kept, places = _placed(guesses.entries, place)
+            guesses = Guesses(places, guesses.layers, guesses.ids[kept], guesses.probabilities[kept])
+        if alternatives is not None:
+            kept, places = _placed(alternatives.entries, place)
+            alternatives = Alternatives(places, alternatives.ids[kept], alternatives.logprobs[kept])
         return replace(
             self,
             runs=[self.runs[entry] for entry in at],
@@ -159,6 +177,7 @@ class Step:
             values=self.values[rows],
             entropy=None if self.entropy is None else self.entropy[rows],
             guesses=guesses if guesses is not None and len(guesses.entries) else None,
+            alternatives=alternatives if alternatives is not None and len(alternatives.entries) else None,
         )
 
     # ------------------------------------------------------------ the wire
@@ -167,14 +186,15 @@ class Step:
         """As the parts of one message: a msgpack map, and then the arrays that weigh something.
 
         {kind: "step", runs, metrics, layers, failed, lost, revisions and one column per entry (bytes),
-        entropy: whether there is one, guesses: {entries (bytes), layers, k} or null}; then `values`,
-        `entropy`, `ids` and `probabilities` where they are.
+        entropy: whether there is one, guesses: {entries (bytes), layers, k} or null, alternatives: {entries
+        (bytes), k} or null}; then `values`, `entropy`, and ids with probabilities of the guesses and of the
+        alternatives, where they are.
         """
         head: dict[str, Any] = {
             "kind": "step", "runs": self.runs, "metrics": self.metrics, "layers": self.layers,
             "failed": self.failed, "lost": self.lost, "revisions": self.revisions.astype("<i4").tobytes(),
             **{name: getattr(self, name).astype(kind).tobytes() for name, kind in _COLUMNS.items()},
-            "entropy": self.entropy is not None, "guesses": None,
+            "entropy": self.entropy is not None, "guesses": None, "alternatives": None,
         }  # fmt: skip
         arrays: list[NDArray[Any]] = [self.values]
         if self.entropy is not None:
@@ -184,6 +204,10 @@ class Step:
             entries = self.guesses.entries.astype("<i4").tobytes()
             head["guesses"] = {"entries": entries, "layers": self.guesses.layers, "k": k}
             arrays += [self.guesses.ids, self.guesses.probabilities]
+        if self.alternatives is not None:
+            entries = self.alternatives.entries.astype("<i4").tobytes()
+            head["alternatives"] = {"entries": entries, "k": self.alternatives.ids.shape[-1]}
+            arrays += [self.alternatives.ids, self.alternatives.logprobs]
         return [msgpack.packb(head), *(np.ascontiguousarray(array).tobytes() for array in arrays)]
 
     @classmethod
@@ -205,11 +229,25 @@ class Step:
                 np.frombuffer(rest.pop(0), dtype="<i4").reshape(shape),
                 np.frombuffer(rest.pop(0), dtype="<f2").reshape(shape),
             )
+        alternatives = None
+        if (told := head["alternatives"]) is not None:
+            entries = np.frombuffer(told["entries"], dtype="<i4")
+            ids, logprobs = (
+                np.frombuffer(rest.pop(0), dtype=kind).reshape(len(entries), told["k"])
+                for kind in ("<i4", "<f4")
+            )
+            alternatives = Alternatives(entries, ids, logprobs)
         return cls(
             runs=head["runs"], metrics=metrics, layers=layers, values=values, entropy=entropy,
-            guesses=guesses, failed=head["failed"], lost=head["lost"],
+            guesses=guesses, alternatives=alternatives, failed=head["failed"], lost=head["lost"],
             revisions=np.frombuffer(head["revisions"], dtype="<i4"), **columns,
         )  # fmt: skip
+
+
+def _placed(entries: NDArray[np.int32], place: dict[int, int]) -> tuple[list[int], NDArray[np.int32]]:
+    """Which of these entries are in a part, by index, and which of its own each is then."""
+    kept = [n for n, entry in enumerate(entries.tolist()) if entry in place]
+    return kept, np.array([place[int(entries[n])] for n in kept], dtype=np.int32)
 
 
 def _ranges(starts: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.int64]:

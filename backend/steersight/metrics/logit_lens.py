@@ -39,6 +39,8 @@ class FinalReading:
     """int32, of the written token: 1 for the likeliest, ties at their worst"""
     entropy: torch.Tensor | None
     """fp32, nats"""
+    log_z: torch.Tensor
+    """fp32, natural logarithm of what the exponentials of a row's logits come to"""
 
 
 # Rows of logits reduced at a time. On a CPU few enough to stay in its cache, several times faster; on
@@ -63,6 +65,7 @@ def read_final(logits: torch.Tensor, written: torch.Tensor, *, entropy: bool) ->
     logprobs: list[torch.Tensor] = []
     ranks: list[torch.Tensor] = []
     nats: list[torch.Tensor] = []
+    z: list[torch.Tensor] = []
     for rows, tokens in zip(_pieces(logits), torch.split(written, _rows(logits)), strict=True):
         chosen = rows.gather(1, tokens[:, None])
         ranks.append((rows >= chosen).sum(dim=-1))
@@ -72,7 +75,30 @@ def read_final(logits: torch.Tensor, written: torch.Tensor, *, entropy: bool) ->
         else:
             log_z = torch.logsumexp(rows.float(), dim=-1)
         logprobs.append(chosen.squeeze(1).float() - log_z)
-    return FinalReading(torch.cat(logprobs), torch.cat(ranks).int(), torch.cat(nats) if entropy else None)
+        z.append(log_z)
+    return FinalReading(
+        torch.cat(logprobs), torch.cat(ranks).int(), torch.cat(nats) if entropy else None, torch.cat(z)
+    )
+
+
+def read_alternatives(
+    logits: torch.Tensor, log_z: torch.Tensor, top: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The likeliest tokens of the model's final distributions.
+
+    Args:
+        logits: [runs, vocab_size] of any float type.
+        log_z: [runs] of these rows, as `read_final` gives it.
+        top: how many to name.
+
+    Returns:
+        Their ids [runs, top] int32, likeliest first, and log probabilities [runs, top] fp32.
+    """
+    import torch
+
+    found = [_top(rows.float(), top) for rows in _pieces(logits)]
+    ids = torch.cat([where for _, where in found]).int()
+    return ids, torch.cat([values for values, _ in found]) - log_z[:, None]
 
 
 def read(logits: torch.Tensor, written: torch.Tensor, top: int) -> LensReading:

@@ -89,6 +89,9 @@ class Start(Frame):
     """Read every step through the logit lens; null is off."""
     entropy: bool = False
     """Whether rows carry the entropy of the model's final distribution."""
+    alternatives: Annotated[int, Field(ge=0, le=MAX_TOP)] = 0
+    """So many of the likeliest tokens of the model's final distribution are named for each position that the
+    model wrote; 0 is none. Rows come then also where no metric is asked for."""
     prompt_rows: bool = True
     """Whether rows of the prompt are sent too."""
     read_cache: bool = True

@@ -57,6 +57,7 @@ from .parts import (
 )
 from .server_frames import (
     SERVER_TYPES,
+    Alternatives,
     Applied,
     Engine,
     Error,
@@ -82,8 +83,8 @@ from .server_frames import (
 __all__ = [
     "CLIENT_TYPES", "MAX_ARGUMENTS", "MAX_FRAME_BYTES", "MAX_MESSAGES", "MAX_ROWS_ASKED", "MAX_STOP_STRINGS",
     "MAX_STRENGTH", "MAX_TEMPERATURE", "MAX_TOP", "MAX_VECTORS", "MIN_REPETITION_PENALTY",
-    "PROTOCOL_VERSION", "READING", "SERVER_TYPES", "SUBPROTOCOL", "AdapterInfo", "Applied", "AskRows",
-    "ChatMessage",
+    "PROTOCOL_VERSION", "READING", "SERVER_TYPES", "SUBPROTOCOL", "AdapterInfo", "Alternatives", "Applied",
+    "AskRows", "ChatMessage",
     "ClientFrame", "ColorScale", "Engine", "EngineStatus", "Error", "ErrorCode", "ExpertsInfo",
     "Finished", "Frame", "Gap", "Hello", "Lens", "LensOptions", "Limits", "MetricInfo", "ModelInfo",
     "Operator", "Part", "Ping", "Pong", "Prompt", "Queued", "Resume", "Resumed", "Rows", "RunError",

@@ -197,6 +197,28 @@ class Lens(Frame):
     """Their texts."""
 
 
+class Alternatives(Frame):
+    """The likeliest tokens of the model's final distribution, before temperature and the like: what could
+    have been written instead."""
+
+    type: Literal["alternatives"] = "alternatives"
+    run: Identifier
+    seq: Count
+    start: Count
+    """Position of the first; what is named here was for the position after each. The first of a run is that
+    of the prompt's last token."""
+    count: Count
+    top: Count
+    ids: bytes
+    """count x top int32, C order, little endian, likeliest first."""
+    logprobs: bytes
+    """count x top single-precision floats, natural logarithms, little endian."""
+    new_ids: list[Count]
+    """Tokens that `alternatives` of this run have not named yet."""
+    new_texts: list[str]
+    """Their texts."""
+
+
 class Applied(Frame):
     """The first row computed with revision `rev` has come back; it is the row of `position`."""
 
@@ -301,6 +323,7 @@ ServerFrame = Annotated[
     | Part
     | Rows
     | Lens
+    | Alternatives
     | Applied
     | Gap
     | Finished
@@ -311,6 +334,7 @@ ServerFrame = Annotated[
 
 SERVER_TYPES: dict[str, type[Frame]] = {
     "welcome": Welcome, "engine": Engine, "started": Started, "resumed": Resumed, "queued": Queued,
-    "tokens": Tokens, "part": Part, "rows": Rows, "lens": Lens, "applied": Applied, "gap": Gap,
-    "finished": Finished, "error": Error, "pong": Pong,
+    "tokens": Tokens, "part": Part, "rows": Rows, "lens": Lens,
+    "alternatives": Alternatives, "applied": Applied, "gap": Gap, "finished": Finished, "error": Error,
+    "pong": Pong,
 }  # fmt: skip

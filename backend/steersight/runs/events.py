@@ -36,6 +36,21 @@ STRENGTH_BYTES, SETTING_BYTES = 100, 600
 
 
 @dataclass(frozen=True)
+class AlternativesEvent:
+    position: int
+    ids: NDArray[np.int32]
+    """[top]"""
+    logprobs: NDArray[np.float32]
+    """[top]"""
+    names: list[tuple[int, str]]
+
+    @property
+    def size(self) -> int:
+        """Bytes on the wire, without the frame around them."""
+        return int(self.ids.nbytes) + int(self.logprobs.nbytes)
+
+
+@dataclass(frozen=True)
 class AppliedEvent:
     rev: int
     position: int
@@ -89,4 +104,5 @@ class StartedEvent:
 
 
 Event = StartedEvent | QueuedEvent | PartEvent | AppliedEvent | GapEvent | FinishedEvent
-"""Kept one by one. `LensEvent`s are kept apart, because they weigh something and can be let go."""
+"""Kept one by one. `LensEvent`s and `AlternativesEvent`s are kept apart (`beside.py`), because they weigh
+something and can be let go."""

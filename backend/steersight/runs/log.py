@@ -10,23 +10,26 @@ a slow reader misses (`most_bytes`) is still here and can be asked for by positi
 reader has to catch up with, it gets it in batches of a bounded size.
 
 Tokens and rows, nearly all events, lie in columns (`columns.py`); the others are objects (`events.py`).
-Rows and guesses are nearly all that a log weighs, and the oldest of them can be let go (`trim`). Events keep
-their numbers then: a reader that has not had those rows finds a gap in their place.
+Rows and what stands beside them (`beside.py`) are nearly all that a log weighs, and the oldest of them can
+be let go (`trim`). Events keep their numbers then: a reader that has not had those rows finds a gap in their
+place.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..protocol.codec import WireMap
 from ..protocol.messages import Finished, VectorSetting
+from .beside import Beside, grouped, newest
 from .columns import RowColumns, TokenColumns
 from .events import (
     SETTING_BYTES,
     STRENGTH_BYTES,
+    AlternativesEvent,
     AppliedEvent,
     Event,
     FinishedEvent,
@@ -41,7 +44,7 @@ MAX_ROWS_PER_FRAME = 256
 MAX_EVENTS_AT_ONCE = 4096
 """Events that one batch of frames is made of."""
 MAX_BYTES_AT_ONCE = 4 << 20
-"""Rows and guesses in one batch of frames, if one row with its guesses is not more."""
+"""Rows and what stands beside them in one batch of frames, if one row is not more."""
 MAX_REVISION_BYTES = 4 << 20
 """What a run's revisions say; of those beyond it the log keeps only that they came into force. A slider that
 is dragged comes nowhere near: ten thousand changes of four vectors fit."""
@@ -61,16 +64,16 @@ class RunLog:
     end: int = 0
     """Number of the newest event."""
     size: int = 0
-    """Bytes of all rows and guesses, which are nearly all that a log weighs, and of what revisions say."""
+    """Bytes of all rows and of what stands beside them, which is nearly all that a log weighs, and of what
+    revisions say."""
     grew: Callable[[int], None] = lambda _size: None
     """Called with the bytes that were added."""
     tokens: TokenColumns = field(default_factory=TokenColumns)
     rows: RowColumns = field(default_factory=RowColumns)
-    guesses: list[LensEvent] = field(default_factory=list)
-    """Those that are held."""
+    guesses: Beside[LensEvent] = field(default_factory=Beside)
+    alternatives: Beside[AlternativesEvent] = field(default_factory=Beside)
     others: list[Event] = field(default_factory=list)
-    """All events that are neither tokens, rows nor guesses."""
-    _guess_numbers: list[int] = field(default_factory=list)
+    """All events that are neither tokens, nor rows, nor beside them."""
     _other_numbers: list[int] = field(default_factory=list)
     _cached: list[GapEvent] = field(default_factory=list)
     """Of `others` those whose rows were not computed again; a few, at the beginning."""
@@ -97,11 +100,17 @@ class RunLog:
 
     def add_guesses(self, event: LensEvent) -> None:
         """The guesses of one position."""
+        self._grow(self.guesses.append(self.end + 1, event))
+
+    def add_alternatives(self, event: AlternativesEvent) -> None:
+        """The alternatives of one position."""
+        self._grow(self.alternatives.append(self.end + 1, event))
+
+    def _grow(self, size: int) -> None:
+        """By one event of so many bytes."""
         self.end += 1
-        self.guesses.append(event)
-        self._guess_numbers.append(self.end)
-        self.size += event.size
-        self.grew(event.size)
+        self.size += size
+        self.grew(size)
 
     def append(self, event: Event) -> None:
         """An event of any other kind."""
@@ -130,43 +139,38 @@ class RunLog:
         return event
 
     def trim(self, most: int) -> int:
-        """Let go of the oldest rows, with the guesses that belong to them, until the log weighs at most
-        `most` bytes or holds none; returns how many rows went.
-
-        The newest guess always stays: a token is named once in a run, and the names of what goes are handed
-        to what stays.
+        """Let go of the oldest rows, with what stands beside them, until the log weighs at most `most` bytes
+        or holds none; returns how many rows went.
         """
         rows, before = self.rows, self.rows.gone
         while self.size > most and rows.gone < len(rows):
-            # At most one guess for each row: it takes so many rows at least.
-            each = rows.width + (self.guesses[-1].size if self.guesses else 0)
-            rows.let_go(min(len(rows) - rows.gone, -(-(self.size - most) // each)))
-            self._let_guesses_go(rows.positions[rows.gone - 1])
-            self.size = rows.size + sum(event.size for event in self.guesses) + self._revision_bytes
+            # No row weighs more: it takes so many rows at least.
+            rows.let_go(min(len(rows) - rows.gone, -(-(self.size - most) // max(1, self._weight))))
+            self.guesses.let_go(rows.positions[rows.gone - 1])
+            self.alternatives.let_go(rows.positions[rows.gone - 1])
+            self.size = rows.size + self.guesses.size + self.alternatives.size + self._revision_bytes
         return rows.gone - before
 
-    def _let_guesses_go(self, position: int) -> None:
-        """Forget those up to a position, but for the newest."""
-        last = bisect_right(self.guesses, position, key=lambda event: event.position)
-        if (gone := min(last, len(self.guesses) - 1)) > 0:
-            names = [name for event in self.guesses[: gone + 1] for name in event.names]
-            self.guesses[gone] = replace(self.guesses[gone], names=names)
-            del self.guesses[:gone], self._guess_numbers[:gone]
+    @property
+    def _weight(self) -> int:
+        """Bytes that a row and what stands beside it have at most."""
+        return self.rows.width + self.guesses.heaviest + self.alternatives.heaviest
 
     # ------------------------------------------------------------ reading
 
     def frames_since(self, cursor: int, most_bytes: int | None = None) -> tuple[list[WireMap], int]:
         """Frames for the next events after `cursor`, and the new cursor. Tokens go first: they must not wait.
 
-        A batch ends after MAX_EVENTS_AT_ONCE events, or MAX_BYTES_AT_ONCE of rows and guesses; the rest is
-        for the next one. With `most_bytes`, rows and guesses beyond so many bytes are left out instead, the
-        oldest first, and `gap` frames say which; nothing else is ever left out.
+        A batch ends after MAX_EVENTS_AT_ONCE events, or MAX_BYTES_AT_ONCE of rows and what stands beside
+        them; the rest is for the next one. With `most_bytes`, what of them is beyond so many bytes is left
+        out instead, the oldest first, and `gap` frames say which; nothing else is ever left out.
         """
         end = min(self.end, cursor + MAX_EVENTS_AT_ONCE)
         if most_bytes is None:
             end = self._within_bytes(cursor, end)
         first, last = self.rows.between(cursor, end)
-        lens = self._guesses_between(cursor, end) if self.guesses else []
+        lens = self.guesses.between(cursor, end)
+        alternatives = self.alternatives.between(cursor, end)
         others = self._others_between(cursor, end)
         frames = self._first(others, cursor) if others else []
         self._add_tokens(frames, cursor, end)
@@ -179,12 +183,14 @@ class RunLog:
                 frames += [self._gap(cursor, *one, kept=False, cached=cached) for one in joined]
             first = min(last, max(first, self.rows.gone))
         if most_bytes is not None:
-            begin, lens = self._newest(first, last, lens, most_bytes)
-            frames += [self._gap(cursor, *one, kept=True) for one in self._positions(first, begin)]
+            begin = self._newest(first, last, most_bytes)
+            if begin > first:
+                frames += [self._gap(cursor, *one, kept=True) for one in self._positions(first, begin)]
+                bound = self.rows.positions[begin]
+                lens, alternatives = newest(lens, bound), newest(alternatives, bound)
             first = begin
         self._add_rows(frames, first, last, cursor)
-        if lens:
-            frames += self._lens_frames(lens, cursor)
+        frames += self._frames_beside(lens, alternatives, cursor)
         if others:
             frames += self._last(others, cursor)
         if frames:
@@ -192,8 +198,8 @@ class RunLog:
         return frames, end
 
     def rows_at(self, start: int, count: int, seq: int) -> list[WireMap]:
-        """Frames of the rows of positions [start, start + count) once more, with the guesses that belong to
-        them; `gap` frames for those that nobody can have. Rows still to come are not among them.
+        """Frames of the rows of positions [start, start + count) once more, with what stands beside them;
+        `gap` frames for those that nobody can have. Rows still to come are not among them.
         """
         end = min(start + count, self.rows.end)
         first, last = self.rows.at(start, end)
@@ -205,14 +211,12 @@ class RunLog:
             at = behind
         frames += self._never(seq, at, end)
         self._add_rows(frames, first, last, seq)
-        one, other = (
-            bisect_left(self.guesses, position, key=lambda event: event.position) for position in (start, end)
-        )
-        return frames + self._lens_frames(self.guesses[one:other], seq)
+        lens, alternatives = self.guesses.at(start, end), self.alternatives.at(start, end)
+        return frames + self._frames_beside(lens, alternatives, seq)
 
     def _within_bytes(self, cursor: int, end: int) -> int:
         """The last event up to `end` with which a batch is not too heavy, if one row alone is not."""
-        weight = self.rows.width + (self.guesses[-1].size if self.guesses else 0)
+        weight = self._weight
         if (end - cursor) * weight <= MAX_BYTES_AT_ONCE:
             return end  # nearly always
         first, last = self.rows.between(cursor, end)
@@ -221,10 +225,6 @@ class RunLog:
         room = max(1, MAX_BYTES_AT_ONCE // weight)
         # What is between two rows goes with the one before.
         return self.rows.numbers[first + room] - 1
-
-    def _guesses_between(self, cursor: int, end: int) -> list[LensEvent]:
-        numbers = self._guess_numbers
-        return self.guesses[bisect_right(numbers, cursor) : bisect_right(numbers, end)]
 
     def _others_between(self, cursor: int, end: int) -> list[Event]:
         numbers = self._other_numbers
@@ -237,26 +237,14 @@ class RunLog:
         positions = self.rows.positions
         return [(positions[a], positions[b - 1] + 1) for a, b in self.rows.stretches(first, last)]
 
-    def _newest(
-        self, first: int, last: int, lens: list[LensEvent], most_bytes: int
-    ) -> tuple[int, list[LensEvent]]:
-        """Of the rows [first, last) and guesses the newest that weigh at most `most_bytes` together, and the
-        newest row at any weight: index of the first row, and the guesses.
+    def _newest(self, first: int, last: int, most_bytes: int) -> int:
+        """Of the rows [first, last) the newest that weigh at most `most_bytes` together with what stands
+        beside them, and the newest one at any weight: index of the first.
         """
-        weight = self.rows.width + (lens[-1].size if lens else 0)
+        weight = self._weight
         if last - first <= 1 or (last - first) * weight <= most_bytes:
-            return first, lens
-        begin = last - max(1, most_bytes // weight)
-        bound = self.rows.positions[begin]
-        kept = [event for event in lens if event.position >= bound]
-        # A token is named once in a run: the names of what is left out go with what is not.
-        names = [name for event in lens if event.position < bound for name in event.names]
-        if names and not kept:
-            kept = [lens[-1]]
-            names = [name for event in lens[:-1] for name in event.names]
-        if names:
-            kept = [replace(kept[0], names=[*names, *kept[0].names]), *kept[1:]]
-        return begin, kept
+            return first
+        return last - max(1, most_bytes // weight)
 
     # ------------------------------------------------------------ frames
 
@@ -346,14 +334,11 @@ class RunLog:
                 }
             )
 
-    def _lens_frames(self, events: list[LensEvent], seq: int) -> list[WireMap]:
-        groups: list[list[LensEvent]] = []
-        for event in events:
-            if groups and groups[-1][-1].position + 1 == event.position:
-                groups[-1].append(event)
-            else:
-                groups.append([event])
-        return [
+    def _frames_beside(
+        self, lens: list[LensEvent], alternatives: list[AlternativesEvent], seq: int
+    ) -> list[WireMap]:
+        """What stands beside rows."""
+        frames = [
             self._frame(
                 "lens",
                 seq,
@@ -366,8 +351,23 @@ class RunLog:
                 new_ids=[token for event in group for token, _ in event.names],
                 new_texts=[text for event in group for _, text in event.names],
             )
-            for group in groups
+            for group in grouped(lens)
         ]
+        frames += [
+            self._frame(
+                "alternatives",
+                seq,
+                start=group[0].position,
+                count=len(group),
+                top=len(group[0].ids),
+                ids=b"".join([event.ids.tobytes() for event in group]),
+                logprobs=b"".join([event.logprobs.tobytes() for event in group]),
+                new_ids=[token for event in group for token, _ in event.names],
+                new_texts=[text for event in group for _, text in event.names],
+            )
+            for group in grouped(alternatives)
+        ]
+        return frames
 
     def _last(self, others: list[Event], seq: int) -> list[WireMap]:
         """What goes behind rows."""

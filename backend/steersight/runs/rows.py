@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..engine.step import BARE
+from ..engine.step import BARE, NO_TOKEN
 from ..metrics import LENS_METRICS
 from ..metrics.logit_lens import lens_layers
-from .events import GapEvent, LensEvent
+from .events import AlternativesEvent, GapEvent, LensEvent
 from .kept import BLOCK, Prefix
 from .log import RunLog
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..engine.reply import Entry
-    from ..engine.step import Step
+    from ..engine.step import Alternatives, Step
     from ..protocol.messages import Start
     from ..telemetry import Telemetry
     from ..text.pieces import TokenTexts
 
 
 class RowWriter:
-    """Writes one run's rows, guesses and gaps into its log."""
+    """Writes one run's rows and gaps, and what stands beside rows, into its log."""
 
     def __init__(
         self, log: RunLog, start: Start, prompt_tokens: int, *, texts: TokenTexts, telemetry: Telemetry,
@@ -59,7 +59,9 @@ class RowWriter:
         # The engine reads for all runs of a step together: rows can hold layers that this one did not ask
         # for.
         self._layers = lens_layers(log.layers, start.lens.stride) if start.lens else []
+        self._alternatives = start.alternatives
         self._named: set[int] = set()
+        self._named_alternatives: set[int] = set()
         self._end = 0 if start.prompt_rows else prompt_tokens
         self.revs_seen = 0
         """The newest revision that a written row has."""
@@ -75,23 +77,37 @@ class RowWriter:
             skip = 0
         self._began = True
         revs = entry.revisions[skip:] if skip else entry.revisions
-        if not revs:
-            return
-        start = self._end
-        if self._numbers and (entry.step is None or entry.first == BARE):
+        if revs:
+            self._take_rows(entry, skip, revs)
+        step = entry.step
+        if self._alternatives and step is not None and step.alternatives and entry.token != NO_TOKEN:
+            # Also of the prompt's last token where the prompt's rows were not asked for.
+            self._write_alternatives(step.alternatives, entry.place, entry.end - 1)
+
+    def _take_rows(self, entry: Entry, skip: int, revs: list[int]) -> None:
+        start, step = self._end, entry.step
+        if self._lacks_rows(entry):
             self.close(entry.end)
         else:
             self._telemetry.rows_written(len(revs))
-            if self._numbers and entry.step is not None:
-                self._write(entry.step, entry.first + skip, start, revs)
-            if self._top and entry.step is not None and entry.step.guesses is not None:
-                self._write_guesses(entry.step, entry.place, entry.end - 1)
+            if self._numbers and step is not None:
+                self._write(step, entry.first + skip, start, revs)
+            elif self._alternatives:
+                self._log.add_rows(start, revs, b"")
+            if self._top and step is not None and step.guesses is not None:
+                self._write_guesses(step, entry.place, entry.end - 1)
             self._end = entry.end
         if revs[-1] > self.revs_seen:  # revisions never fall within a run
             for position, rev in enumerate(revs, start):
                 if rev > self.revs_seen:
                     self.revs_seen = rev
                     self._applied(rev, position)
+
+    def _lacks_rows(self, entry: Entry) -> bool:
+        """Whether what was asked for of an entry's rows has not come."""
+        if self._numbers:
+            return entry.step is None or entry.first == BARE
+        return bool(self._alternatives) and (entry.step is None or entry.step.lost)
 
     def _write_prefix(self, until: int, rev: int) -> None:
         """The run begins behind what the engine had in its cache, which was computed as with `rev`."""
@@ -159,6 +175,22 @@ class RowWriter:
                 layers=self._layers,
                 ids=ids,
                 probabilities=guesses.probabilities[at, layers, : self._top],
+                names=[(token, self._texts.alone(token)) for token in fresh],
+            )
+        )
+
+    def _write_alternatives(self, found: Alternatives, place: int, position: int) -> None:
+        at = int(np.searchsorted(found.entries, place))
+        if at == len(found.entries) or found.entries[at] != place:
+            return
+        ids = found.ids[at, : self._alternatives].copy()
+        fresh = sorted(set(ids.tolist()) - self._named_alternatives)
+        self._named_alternatives.update(fresh)
+        self._log.add_alternatives(
+            AlternativesEvent(
+                position=position,
+                ids=ids,
+                logprobs=found.logprobs[at, : self._alternatives].copy(),
                 names=[(token, self._texts.alone(token)) for token in fresh],
             )
         )

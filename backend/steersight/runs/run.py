@@ -319,6 +319,7 @@ class Run:
             entropy=start.entropy,
             lens_stride=start.lens.stride if start.lens else 0,
             lens_top=start.lens.top if start.lens else 0,
+            alternatives=start.alternatives,
         )
         options = RunOptions(
             run=self.id,

@@ -71,6 +71,18 @@ describe("bytes that are no frame", () => {
 		new_ids: [0],
 		new_texts: ["a"],
 	};
+	const alternatives = {
+		type: "alternatives",
+		run: "r",
+		seq: 1,
+		start: 4,
+		count: 2,
+		top: 3,
+		ids: new Uint8Array(24),
+		logprobs: new Uint8Array(24),
+		new_ids: [0],
+		new_texts: ["a"],
+	};
 	const bad: [string, Uint8Array][] = [
 		["nothing", new Uint8Array()],
 		["half a map", Uint8Array.of(0x82, 0xa1)],
@@ -89,6 +101,9 @@ describe("bytes that are no frame", () => {
 		["a lens with too few probabilities", encode({ ...lens, probabilities: new Uint8Array(10) })],
 		["a lens without bytes", encode({ ...lens, ids: [1, 2] })],
 		["a lens with a text too few", encode({ ...lens, new_texts: [] })],
+		["alternatives with too few ids", encode({ ...alternatives, ids: new Uint8Array(20) })],
+		["alternatives in half precision", encode({ ...alternatives, logprobs: new Uint8Array(12) })],
+		["alternatives with a text too few", encode({ ...alternatives, new_texts: [] })],
 	];
 	test.each(bad)("%s is refused with a sentence", (_name, bytes) => {
 		expect(() => decodeFrame(bytes)).toThrow(WireError);
@@ -99,6 +114,7 @@ describe("bytes that are no frame", () => {
 		const both = { ...rows, data: new Uint8Array(12), entropy: new Uint8Array(4) };
 		expect(decodeFrame(encode(both))?.type).toBe("rows");
 		expect(decodeFrame(encode(lens))?.type).toBe("lens");
+		expect(decodeFrame(encode(alternatives))?.type).toBe("alternatives");
 	});
 });
 

@@ -25,6 +25,7 @@ export function decodeFrame(bytes: Uint8Array): ServerFrame | null {
 	const frame = value as ServerFrame;
 	if (frame.type === "rows") checkRows(frame);
 	else if (frame.type === "lens") checkLens(frame);
+	else if (frame.type === "alternatives") checkAlternatives(frame);
 	return frame;
 }
 
@@ -63,5 +64,17 @@ function checkLens(frame: Extract<ServerFrame, { type: "lens" }>): void {
 	}
 	if (frame.new_ids.length !== frame.new_texts.length) {
 		throw new WireError("The server sent a logit lens whose new tokens do not match their texts.");
+	}
+}
+
+function checkAlternatives(frame: Extract<ServerFrame, { type: "alternatives" }>): void {
+	const named = frame.count * frame.top;
+	if (!isBytes(frame.ids, named * 4) || !isBytes(frame.logprobs, named * 4)) {
+		throw new WireError(
+			`The server sent alternatives without the ${named} tokens that their shape asks for.`,
+		);
+	}
+	if (frame.new_ids.length !== frame.new_texts.length) {
+		throw new WireError("The server sent alternatives whose new tokens do not match their texts.");
 	}
 }

@@ -11,6 +11,7 @@ export type ServerFrame =
 	| Part
 	| Rows
 	| Lens
+	| Alternatives
 	| Applied
 	| Gap
 	| Finished
@@ -79,6 +80,7 @@ export interface Start {
 	metrics?: string[] | null;
 	lens?: LensOptions | null;
 	entropy?: boolean;
+	alternatives?: number;
 	prompt_rows?: boolean;
 	read_cache?: boolean;
 }
@@ -440,6 +442,28 @@ export interface Lens {
 	new_texts: string[];
 }
 /**
+ * The likeliest tokens of the model's final distribution, before temperature and the like: what could
+ * have been written instead.
+ */
+export interface Alternatives {
+	type: "alternatives";
+	run: string;
+	seq: number;
+	start: number;
+	count: number;
+	top: number;
+	/**
+	 * msgpack bin
+	 */
+	ids: Uint8Array;
+	/**
+	 * msgpack bin
+	 */
+	logprobs: Uint8Array;
+	new_ids: number[];
+	new_texts: string[];
+}
+/**
  * The first row computed with revision `rev` has come back; it is the row of `position`.
  */
 export interface Applied {
@@ -564,6 +588,7 @@ export const CLOSE_CODES = {
 	}
 } as const;
 export const SERVER_TYPES: readonly string[] = [
+	"alternatives",
 	"applied",
 	"engine",
 	"error",
