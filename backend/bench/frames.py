@@ -110,7 +110,9 @@ def costs_of(trace: bytes) -> Cost:
 class Visit:
     """One page of one build, at one density of pixels."""
 
-    def __init__(self, browser: Browser, url: str, asked: argparse.Namespace, ratio: int, **size: int) -> None:
+    def __init__(
+        self, browser: Browser, url: str, asked: argparse.Namespace, ratio: int, **size: int
+    ) -> None:
         self._browser = browser
         self._asked = asked
         context = browser.new_context(viewport={"width": 1280, "height": 900}, device_scale_factor=ratio)
@@ -227,7 +229,9 @@ def told(found: dict[str, dict[int, dict[str, Cost]]]) -> str:
                         f"{quantile(frames, 0.95):.1f}", f"{cost.task:.0f}",
                     ]
                 )  # fmt: skip
-    return table(["what", "page", "pixel ratio", "frames", "ms a frame, p50", "p95", "longest task, ms"], rows)
+    return table(
+        ["what", "page", "pixel ratio", "frames", "ms a frame, p50", "p95", "longest task, ms"], rows
+    )
 
 
 def measure(asked: argparse.Namespace) -> str:
@@ -258,7 +262,11 @@ def measure(asked: argparse.Namespace) -> str:
     )
     parts = [head, told(found)]
     if weighed:
-        columns = ["page", "one such run, MiB", f"{TURNS} turns of up to {asked.turn_positions} positions, MiB"]
+        columns = [
+            "page",
+            "one such run, MiB",
+            f"{TURNS} turns of up to {asked.turn_positions} positions, MiB",
+        ]
         parts.append(table(columns, weighed))
     if asked.built is not None and (Path(asked.built) / "index.html").exists():
         first, every = sizes(Path(asked.built))
@@ -277,7 +285,9 @@ def main() -> None:
     parser.add_argument("--positions", type=int, default=8192)
     parser.add_argument("--turn-positions", type=int, default=8192, help="of a turn, where many are weighed")
     parser.add_argument("--no-memory", dest="memory", action="store_false")
-    parser.add_argument("--built", default=str(REPOSITORY / "frontend" / "dist"), help="the page whose size is told")
+    parser.add_argument(
+        "--built", default=str(REPOSITORY / "frontend" / "dist"), help="the page whose size is told"
+    )
     parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
     asked = parser.parse_args()
     asked.page = asked.page or [f"this={BUILT}"]

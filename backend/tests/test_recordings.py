@@ -68,7 +68,7 @@ def test_it_is_written_as_it_was_then() -> None:
     then, now = ({name: one.read(name) for name in one.namelist()} for one in members)
     assert list(then) == list(now)
     assert [name for name in then if then[name] != now[name] and name != "meta.json"] == []
-    assert json.loads(then["meta.json"]) == json.loads(now["meta.json"])
+    assert read_meta(then["meta.json"]) == read_meta(now["meta.json"])
 
 
 def test_members_are_those_that_numpy_saves() -> None:
@@ -202,3 +202,18 @@ def test_a_newer_version_is_told(version: int) -> None:
     meta = json.loads(_member(data, "meta.json")) | {"version": version, "runs": "otherwise"}
     with pytest.raises(RecordingError, match=f"newer Steersight: version {version}, this one reads 1"):
         read_recording(_with(data, "meta.json", json.dumps(meta).encode()))
+
+
+PAGES = Path(__file__).parents[2] / "frontend" / "src" / "recording" / "golden" / "page-1.steersight.npz"
+
+
+def test_what_the_page_wrote_is_read_and_written_alike() -> None:
+    found = read_recording(PAGES)
+    with zipfile.ZipFile(PAGES) as theirs, zipfile.ZipFile(io.BytesIO(recording_bytes(found))) as ours:
+        assert sorted(theirs.namelist()) == sorted(ours.namelist())
+        arrays = [name for name in theirs.namelist() if name != "meta.json"]
+        assert len(arrays) > 20
+        assert [name for name in arrays if theirs.read(name) != ours.read(name)] == []
+        meta = read_meta(theirs.read("meta.json"))
+        assert read_meta(ours.read("meta.json")) == meta
+    assert [turn.run for turn in found.turns] == [0, 1]

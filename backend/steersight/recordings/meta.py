@@ -41,7 +41,8 @@ class RevisionInfo(Frame):
     rev: Revision
     position: Count
     """Of the first row computed with it."""
-    strengths: dict[str, float]
+    strengths: dict[str, float] | None
+    """By the names of vectors; null where whoever recorded it was not told."""
     settings: dict[str, VectorSetting] = Field(default_factory=dict)
 
 
@@ -112,6 +113,8 @@ class RunInfo(Frame):
     finished: Ended | None = None
     """Null: it was not over."""
     problem: Problem | None = None
+    remembered: str | None = None
+    """The reply as it was read, where none of its tokens are here any more: a page that was reloaded."""
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
