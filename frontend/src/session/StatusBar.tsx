@@ -124,11 +124,7 @@ function ConnectionBadge({ session }: { session: Session }) {
 			>
 				<span className="dot" />
 				<span className="badge-words">{connectionWords(state, now)}</span>
-				{state.kind === "live" && session.latency !== null && (
-					<span className="latency" title="Time for one ping to come back">
-						{session.latency < 10 ? session.latency.toFixed(1) : Math.round(session.latency)} ms
-					</span>
-				)}
+				{state.kind === "live" && <Latency session={session} />}
 			</span>
 			{/* Spoken without what changes all the time: the seconds to the next try, the latency. */}
 			<span className="sr-only" role="status">
@@ -139,6 +135,17 @@ function ConnectionBadge({ session }: { session: Session }) {
 					Try now
 				</button>
 			)}
+		</span>
+	);
+}
+
+function Latency({ session }: { session: Session }) {
+	useSignal(session.pinged);
+	const { latency } = session;
+	if (latency === null) return null;
+	return (
+		<span className="latency" title="Time for one ping to come back">
+			{latency < 10 ? latency.toFixed(1) : Math.round(latency)} ms
 		</span>
 	);
 }

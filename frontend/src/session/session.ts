@@ -36,8 +36,10 @@ export class Session {
 	readonly models: ModelApi;
 	readonly build: VectorBuild;
 	readonly server = new KnownServer();
-	/** Milliseconds that the last ping took to come back; null while there is no line. */
+	/** Milliseconds that the last ping took to come back; null while there is no line. Told by `pinged`. */
 	latency: number | null = null;
+	/** A ping came back. Only its number changes then, and nothing else on the page need be looked at. */
+	readonly pinged: Signal;
 	readonly #turns = new Turns();
 	readonly #notes: Notes;
 	readonly #offers: Offers;
@@ -53,6 +55,7 @@ export class Session {
 		clock: Clock = browserClock,
 	) {
 		this.changed = new Signal(batch);
+		this.pinged = new Signal(batch);
 		this.cursor = new CursorStore(batch);
 		this.connection = new Connection(
 			open,
@@ -61,7 +64,7 @@ export class Session {
 				onFrame: (frame) => router.onFrame(frame),
 				onLatency: (ms) => {
 					this.latency = ms;
-					this.changed.changed();
+					this.pinged.changed();
 				},
 				onBadFrame: (message) => this.#notes.notify("page", message),
 			},

@@ -106,6 +106,8 @@ interface SliderSignsProps extends SignsProps {
 
 export function SliderSigns({ session, run, meter, vector, settings }: SliderSignsProps) {
 	useSignal(run.changed);
+	useSignal(session.changed);
+	useSignal(session.steering.changed);
 	const { steering } = session;
 	if (steering.leftBehind(vector.id)) {
 		return (

@@ -1,5 +1,5 @@
 // All sliders of the vectors that the server knows, the ways to get more of them, and what is known while they act.
-import { useState } from "react";
+import { useCallback, useState } from "react";
 import type { Session } from "../session/session";
 import { adapterOf, type Settings } from "../session/settings";
 import { ErrorBanner } from "../ui/ErrorBanner";
@@ -9,10 +9,10 @@ import { useSignal } from "../ui/useSignal";
 import { ImportDialog } from "./ImportDialog";
 import { DamageMeter } from "./live";
 import { EMPTY, NewSlider } from "./NewSlider";
-import { RunSigns, SliderSigns } from "./Signs";
-import { Slider } from "./Slider";
+import { RunSigns } from "./Signs";
 import { sharedOf, shareLink } from "./share";
 import { VectorCard } from "./VectorCard";
+import { VectorSlider } from "./VectorSlider";
 
 type Open = { kind: "new" } | { kind: "import" } | { kind: "card"; vector: string } | null;
 
@@ -23,6 +23,7 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 	const [open, setOpen] = useState<Open>(null);
 	const [draft, setDraft] = useState(EMPTY);
 	const [meter] = useState(() => new DamageMeter());
+	const showCard = useCallback((vector: string) => setOpen({ kind: "card", vector }), []);
 	const { steering, notice } = session;
 	const { vectors, model } = session.server;
 	const card = open?.kind === "card" ? vectors.find(({ id }) => id === open.vector) : undefined;
@@ -94,22 +95,20 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 			) : (
 				<div className="sliders">
 					{vectors.map((vector) => (
-						<Slider
+						<VectorSlider
 							key={vector.id}
+							session={session}
+							settings={settings}
+							meter={meter}
 							vector={vector}
+							run={run !== null && steering.concerns(vector.id) ? run : null}
 							value={steering.get(vector.id)}
 							setting={steering.setting(vector.id)}
 							status={steering.status(vector.id)}
 							modelLayers={model?.layers ?? 0}
 							thinks={model?.thoughts != null}
-							onChange={(value) => steering.set(vector.id, value)}
-							onAct={(setting, value) => steering.act(vector.id, setting, value)}
-							onCard={() => setOpen({ kind: "card", vector: vector.id })}
-						>
-							{run !== null && steering.concerns(vector.id) && (
-								<SliderSigns session={session} run={run} meter={meter} vector={vector} settings={settings} />
-							)}
-						</Slider>
+							onCard={showCard}
+						/>
 					))}
 				</div>
 			)}

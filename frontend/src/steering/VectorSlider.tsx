@@ -1,0 +1,56 @@
+// One vector's slider with what is known while it acts. A panel may have hundreds, and a dragged one moves in every
+// frame: each is rendered only when something about itself has changed.
+import { memo } from "react";
+import type { VectorInfo } from "../protocol/types.gen";
+import type { Session } from "../session/session";
+import type { Settings } from "../session/settings";
+import type { RunState } from "../store/run";
+import type { DamageMeter } from "./live";
+import { SliderSigns } from "./Signs";
+import { Slider } from "./Slider";
+import type { Setting } from "./setting";
+import type { SliderStatus } from "./steering";
+
+interface VectorSliderProps {
+	session: Session;
+	settings: Settings;
+	meter: DamageMeter;
+	vector: VectorInfo;
+	/** The run in which it acts or acted; null where there is nothing to say of it. */
+	run: RunState | null;
+	value: number;
+	setting: Setting;
+	status: SliderStatus;
+	modelLayers: number;
+	/** The model's replies have a thought and an answer. */
+	thinks: boolean;
+	onCard(vector: string): void;
+}
+
+export const VectorSlider = memo(function VectorSlider(props: VectorSliderProps) {
+	const { session, settings, meter, vector, run, onCard, ...shown } = props;
+	const { steering } = session;
+	return (
+		<Slider
+			{...shown}
+			vector={vector}
+			onChange={(value) => steering.set(vector.id, value)}
+			onAct={(setting, value) => steering.act(vector.id, setting, value)}
+			onCard={() => onCard(vector.id)}
+		>
+			{run !== null && (
+				<SliderSigns session={session} run={run} meter={meter} vector={vector} settings={settings} />
+			)}
+		</Slider>
+	);
+}, sameButForStatus);
+
+/** A status is made anew each time it is asked for; all else stays the same object until it changes. */
+function sameButForStatus(before: VectorSliderProps, after: VectorSliderProps): boolean {
+	const { status: was, ...old } = before;
+	const { status: is, ...now } = after;
+	return (
+		JSON.stringify(was) === JSON.stringify(is) &&
+		Object.entries(now).every(([name, value]) => Object.is(value, old[name as keyof typeof old]))
+	);
+}
