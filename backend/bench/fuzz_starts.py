@@ -52,6 +52,9 @@ BEYOND = {
     "repetition_penalty": (0.0, 5e-324, 1e-6, -1.0, 5.1),
 }
 STRENGTHS = (0.0, 5e-324, -1e-9, 0.1, -0.3, 1.0, 40.0, messages.MAX_STRENGTH, -messages.MAX_STRENGTH)
+PREFIXES = (
+    [0], [1, 2, 3], [49_151] * 3, [49_152], [2**31 - 1], [5] * 1_900, [5] * 3_000, [198, 0, 42, 17_000],
+)  # fmt: skip
 BOUNDS = (None, 0.0, -1.0, 1.0, 1e-300, messages.MAX_STRENGTH, -messages.MAX_STRENGTH, 1e39, -1e308)
 
 
@@ -136,6 +139,8 @@ def start(dice: random.Random, name: str, welcome: messages.Welcome) -> dict[str
         "alternatives": dice.choice((0, 0, 1, messages.MAX_TOP)),
         **steering(dice, welcome.vectors, layers),
     }
+    if dice.random() < 0.2:
+        frame["prefix_ids"] = dice.choice(PREFIXES)
     if dice.random() < 0.4:
         frame["lens"] = {
             "stride": dice.choice((1, 2, 7, layers, 1024)),

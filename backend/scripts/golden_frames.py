@@ -135,6 +135,9 @@ def client_frames() -> dict[str, m.Frame]:
             alternatives=20,
             prompt_rows=False,
         ),
+        "start_with_a_beginning": m.Start(
+            id="branch", messages=[question], prefix_ids=[0, 127, 128, 49_151, 2**31 - 1]
+        ),
         "start_without_rows": m.Start(id="quiet", messages=[question], metrics=[]),
         "start_greedy_with_largest_seed": m.Start(
             id="big", messages=[question], sampling=m.Sampling(temperature=0.0, seed=2**63 - 1)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from steersight.protocol import codec
 from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import (
+    MAX_PREFIX,
     MAX_TEMPERATURE,
     ChatMessage,
     Frame,
@@ -46,6 +47,7 @@ frames: st.SearchStrategy[Frame] = st.one_of(
         strengths=strengths,
         metrics=st.none() | st.lists(names, max_size=4),
         prompt_rows=st.booleans(),
+        prefix_ids=st.lists(st.integers(0, 2**31 - 1), max_size=8),
     ),
 )
 plain = st.recursive(
@@ -125,16 +127,29 @@ def nested(levels: int) -> bytes:
     [
         (nested(8), "maps and lists within one another more than 8 deep"),
         (nested(500), "maps and lists within one another more than 8 deep"),
-        (msgpack.packb({"type": "ping", "t": [0] * 1025}), "a map or list of more than 1024 entries"),
+        (msgpack.packb({"type": "ping", "t": [None] * 1025}), "a map or list of more than 1024 entries"),
+        (msgpack.packb({"type": "ping", "t": [*range(2000), ""]}), "a map or list of more than 1024 entries"),
+        (msgpack.packb({"type": "ping", "t": [0] * 65_537}), "a list of more than 65536 entries"),
         (
             msgpack.packb({"type": "ping", "t": {str(number): 0 for number in range(1025)}}),
             "a map or list of more than 1024 entries",
         ),
-        (msgpack.packb({"type": "ping", "t": [[0] * 1000] * 5}), "more than 4096 entries"),
+        (msgpack.packb({"type": "ping", "t": [[""] * 1000] * 5}), "more than 4096 entries"),
+        (msgpack.packb({"type": "ping", "t": [[]] * 65_000}), "more than 4096 entries"),
         # Each byte of it is a list here: 14 MB, if it were let in.
         (msgpack.packb({"type": "ping", "t": [[[]] * 1000] * 200}), "more than 4096 entries"),
     ],
-    ids=["deep", "very deep", "long list", "long map", "much", "nothing, many times"],
+    ids=[
+        "deep",
+        "very deep",
+        "long list",
+        "too few numbers",
+        "very long list",
+        "long map",
+        "much",
+        "nothing in one list",
+        "nothing, many times",
+    ],
 )
 def test_a_frame_that_unfolds_to_too_much(data: bytes, sentence: str) -> None:
     with pytest.raises(FrameError) as refused:
@@ -156,8 +171,10 @@ def test_the_largest_frames_that_are_valid_are_taken() -> None:
     frame = Start(
         id="x", messages=[ChatMessage(role="user", content="w" * 700)] * 256,
         strengths=dict.fromkeys(many, 1.0), settings=dict.fromkeys(many, setting), metrics=["m"] * 64,
-        sampling=Sampling(stop=["s" * 128] * 8),
+        sampling=Sampling(stop=["s" * 128] * 8), prefix_ids=list(range(9_000)),
     )  # fmt: skip
+    assert codec.decode_client(codec.encode(frame)) == frame
+    frame = Start(id="x", messages=[ChatMessage(role="user", content="w")], prefix_ids=[49_151] * MAX_PREFIX)
     assert codec.decode_client(codec.encode(frame)) == frame
 
 

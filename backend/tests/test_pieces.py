@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from steersight.engine import libnuma
-from steersight.text.pieces import TokenTexts
+from steersight.text.pieces import TokenTexts, ends_inside
 
 from .tokenizers_made import byte_fallback, byte_level
 
@@ -53,10 +53,19 @@ def test_pieces_are_those_of_vllm(name: str) -> None:
     @given(sequences(name))
     def check(drawn: tuple[list[int], list[int]]) -> None:
         prompt, reply = drawn
+        assume(not ends_inside(tokenizer, prompt))
         texts = TokenTexts(tokenizer, after=prompt)
         assert [texts.next(token) for token in reply] == vllm_pieces(tokenizer, prompt, reply)
 
     check()
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_behind_half_a_character_comes_that_character_and_nothing_before_it(name: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    *before, last = tokenizer("ab 👧", add_special_tokens=False)["input_ids"]
+    assert ends_inside(tokenizer, before), "each of its bytes is a token"
+    assert TokenTexts(tokenizer, after=before).next(last) == "👧"
 
 
 def test_a_stray_byte_after_a_byte_token_ends_nothing() -> None:

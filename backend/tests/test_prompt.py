@@ -119,6 +119,51 @@ def test_a_conversation_that_the_template_refuses_is_a_sentence() -> None:
         build_prompt(renderer, messages(("user", "A"), ("assistant", "B")), 100)
 
 
+# ---------------------------------------------------------------- a reply that begins with token ids
+
+
+def test_a_reply_begins_with_the_ids_that_it_is_given() -> None:
+    """Behind all that the messages make, and as they are: their text would be other tokens."""
+    tokenizer = byte_level([AddedToken("ink", normalized=False)], PLAIN_TEMPLATE)
+    renderer = Renderer.of(tokenizer, "template", BYTES + 1)
+    asked = messages(("user", "Hi"))
+    alone = build_prompt(renderer, asked, 1000).prompt
+    prefix = [*tokenizer("i", add_special_tokens=False).input_ids, 259, *tokenizer("é").input_ids[:1]]
+    built = build_prompt(renderer, asked, 1000, prefix=prefix)
+    assert built.prompt.ids == [*alone.ids, *prefix]
+    assert built.prompt.texts == [*alone.texts, "i", "ink", ""]
+    assert built.texts.next(tokenizer("é").input_ids[1]) == "é", "half of it stands in the prompt"
+    with pytest.raises(FrameError, match="ends inside a character, behind which no stop strings"):
+        build_prompt(renderer, asked, 1000, prefix=prefix, stops=True)
+    (*spans, last) = built.prompt.spans
+    assert spans == alone.spans
+    assert (last.role, last.start, last.end) == ("assistant", len(alone.ids), len(built.prompt.ids))
+    # Without a template too, and where there is nothing else.
+    assert build_prompt(base(), messages(("user", "")), 9, prefix=[5]).prompt.ids == [5]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "write_on", "code", "sentence"),
+    [
+        ([BYTES], False, "invalid", r"has token 259, and the model knows only tokens 0 to 258\. Send"),
+        ([5], True, "invalid", r"\(`write_on`\) or from token ids \(`prefix_ids`\), not from both"),
+        (
+            [5] * 7,
+            False,
+            "prompt_too_long",
+            "The prompt has 4 tokens and the reply's beginning 7; at most 10 fit",
+        ),
+    ],
+)
+def test_ids_that_no_reply_begins_with_are_refused(
+    prefix: list[int], write_on: bool, code: str, sentence: str
+) -> None:
+    asked = messages(("user", "ab"), ("assistant", " c"))
+    with pytest.raises(FrameError, match=sentence) as refused:
+        build_prompt(base(), asked, 10, prefix=prefix, write_on=write_on)
+    assert (refused.value.code, refused.value.field) == (code, "prefix_ids")
+
+
 def test_the_reply_goes_on_after_a_byte_fallback_prompt() -> None:
     renderer = Renderer.of(byte_fallback(), "none", 1000)
     built = build_prompt(renderer, messages(("user", "a b")), 100)

@@ -283,6 +283,11 @@ async def test_a_reply_is_written_on_as_if_it_had_not_been_interrupted(server: S
         await rest.wait()
         assert rest.prompt.ids == whole.prompt.ids + half.ids, "the reply so far was read as other tokens"
         assert half.text + rest.text == whole.text
+        # From its ids too, whatever its text would become.
+        branch = await client.start([question], prefix_ids=half.ids, sampling=greedy(20), metrics=[])
+        await branch.wait()
+        assert branch.prompt.ids == whole.prompt.ids + half.ids
+        assert branch.ids == whole.ids[20:]
         with pytest.raises(SteersightError, match="the last message must be the assistant's"):
             await client.start([question], write_on=True)
 

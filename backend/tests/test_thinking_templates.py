@@ -14,7 +14,7 @@ from steersight.protocol.messages import ChatMessage
 from steersight.runs.prompt import Built, build_prompt
 from steersight.text.rendering import Renderer
 from steersight.text.template import TemplateArgument, arguments_of
-from steersight.text.thoughts import HARMONY, KNOWN, Marks
+from steersight.text.thoughts import HARMONY, KNOWN, PARTS, Marks, ReplyParts
 
 from .tokenizers_made import PLAIN_TEMPLATE, byte_level
 
@@ -194,6 +194,36 @@ def test_a_reply_goes_on_in_its_thought() -> None:
     assert text(opened).endswith("<A><think>\nTwo.</think>4")
     assert opened.opening is not None
     assert opened.opening.part == "answer"
+
+
+WHOLE = "<think>\nTwo and two.</think>\n4"
+
+
+@pytest.mark.parametrize("template", [IN_CONTENT, OPENED])
+def test_a_reply_that_begins_with_ids_is_parted_where_it_would_have_been(template: str) -> None:
+    """Cut at every token, within the marks too."""
+    tokenizer = renderer(template).tokenizer
+    ids = tokenizer(WHOLE if template is IN_CONTENT else WHOLE[8:], add_special_tokens=False).input_ids
+    seen = set()
+
+    def begins(prefix: list[int]) -> tuple[list[int | None], int]:
+        built = build_prompt(renderer(template), messages(("user", "2+2?")), 999, prefix=prefix)
+        assert built.opening is not None
+        seen.add(built.opening.part)
+        parts = ReplyParts(built.opening, tokenizer)
+        parts.tell_all(len(built.prompt.ids), ids[len(prefix) :])
+        return [parts.begins(part) for part in PARTS], len(built.prompt.ids)
+
+    whole, _ = begins([])
+    assert None not in whole
+    for at in range(len(ids) + 1):
+        rest, length = begins(ids[:at])
+        for before, after in zip(whole, rest, strict=True):
+            if before is not None and before >= length - 1:
+                assert after == before
+        in_answer = whole[1] is not None and whole[1] <= length - 1
+        assert (rest[0] is None) == in_answer, "the thought is over, or it is not"
+    assert seen == ({"undecided", "thought", "answer"} if template is IN_CONTENT else {"thought", "answer"})
 
 
 # ---------------------------------------------------------------- what goes back

@@ -7,6 +7,7 @@ from pydantic import Field
 from .parts import (
     MAX_ARGUMENTS,
     MAX_MESSAGES,
+    MAX_PREFIX,
     MAX_ROWS_ASKED,
     MAX_STOP_STRINGS,
     MAX_TEMPERATURE,
@@ -20,6 +21,7 @@ from .parts import (
     Strengths,
     TemplateName,
     TemplateValue,
+    TokenId,
 )
 
 
@@ -80,6 +82,9 @@ class Start(Frame):
     """How vectors of `strengths` act; one that is not named acts as its maker meant it."""
     write_on: bool = False
     """The last message is the beginning of the reply, and the run goes on from its end."""
+    prefix_ids: Annotated[list[TokenId], Field(max_length=MAX_PREFIX)] = []
+    """The reply's beginning as token ids, behind what the messages make; the run goes on from its end. A text
+    may become other tokens than those that were written. Not together with `write_on`."""
     template: Annotated[dict[TemplateName, TemplateValue], Field(max_length=MAX_ARGUMENTS)] = {}
     """What the chat template is told beside the messages: arguments of `model.template` by name."""
     metrics: Annotated[list[MetricId], Field(max_length=64)] | None = None

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from .messages import (
     CLIENT_TYPES,
     MAX_FRAME_BYTES,
+    MAX_PREFIX,
     READING,
     SERVER_TYPES,
     AskRows,
@@ -40,10 +41,14 @@ MAX_PATH = 120
 MAX_DEPTH = 8
 """Maps and lists within one another in a client's frame; the protocol has 4."""
 MAX_LENGTH = 1024
-"""Entries of one map or list in a client's frame; the protocol has 256."""
+"""Entries of one map or list in a client's frame, if it is no list of whole numbers; the protocol has 256."""
 MAX_VALUES = 4096
-"""Entries of all maps and lists of a client's frame together; the largest valid one has about half. A byte on
-the wire can be an empty list of 56 bytes here, so that it is not the frame's size that bounds its memory."""
+"""Entries of all maps and lists of a client's frame together, but for whole numbers in lists, such as token
+ids: those take a few bytes here for each on the wire. The largest valid frame has about half. A byte on the
+wire can be an empty list of 56 bytes here, so that it is not the frame's size that bounds its memory."""
+
+
+TOO_LONG = f"a map or list of more than {MAX_LENGTH} entries"
 
 
 class FrameError(ValueError):
@@ -89,7 +94,7 @@ def decode_client(data: bytes) -> AnyClientFrame:
         )
     limits = _Limits()
     value = _unpack(
-        data, limits.map_of, list_hook=limits.list_of, max_array_len=MAX_LENGTH, max_map_len=MAX_LENGTH
+        data, limits.map_of, list_hook=limits.list_of, max_array_len=MAX_PREFIX, max_map_len=MAX_LENGTH
     )
     if _is_deeper(value, MAX_DEPTH):
         raise _too_much(f"maps and lists within one another more than {MAX_DEPTH} deep")
@@ -129,7 +134,8 @@ def _unpack(data: bytes, map_of: Callable[[list[tuple[Any, Any]]], Any], **limit
         ) from None
     except Exception as error:  # msgpack raises half a dozen unrelated types, RecursionError among them
         if isinstance(error, ValueError) and " exceeds max_" in str(error):
-            raise _too_much(f"a map or list of more than {MAX_LENGTH} entries") from None
+            longest = f"a list of more than {MAX_PREFIX} entries"
+            raise _too_much(longest if "max_array_len" in str(error) else TOO_LONG) from None
         raise FrameError(
             ErrorCode.BAD_FRAME,
             f"The frame is not one valid msgpack value ({type(error).__name__}). "
@@ -173,7 +179,10 @@ class _Limits:
         self._values = 0
 
     def list_of(self, items: list[Any]) -> list[Any]:
-        self._count(len(items))
+        others = 0 if set(map(type, items)) == {int} else len(items)
+        if others > MAX_LENGTH:
+            raise _too_much(TOO_LONG)
+        self._count(others)
         return items
 
     def map_of(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
@@ -181,7 +190,7 @@ class _Limits:
         return _map_of(pairs)
 
     def _count(self, more: int) -> None:
-        self._values += more
+        self._values += max(1, more)  # an empty one weighs too
         if self._values > MAX_VALUES:
             raise _too_much(f"more than {MAX_VALUES} entries in its maps and lists")
 

@@ -40,6 +40,7 @@ from .parts import (
     MAX_ARGUMENTS,
     MAX_FRAME_BYTES,
     MAX_MESSAGES,
+    MAX_PREFIX,
     MAX_ROWS_ASKED,
     MAX_STOP_STRINGS,
     MAX_STRENGTH,
@@ -81,8 +82,8 @@ from .server_frames import (
 )
 
 __all__ = [
-    "CLIENT_TYPES", "MAX_ARGUMENTS", "MAX_FRAME_BYTES", "MAX_MESSAGES", "MAX_ROWS_ASKED", "MAX_STOP_STRINGS",
-    "MAX_STRENGTH", "MAX_TEMPERATURE", "MAX_TOP", "MAX_VECTORS", "MIN_REPETITION_PENALTY",
+    "CLIENT_TYPES", "MAX_ARGUMENTS", "MAX_FRAME_BYTES", "MAX_MESSAGES", "MAX_PREFIX", "MAX_ROWS_ASKED",
+    "MAX_STOP_STRINGS", "MAX_STRENGTH", "MAX_TEMPERATURE", "MAX_TOP", "MAX_VECTORS", "MIN_REPETITION_PENALTY",
     "PROTOCOL_VERSION", "READING", "SERVER_TYPES", "SUBPROTOCOL", "AdapterInfo", "Alternatives", "Applied",
     "AskRows", "ChatMessage",
     "ClientFrame", "ColorScale", "Engine", "EngineStatus", "Error", "ErrorCode", "ExpertsInfo",

@@ -31,6 +31,8 @@ MAX_ARGUMENTS = 32
 """Arguments of a chat template in one frame."""
 MAX_STOP_STRINGS = 8
 MAX_TOP = 20
+MAX_PREFIX = 65_536
+"""Token ids of a reply's beginning."""
 MAX_TEMPERATURE = 2.0
 """vLLM (0.32) takes no more; a test holds every limit of `Sampling` against it."""
 MIN_REPETITION_PENALTY = 0.01
@@ -49,6 +51,7 @@ TemplateName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Z
 TemplateValue = bool | int | float | Annotated[str, Field(max_length=2_000)]
 Revision = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=0)]
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 READING = "reading"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..protocol.codec import FrameError
 from ..protocol.messages import ChatMessage, ErrorCode, Prompt, Span
-from ..text.pieces import TokenTexts
-from ..text.rendering import Renderer, Turn, UnknownTokenError
+from ..text.pieces import TokenTexts, ends_inside
+from ..text.rendering import Renderer, Turn, UnknownTokenError, outside
 from ..text.template import TemplateArgumentError, Value, checked
 from ..text.thoughts import Opening, cut_after
 
@@ -34,6 +34,8 @@ def build_prompt(
     limit: int,
     *,
     write_on: bool = False,
+    prefix: Sequence[int] = (),
+    stops: bool = False,
     template: Mapping[str, object] | None = None,
 ) -> Built:
     """Make the prompt of a run.
@@ -43,6 +45,8 @@ def build_prompt(
         messages: the conversation, oldest first.
         limit: the most tokens the prompt may have.
         write_on: the last message is the beginning of the reply.
+        prefix: the beginning of the reply, as token ids.
+        stops: stop strings may end the reply.
         template: what the chat template is told beside the messages.
 
     Raises: FrameError when the template refuses the conversation or does not read what it is to be told, or
@@ -59,6 +63,7 @@ def build_prompt(
             "To write on, the last message must be the assistant's and hold the reply so far.",
             field="messages",
         )
+    _check_prefix(renderer, prefix, write_on=write_on)
     closed = renderer.turns(turns[:-1] if write_on else turns)
     try:
         text = rendered = renderer.text(closed, arguments=arguments)
@@ -74,11 +79,18 @@ def build_prompt(
             f"The model's chat template refuses this conversation: {error}",
             field="messages",
         ) from None
-    ids = encoded.ids
+    ids = [*encoded.ids, *prefix]
+    if len(encoded.ids) <= limit < len(ids):
+        raise FrameError(
+            ErrorCode.PROMPT_TOO_LONG,
+            f"The prompt has {len(encoded.ids)} tokens and the reply's beginning {len(prefix)}; at most "
+            f"{limit} fit beside one token more. Give fewer of them or shorten the conversation.",
+            field="prefix_ids",
+        )
     if len(ids) > limit:
         raise FrameError(
             ErrorCode.PROMPT_TOO_LONG,
-            f"The prompt has {len(ids)} tokens; at most {limit} fit beside one token of reply. "
+            f"The prompt has {len(encoded.ids)} tokens; at most {limit} fit beside one token of reply. "
             "Shorten the conversation or start a new one.",
             field="messages",
         )
@@ -88,17 +100,46 @@ def build_prompt(
         renderer.check(ids)
     except UnknownTokenError as error:
         raise FrameError(ErrorCode.INVALID, str(error), field="messages") from None
+    # vLLM (0.32) looks for them in a text that begins with all of the prompt's, where that ends so.
+    if stops and prefix and ends_inside(renderer.tokenizer, prefix):
+        raise FrameError(
+            ErrorCode.INVALID,
+            "The reply's beginning ends inside a character, behind which no stop strings can be looked for. "
+            "Leave out its last tokens or the stop strings.",
+            field="prefix_ids",
+        )
     spans = _spans(renderer, closed, text, encoded.ends, arguments)
     if write_on and spans:
         spans.append(Span(role="assistant", start=spans[-1].end, end=len(ids)))
+    if prefix:
+        spans.append(Span(role="assistant", start=len(encoded.ids), end=len(ids)))
     texts = TokenTexts(renderer.tokenizer)
     prompt = Prompt(ids=ids, texts=[texts.next(token) for token in ids], spans=spans)
     opening = None
     if renderer.marks is not None:
         written = _behind_messages(renderer, closed, rendered, arguments)
-        cut = cut_after(renderer.marks, written, turns[-1]["content"] if write_on else "")
+        said = turns[-1]["content"] if write_on else "".join(prompt.texts[len(encoded.ids) :])
+        cut = cut_after(renderer.marks, written, said)
         opening = Opening.of(cut, ids)
     return Built(prompt, TokenTexts(renderer.tokenizer, after=ids), opening)
+
+
+def _check_prefix(renderer: Renderer, prefix: Sequence[int], *, write_on: bool) -> None:
+    """Raise FrameError where a reply cannot begin with these ids."""
+    if prefix and write_on:
+        raise FrameError(
+            ErrorCode.INVALID,
+            "A reply is written on from the last message's text (`write_on`) or from token ids "
+            "(`prefix_ids`), not from both. Leave one of them out.",
+            field="prefix_ids",
+        )
+    if foreign := outside(prefix, renderer.vocab_size):
+        raise FrameError(
+            ErrorCode.INVALID,
+            f"The reply's beginning has token {foreign[0]}, and the model knows only tokens 0 to "
+            f"{renderer.vocab_size - 1}. Send ids that this model has written.",
+            field="prefix_ids",
+        )
 
 
 def _behind_messages(renderer: Renderer, turns: list[Turn], text: str, arguments: Mapping[str, Value]) -> str:

@@ -120,7 +120,8 @@ class RunTable:
                 self._tokenizers,
                 partial(
                     build_prompt, renderer, start.messages, model.max_model_len - 1,
-                    write_on=start.write_on, template=start.template,
+                    write_on=start.write_on, prefix=start.prefix_ids,
+                    stops=bool(start.sampling.stop), template=start.template,
                 ),
             )  # fmt: skip
             # While the prompt was made into tokens, anything may have happened.

@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+TAIL = 16
+"""Tokens that say whether a text ends inside a character; one has four bytes at most."""
+
+
+def ends_inside(tokenizer: Any, ids: Sequence[int]) -> bool:
+    """Whether the text of these ids ends inside a character."""
+    text: str = tokenizer.backend_tokenizer.decode(list(ids[-TAIL:]), skip_special_tokens=False)
+    return text.endswith("\ufffd")
+
 
 class TokenTexts:
     """Text pieces of a growing token sequence: joined, they are its text.
@@ -24,7 +33,14 @@ class TokenTexts:
         from tokenizers.decoders import DecodeStream
 
         self._tokenizer = tokenizer.backend_tokenizer
-        self._stream = DecodeStream(ids=list(after), skip_special_tokens=False)
+        if not ends_inside(tokenizer, after):
+            self._stream = DecodeStream(ids=list(after), skip_special_tokens=False)
+            return
+        # They end inside a character. A stream that is given them at once (tokenizers 0.23) would tell all of
+        # their text with the token that makes it whole.
+        self._stream = DecodeStream(skip_special_tokens=False)
+        for token in after[-TAIL:]:
+            self.next(token)
 
     def next(self, token: int) -> str:
         """The piece this token adds. An id that the tokenizer does not know adds ''."""

@@ -74,6 +74,7 @@ export interface Start {
 		[k: string]: VectorSetting;
 	};
 	write_on?: boolean;
+	prefix_ids?: number[];
 	template?: {
 		[k: string]: boolean | number | string;
 	};
