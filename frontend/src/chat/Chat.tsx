@@ -21,7 +21,7 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 	useSignal(session.changed);
 	const [open, setOpen] = useState(false);
 	const last = session.turns.at(-1);
-	const blocked = session.blocked !== null;
+	const blocked = session.can.ask !== null;
 	const { adapters } = session.server;
 	return (
 		<section className="panel chat" aria-label="Chat">

@@ -11,10 +11,16 @@ import { parseCommand, runCommand } from "./commands";
 
 export function Composer({ session, settings }: { session: Session; settings: Settings }) {
 	useSignal(session.changed);
-	const [text, setText] = useState("");
+	// What was typed waits in the session, while another page is shown over this one.
+	const [text, setText] = useState(session.draft);
 	const box = useRef<HTMLTextAreaElement>(null);
-	const { blocked, live, notice, returned } = session;
+	const { live, notice, returned, readOnly } = session;
+	const blocked = session.can.ask;
 	const command = parseCommand(text);
+
+	useEffect(() => {
+		session.draft = text;
+	}, [session, text]);
 
 	useEffect(() => {
 		if (returned === null) return;
@@ -68,12 +74,13 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 					rows={1}
 					dir="auto"
 					value={text}
+					disabled={readOnly}
 					aria-label={session.continues ? "Your text" : "Your message"}
 					placeholder={placeholder(session)}
 					onChange={(event) => setText(event.target.value)}
 					onKeyDown={onKey}
 				/>
-				{live !== null ? (
+				{live !== null && !readOnly ? (
 					<button
 						type="button"
 						className="primary"
@@ -96,7 +103,7 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 				)}
 			</div>
 			<p className="composer-hint">
-				{blocked !== null && (live === null || session.connection.state.kind !== "live")
+				{blocked !== null && (readOnly || live === null || session.connection.state.kind !== "live")
 					? blocked
 					: "Enter sends, Shift+Enter makes a new line, Esc stops."}
 			</p>

@@ -49,7 +49,7 @@ test("a refused start gives the words back and leaves the conversation as it was
 	expect(session.takeReturned()).toBe("two");
 	expect(session.takeReturned()).toBeNull();
 	expect(session.notice).toEqual({ place: "composer", message: "All places are taken." });
-	expect(session.blocked).toBeNull();
+	expect(session.can.ask).toBeNull();
 });
 
 test("regenerate asks the same again; when refused the old reply is still there", () => {
@@ -80,7 +80,7 @@ test("stop names the run; a new chat stops it and hears no more of it", () => {
 	session.newChat();
 	server.say(tokensFrame(1, ["late"]));
 	expect([session.turns, session.shown, session.live]).toEqual([[], null, null]);
-	expect(session.blocked).toBeNull();
+	expect(session.can.ask).toBeNull();
 });
 
 test("a start admitted after its chat was put away is stopped", () => {

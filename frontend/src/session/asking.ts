@@ -134,6 +134,9 @@ export class Asking {
 		if (problem !== null) return refuse(problem);
 		if (!connection.send(start)) return refuse("There is no connection to the server now.");
 		run.asked = start;
+		run.sampling = start.sampling ?? null;
+		run.template = start.template ?? {};
+		run.began = run.steered;
 		turns.begin([...history, { key: next.key ?? id, user, run, before, watched: false }]);
 		steering.attach(run);
 		notes.notice = null;

@@ -5,6 +5,18 @@ import { readPrompt, type Turn } from "./conversation";
 import { type Kept, RUN_NAME, revive, reviveText } from "./kept";
 import type { Parts } from "./parts";
 
+/** A reply that a recording brings: by the name under which its source has the run, or as its text alone. */
+export type Recorded = { readonly name: string } | { readonly text: string };
+
+export interface RecordedTurn {
+	readonly user: string;
+	readonly run: Recorded;
+	readonly before: readonly Recorded[];
+}
+
+export const TEXT_ALONE =
+	"The recording has the text of this reply and no numbers, so there is no map of it.";
+
 export class Elsewhere {
 	constructor(
 		private readonly parts: Pick<
@@ -34,6 +46,33 @@ export class Elsewhere {
 				"The conversation is too long to be kept whole over a reload. Its beginning is gone.",
 			);
 		}
+		changed.changed();
+	}
+
+	/** Show a conversation that a recording brings. What its runs are is told when the source answers. */
+	play(recorded: readonly RecordedTurn[]): void {
+		const { turns, delivery, steering, batch, changed } = this.parts;
+		const made = new Map<string, RunState>();
+		const runOf = (one: Recorded): RunState => {
+			if ("text" in one) {
+				const run = reviveText(one.text, turns.newId(), batch);
+				run.gone = TEXT_ALONE;
+				return run;
+			}
+			const known = made.get(one.name);
+			if (known !== undefined) return known;
+			const run = new RunState(turns.newId(), { sentAt: null, batch });
+			run.name = one.name;
+			made.set(one.name, run);
+			delivery.follow(run);
+			return run;
+		};
+		turns.all = recorded.map(({ user, run, before }) => {
+			const key = turns.newId();
+			return { key, user, before: before.map(runOf), run: runOf(run), watched: false };
+		});
+		turns.shown = turns.last?.run ?? null;
+		if (turns.shown !== null) steering.attach(turns.shown);
 		changed.changed();
 	}
 
@@ -71,7 +110,11 @@ export class Elsewhere {
 	watchLink(run: RunState): string | null {
 		const { server, connection } = this.parts;
 		const there =
-			run.name !== null && run.epoch === server.epoch && run.gone === null && run.phase !== "lost";
+			server.readOnly === null &&
+			run.name !== null &&
+			run.epoch === server.epoch &&
+			run.gone === null &&
+			run.phase !== "lost";
 		return there && connection.state.kind === "live" ? `#watch=${run.name}` : null;
 	}
 

@@ -104,7 +104,7 @@ describe("a connection that breaks in a reply", () => {
 		breakOff();
 		const { run } = session.turns[0]!;
 		expect([run.live, run.away, session.live]).toEqual([true, true, run]);
-		expect(session.blocked).toBe("There is no connection to the server now.");
+		expect(session.can.ask).toBe("There is no connection to the server now.");
 		comeBack();
 		expect(server.sent.filter(({ type }) => type === "resume")).toEqual([
 			{ type: "resume", run: "r1", epoch: "e1", after: 3 },
@@ -135,7 +135,7 @@ describe("a connection that breaks in a reply", () => {
 		server.say(errorFrame({ code: "unknown_run", run: "r1" }));
 		const { run } = session.turns[0]!;
 		expect([run.phase, run.problem?.message, run.replyText()]).toEqual(["lost", UNKNOWN, "A"]);
-		expect([session.notice, session.blocked]).toEqual([null, null]);
+		expect([session.notice, session.can.ask]).toEqual([null, null]);
 		session.ask("two", settings);
 		expect(server.starts[1]!.messages.map(({ content }) => content)).toEqual(["one", "A", "two"]);
 	});

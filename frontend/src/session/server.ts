@@ -13,7 +13,11 @@ import type {
 import { awaySentence } from "./away";
 
 export class KnownServer {
+	/** Why nothing can be asked, steered or watched whatever the engine does, as a sentence: a recording plays. */
+	readOnly: string | null = null;
 	name = "";
+	/** Its software and version, such as "steersight/0.1.0". */
+	software = "";
 	/** The life of the server that answers now; null before the first welcome. */
 	epoch: string | null = null;
 	engine: EngineStatus | null = null;
@@ -44,7 +48,7 @@ export class KnownServer {
 
 	/** Why the server takes nothing now, as a sentence, or null when it does. */
 	away(connection: ConnectionState): string | null {
-		return awaySentence(connection, this.engine, this.#wasReady);
+		return this.readOnly ?? awaySentence(connection, this.engine, this.#wasReady);
 	}
 
 	/** The model of this id, as far as it was heard of; without an id the one that is served. */
@@ -52,9 +56,9 @@ export class KnownServer {
 		return id === "" ? this.model : (this.#models.get(id) ?? null);
 	}
 
-	welcome({ name, epoch, engine, model, metrics, vectors, limits, change_model }: Welcome): void {
+	welcome({ server, name, epoch, engine, model, metrics, vectors, limits, change_model }: Welcome): void {
 		if (epoch !== this.epoch) this.#wasReady = false;
-		Object.assign(this, { name, epoch, limits, changeModel: change_model === true });
+		Object.assign(this, { software: server, name, epoch, limits, changeModel: change_model === true });
 		this.#modelIs(model);
 		this.#engineIs(engine);
 		this.#metricsAre(metrics);

@@ -12,28 +12,28 @@ beforeEach(() => {
 });
 
 test("nothing can be asked before the engine is ready, and each reason is a sentence", () => {
-	expect(session.blocked).toBe("There is no connection to the server now.");
+	expect(session.can.ask).toBe("There is no connection to the server now.");
 	expect(session.ask("hi", settings)).toBe(false);
 	server.say({
 		...welcome,
 		engine: { state: "loading", stage: "Loading weights.", progress: 0.4 },
 		model: null,
 	});
-	expect(session.blocked).toBe("The engine is still loading.");
+	expect(session.can.ask).toBe("The engine is still loading.");
 	server.say(ready);
-	expect(session.blocked).toBeNull();
+	expect(session.can.ask).toBeNull();
 	expect(session.server.model).toEqual(model);
 	expect(server.starts).toEqual([]);
 });
 
 test("why nothing can be asked while the engine is built again or the server ends", () => {
 	server.say({ ...welcome, engine: { state: "loading", stage: "", progress: 0 } });
-	expect(session.blocked).toBe("The engine is still loading.");
+	expect(session.can.ask).toBe("The engine is still loading.");
 	server.say(ready);
 	server.say({ ...ready, state: "loading", stage: "The engine failed; a new one is loading." });
-	expect(session.blocked).toBe("The engine is being started again. You can write your question already.");
+	expect(session.can.ask).toBe("The engine is being started again. You can write your question already.");
 	server.say({ ...ready, state: "draining" });
-	expect(session.blocked).toBe("The server is about to end and takes no new questions.");
+	expect(session.can.ask).toBe("The server is about to end and takes no new questions.");
 });
 
 test("an aside is no part of the conversation and goes with the chat", () => {
@@ -81,6 +81,6 @@ describe("what a person is told when another server answers", () => {
 				"The reply that was being written ended there.",
 		);
 		expect(session.turns[0]!.run.phase).toBe("lost");
-		expect(session.blocked).toBeNull();
+		expect(session.can.ask).toBeNull();
 	});
 });

@@ -14,7 +14,7 @@ import { Asking } from "./asking";
 import type { Turn } from "./conversation";
 import { CursorStore } from "./cursor";
 import { Delivery } from "./delivery";
-import { Elsewhere } from "./elsewhere";
+import { Elsewhere, type RecordedTurn } from "./elsewhere";
 import { type Filled, Filling } from "./filling";
 import { FrameRouter } from "./frames";
 import type { Kept } from "./kept";
@@ -27,6 +27,13 @@ import { tabStorage } from "./storage";
 import { saveToken } from "./token";
 import { type Aside, Turns } from "./turns";
 
+/** What a person can do now: null where they can, or the sentence that says why not. */
+export interface Can {
+	ask: string | null;
+	steer: string | null;
+	watch: string | null;
+}
+
 export class Session {
 	readonly changed: Signal;
 	readonly steering: Steering;
@@ -36,6 +43,8 @@ export class Session {
 	readonly models: ModelApi;
 	readonly build: VectorBuild;
 	readonly server = new KnownServer();
+	/** What stands in the composer and was not sent. */
+	draft = "";
 	/** Milliseconds that the last ping took to come back; null while there is no line. Told by `pinged`. */
 	latency: number | null = null;
 	/** A ping came back. Only its number changes then, and nothing else on the page need be looked at. */
@@ -53,7 +62,10 @@ export class Session {
 		token: string | null,
 		batch: FrameBatch = pageBatch,
 		clock: Clock = browserClock,
+		/** Why its source takes nothing, as a sentence; null for a server. */
+		readOnly: string | null = null,
 	) {
+		this.server.readOnly = readOnly;
 		this.changed = new Signal(batch);
 		this.pinged = new Signal(batch);
 		this.cursor = new CursorStore(batch);
@@ -73,7 +85,7 @@ export class Session {
 		);
 		this.api = new VectorApi(() => this.connection.token);
 		this.models = new ModelApi(() => this.connection.token);
-		this.build = new VectorBuild(this.api, clock, tabStorage(), batch);
+		this.build = new VectorBuild(this.api, clock, readOnly === null ? tabStorage() : null, batch);
 		this.steering = new Steering(
 			(run, rev, steered) => this.connection.send({ type: "steer", run, rev, ...steered }),
 			clock,
@@ -155,9 +167,14 @@ export class Session {
 		return this.server.continues;
 	}
 
-	/** Why nothing can be sent now, as a sentence, or null when it can. */
-	get blocked(): string | null {
-		return this.#asking.blocked;
+	/** Whether its source takes nothing at all: a recording plays. */
+	get readOnly(): boolean {
+		return this.server.readOnly !== null;
+	}
+
+	get can(): Can {
+		const { readOnly } = this.server;
+		return { ask: this.#asking.blocked, steer: readOnly, watch: readOnly };
 	}
 
 	/** Whether the last reply has a beginning and, as far as is known, not its end. */
@@ -209,6 +226,11 @@ export class Session {
 		this.#elsewhere.restore(kept);
 	}
 
+	/** Show a conversation that a recording brings; before there is a line to its source. */
+	play(turns: readonly RecordedTurn[]): void {
+		this.#elsewhere.play(turns);
+	}
+
 	watch(name: string): void {
 		this.#elsewhere.watch(name);
 	}
@@ -236,6 +258,11 @@ export class Session {
 
 	show(run: RunState): void {
 		this.#turns.shown = run;
+		if (this.readOnly) {
+			// Sliders stand as they stood in the reply that is shown.
+			this.steering.attach(run);
+			this.#delivery.resume(run);
+		}
 		this.cursor.set(null);
 		this.changed.changed();
 	}

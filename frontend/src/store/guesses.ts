@@ -69,6 +69,25 @@ export class GuessStore {
 		});
 	}
 
+	/** Positions that were read, ascending. */
+	get positions(): number[] {
+		const found: number[] = [];
+		for (let row = 0; row < this.#room; row++) if (this.#known[row] === 1) found.push(this.#base + row);
+		return found;
+	}
+
+	/** Ids and probabilities of all layers at a position that was read, layer by layer. */
+	row(position: number): { ids: Int32Array; probabilities: Float32Array } {
+		const from = (position - this.#base) * this.#width;
+		const to = from + this.#width;
+		return { ids: this.#ids.subarray(from, to), probabilities: this.#probabilities.subarray(from, to) };
+	}
+
+	/** Texts of the ids that were named, as far as the server told them. */
+	get texts(): ReadonlyMap<number, string> {
+		return this.#texts;
+	}
+
 	get #width(): number {
 		return this.layers.length * this.top;
 	}

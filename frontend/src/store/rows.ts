@@ -135,6 +135,11 @@ export class RowStore {
 		return code === undefined || !isFiniteCode(code) ? null : HALF_VALUES[code]!;
 	}
 
+	/** The same as the half float that was sent, NaN where not known; null where no row brought any. */
+	entropyCode(position: number): number | null {
+		return this.#entropy === null ? null : this.has(position) ? this.#entropy[position]! : NO_NUMBER;
+	}
+
 	/** Where the revision in force changed, in order of position. Revision 0 at the start is no change. */
 	boundaries(): readonly Boundary[] {
 		for (; this.#scanned < this.columns; this.#scanned++) {

@@ -157,7 +157,7 @@ describe("RunState", () => {
 		const applied = appliedFrame(2, 9, { seq: 3 });
 		run.take(applied, 0);
 		run.take(applied, 0);
-		expect(run.applied).toEqual([{ rev: 2, position: 9 }]);
+		expect(run.applied).toEqual([{ rev: 2, position: 9, steered: { strengths: {}, settings: {} } }]);
 	});
 
 	test("skipped rows that are kept are missing until they come, or until nobody has them", () => {

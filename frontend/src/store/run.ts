@@ -15,6 +15,7 @@ import type {
 	Queued,
 	Resumed,
 	Rows,
+	Sampling,
 	ServerFrame,
 	Start,
 	Started,
@@ -38,6 +39,15 @@ export type Steered = Required<Pick<Start, "strengths" | "settings">>;
 
 export function isRunFrame(frame: ServerFrame): frame is RunFrame {
 	return "run" in frame && frame.type !== "error";
+}
+
+/** One state of what steers a run. */
+export interface Revision {
+	rev: number;
+	/** Of the first row that was computed with it. */
+	position: number;
+	/** Null where the server did not say. */
+	steered: Steered | null;
 }
 
 export interface RunOptions {
@@ -86,8 +96,14 @@ export class RunState {
 	adapter: string | null | undefined = undefined;
 	/** What the run is watched with; null until `started`. */
 	metrics: readonly string[] | null = null;
-	/** Revisions that are in force, each with the position of the first row that was computed with it. */
-	readonly applied: { rev: number; position: number }[] = [];
+	/** How its tokens are drawn; null where that is not known. */
+	sampling: Sampling | null = null;
+	/** What the chat template was told; empty where this page did not ask. */
+	template: NonNullable<Start["template"]> = {};
+	/** Strengths and settings of revision 0; null where that is not known. */
+	began: Steered | null = null;
+	/** Revisions after the first that are in force. */
+	readonly applied: Revision[] = [];
 	finished: Finished | null = null;
 	problem: { code: ErrorCode | "lost"; message: string } | null = null;
 	#phase: RunPhase;
@@ -150,6 +166,8 @@ export class RunState {
 				this.metrics = frame.metrics;
 				this.model = frame.model || null;
 				this.adapter = frame.adapter ?? null;
+				this.sampling = frame.sampling ?? this.sampling;
+				this.began = steeredIn(frame) ?? this.began;
 				this.#on("started");
 				break;
 			case "resumed":
@@ -174,7 +192,7 @@ export class RunState {
 				break;
 			case "applied":
 				if (this.applied.some(({ rev }) => rev === frame.rev)) break;
-				this.applied.push({ rev: frame.rev, position: frame.position });
+				this.applied.push({ rev: frame.rev, position: frame.position, steered: steeredIn(frame) });
 				break;
 			case "gap":
 				this.#takeGap(frame);
@@ -312,6 +330,11 @@ export class RunState {
 		this.#phase = next;
 		return true;
 	}
+}
+
+function steeredIn({ strengths, settings }: Started | Applied): Steered | null {
+	// An older server sends neither.
+	return strengths == null ? null : { strengths, settings: settings ?? {} };
 }
 
 /** A part of a frame of rows, without their entropies. */

@@ -1,0 +1,184 @@
+// What the page has of a conversation as a recording. Everything is copied as it stands: a reply that is being written
+// goes on, and is in the recording as far as it had come.
+import { NO_NUMBER, numberToHalf } from "../protocol/fp16";
+import type { MetricInfo, ModelInfo, VectorInfo } from "../protocol/types.gen";
+import type { Turn } from "../session/conversation";
+import type { GuessStore } from "../store/guesses";
+import type { Missing } from "../store/missing";
+import { CHUNK, type RowStore } from "../store/rows";
+import type { RunState, Revision as StoredRevision } from "../store/run";
+import { FORMAT, type RecordedTurn, type Revision, type RunMeta, VERSION, type Watched } from "./meta";
+import { type Recording, type RunArrays, toTexts } from "./recording";
+
+/** What is known of the server that the conversation was held with. */
+export interface Known {
+	software: string;
+	name: string;
+	metrics: readonly MetricInfo[];
+	vectors: readonly VectorInfo[];
+	modelNamed(id: string): ModelInfo | null;
+}
+
+/** A recording of these turns. `now` is the moment at which it is made. */
+export function captured(turns: readonly Turn[], known: Known, now: Date): Recording {
+	const runs: RunState[] = [];
+	const indexOf = (run: RunState): number => {
+		const at = runs.indexOf(run);
+		return at < 0 ? runs.push(run) - 1 : at;
+	};
+	const recorded = turns.map(({ key, user, before, run }, index): RecordedTurn => {
+		const parent = turns[index - 1]?.key ?? null;
+		return { id: key, parent, user, before: before.map(indexOf), run: indexOf(run) };
+	});
+	return {
+		meta: {
+			format: FORMAT,
+			version: VERSION,
+			made_by: known.software.replace("/", " ") || "steersight",
+			made_at: `${now.toISOString().slice(0, 19)}Z`,
+			title: titleOf(turns),
+			turns: recorded,
+			runs: runs.map((run) => metaOf(run, known)),
+		},
+		runs: runs.map((run) => arraysOf(run, known.modelNamed(run.model ?? "")?.layers ?? 0)),
+	};
+}
+
+/** What was asked first, on one line. */
+export function titleOf(turns: readonly Pick<Turn, "user">[]): string {
+	const asked = turns.find(({ user }) => user.trim() !== "")?.user ?? "";
+	const line = asked.trim().replace(/\s+/g, " ");
+	const letters = Array.from(line);
+	return letters.length > 120 ? `${letters.slice(0, 119).join("")}…` : line;
+}
+
+function metaOf(run: RunState, known: Known): RunMeta {
+	const { tokens, rows, finished, problem } = run;
+	const revisions = revisionsOf(run);
+	const acted = new Set(revisions.flatMap(({ strengths }) => Object.keys(strengths ?? {})));
+	const alone = tokens.length === 0 && run.remembered !== null;
+	const { type: _, run: __, seq: ___, ...ending } = finished ?? { type: "", run: "", seq: 0 };
+	return {
+		name: run.name,
+		server: known.name,
+		epoch: run.epoch,
+		model: run.model === null ? null : known.modelNamed(run.model),
+		adapter: run.adapter ?? null,
+		metrics: rows.metrics.map((id) => known.metrics.find((one) => one.id === id) ?? unknownMetric(id)),
+		vectors: known.vectors.filter(({ id }) => acted.has(id)),
+		sampling: run.sampling,
+		template: run.template,
+		prompt: { tokens: tokens.promptLength, spans: tokens.prompt.spans },
+		revisions,
+		watched: run.metrics === null ? [] : [watchedOf(run, run.metrics)],
+		parts: alone ? { thought: null, answer: null } : { thought: tokens.thought, answer: tokens.answer },
+		cached: stretchesOf(run.cached, tokens.length),
+		finished: finished === null ? null : (ending as RunMeta["finished"]),
+		problem,
+		remembered: alone ? run.written() : null,
+	};
+}
+
+/** A revision that comes after its place in the queue has nothing of revision 0: that stays, at the same position. */
+function revisionsOf({ began, applied, tokens }: RunState): Revision[] {
+	const first: StoredRevision = { rev: 0, position: 0, steered: began };
+	return [first, ...applied]
+		.filter(({ position }) => position <= tokens.length)
+		.sort((one, other) => one.rev - other.rev)
+		.map(({ rev, position, steered }) => ({
+			rev,
+			position,
+			strengths: steered?.strengths ?? null,
+			settings: steered?.settings ?? {},
+		}));
+}
+
+function watchedOf({ guesses, rows }: RunState, metrics: readonly string[]): Watched {
+	const { layers, top } = guesses;
+	const stride = layers.length > 1 ? layers[1]! - layers[0]! : 1;
+	return {
+		from: 0,
+		metrics: [...metrics],
+		lens: layers.length === 0 ? null : { stride, top },
+		entropy: rows.entropyCode(0) !== null,
+		alternatives: 0,
+	};
+}
+
+/** A vector's projections go from the server's list with it. */
+function unknownMetric(id: string): MetricInfo {
+	return {
+		id,
+		label: id,
+		description: "",
+		unit: "",
+		transform: "linear",
+		scale: { kind: "sequential", lo: null, hi: null, mid: null },
+		family: "own",
+		cost: "",
+		default: false,
+		error: null,
+	};
+}
+
+function arraysOf(run: RunState, layersOfModel: number): RunArrays {
+	const { tokens, rows, guesses } = run;
+	const { prompt } = tokens;
+	const layers = rows.layers || layersOfModel;
+	// Rows come by themselves, and may be ahead of their tokens for a moment.
+	const columns = Math.min(rows.columns, tokens.length);
+	const lens = guesses.layers.length === 0 ? null : lensOf(guesses, tokens.length);
+	const named = [...guesses.texts];
+	return {
+		tokens: Int32Array.from([...prompt.ids, ...tokens.ids]),
+		texts: toTexts([...prompt.texts, ...tokens.texts]),
+		logprobs: Float32Array.from(tokens.logprobs, (one) => one ?? Number.NaN),
+		ranks: Int32Array.from(tokens.ranks, (one) => one ?? 0),
+		revisions: Int32Array.from({ length: columns }, (_, position) => rows.rev(position)),
+		layers,
+		rows: new Map(rows.metrics.map((metric) => [metric, numbersOf(rows, metric, columns)])),
+		entropy:
+			rows.entropyCode(0) === null
+				? null
+				: Uint16Array.from({ length: columns }, (_, position) => rows.entropyCode(position)!),
+		lens,
+		alternatives: null,
+		names:
+			named.length === 0
+				? null
+				: { ids: Int32Array.from(named, ([id]) => id), texts: toTexts(named.map(([, text]) => text)) },
+	};
+}
+
+/** [columns, layers] of the chunks that a metric lies in. */
+function numbersOf(rows: RowStore, metric: string, columns: number): Uint16Array<ArrayBuffer> {
+	const { layers } = rows;
+	const numbers = new Uint16Array(columns * layers).fill(NO_NUMBER);
+	for (let start = 0; start < columns; start += CHUNK) {
+		const chunk = rows.chunk(metric, start / CHUNK);
+		const count = Math.min(CHUNK, columns - start) * layers;
+		if (chunk !== undefined) numbers.set(chunk.subarray(0, count), start * layers);
+	}
+	return numbers;
+}
+
+function lensOf(guesses: GuessStore, length: number): RunArrays["lens"] {
+	const { layers, top } = guesses;
+	const positions = guesses.positions.filter((position) => position < length);
+	const width = layers.length * top;
+	const ids = new Int32Array(positions.length * width);
+	const probabilities = new Uint16Array(positions.length * width);
+	positions.forEach((position, index) => {
+		const row = guesses.row(position);
+		ids.set(row.ids, index * width);
+		probabilities.set(
+			Uint16Array.from(row.probabilities, (one) => numberToHalf(one)),
+			index * width,
+		);
+	});
+	return { positions: Int32Array.from(positions), layers: Int32Array.from(layers), top, ids, probabilities };
+}
+
+function stretchesOf(missing: Missing, length: number): [number, number][] {
+	return [...missing.within({ start: 0, count: length })].map(({ start, count }) => [start, count]);
+}

@@ -1,0 +1,160 @@
+// A session over a recording: it shows what was recorded, takes nothing, and gives back the same recording.
+import { expect, test } from "vitest";
+import type { ServerFrame } from "../protocol/types.gen";
+import { Session } from "../session/session";
+import { manualBatch, metricInfo, modelInfo, vectorInfo } from "../testing";
+import { settings } from "../testing/lab";
+import { bareRun, runArrays, runMeta, testMeta, testRecording } from "../testing/recording";
+import { STILL } from "../testing/server";
+import { nextTask } from "./breath";
+import { captured } from "./capture";
+import { UNFINISHED } from "./frames";
+import type { RunMeta } from "./meta";
+import { playTurns } from "./play";
+import { type Recording, toTexts } from "./recording";
+import { nameOf, READ_ONLY, recordingTransport } from "./source";
+
+async function played(recording: Recording): Promise<Session> {
+	const session = new Session(recordingTransport(recording), null, manualBatch(), STILL, READ_ONLY);
+	session.play(playTurns(recording.meta));
+	session.connection.connect();
+	for (let i = 0; i < 200 && session.turns.some(({ run }) => run.live); i++) await nextTask();
+	return session;
+}
+
+/** One run that has all there can be. */
+function one(changes: Partial<RunMeta> = {}): Recording {
+	const turns = [{ id: "c1", parent: null, user: "Say hello 🌍", before: [], run: 0 }];
+	return { meta: testMeta({ turns, runs: [runMeta(changes)] }), runs: [runArrays()] };
+}
+
+test("a conversation is shown as it was", async () => {
+	const { turns, server, shown, can, connection } = await played(testRecording());
+	expect(connection.state.kind).toBe("live");
+	expect([server.name, server.engine?.state, server.metrics.length]).toEqual(["lab", "ready", 2]);
+	expect(turns.map(({ user }) => user)).toEqual(["Say hello 🌍", "Again"]);
+	const [{ run }, { run: second }] = turns as [(typeof turns)[0], (typeof turns)[0]];
+	expect(run.replyText()).toBe("<think>Ü</think>Hello 🌍");
+	expect([run.phase, run.adapter, run.tokens.promptLength]).toEqual(["done", null, 3]);
+	expect([run.rows.value("norm", 4, 1), run.rows.has(0), run.rows.received]).toEqual([4.25, false, 5]);
+	expect([run.rows.entropy(1), run.tokens.rank(4), run.tokens.surprisal(5)]).toEqual([1, 2, null]);
+	expect(run.rows.boundaries()).toEqual([{ rev: 1, position: 4 }]);
+	expect(run.guesses.at(3, 1)?.map(({ text }) => text)).toEqual(["Ü</think>", "Hello 🌍"]);
+	expect(run.cached.first(9)).toEqual({ start: 0, count: 1 });
+	expect(shown).toBe(second);
+	expect([second.phase, second.problem?.message]).toEqual(["failed", "The line went down."]);
+	expect(can).toEqual({ ask: READ_ONLY, steer: READ_ONLY, watch: READ_ONLY });
+});
+
+test("what is played and recorded again is the same", async () => {
+	const recording = one();
+	const { turns, server } = await played(recording);
+	const again = captured(turns, server, new Date("2026-11-26T12:00:00Z"));
+	// The page does not keep the likeliest of the final distribution, nor what the chat template was told.
+	expect(again.runs).toEqual([{ ...recording.runs[0]!, alternatives: null }]);
+	const [before, after] = [recording.meta.runs[0]!, again.meta.runs[0]!];
+	const watched = [{ ...before.watched[0]!, alternatives: 0 }];
+	expect(after).toEqual({ ...before, name: nameOf(0), epoch: "recording", template: {}, watched });
+	expect(again.meta.title).toBe(recording.meta.title);
+});
+
+test("sliders stand as they stood in the reply that is shown", async () => {
+	const session = await played(testRecording());
+	expect(session.steering.strengths()).toEqual({});
+	session.show(session.turns[0]!.run);
+	await nextTask();
+	await nextTask();
+	expect(session.steering.steered().strengths).toEqual({ joy: 0.5 });
+	expect(session.steering.status("joy")).toEqual({ kind: "in-force", position: 4 });
+	session.show(session.turns[1]!.run);
+	await nextTask();
+	await nextTask();
+	expect(session.steering.strengths()).toEqual({});
+});
+
+test("nothing can be asked, written on or watched in another tab", async () => {
+	const session = await played(one({ finished: { ...runMeta().finished!, reason: "length" } }));
+	expect(session.ask("More?", settings)).toBe(false);
+	expect(session.regenerate(settings)).toBe(false);
+	expect([session.canWriteOn, session.watchLink(session.shown!)]).toEqual([false, null]);
+	expect(session.turns.length).toBe(1);
+});
+
+test("a reply that was being written says so", async () => {
+	const run = (await played(one({ finished: null }))).shown!;
+	expect([run.phase, run.problem?.message, run.replyText()]).toEqual([
+		"failed",
+		UNFINISHED,
+		"<think>Ü</think>Hello 🌍",
+	]);
+});
+
+test("a reply of which only the text is there is shown without a map", async () => {
+	const { meta, arrays } = bareRun();
+	const empty = { ...arrays, tokens: new Int32Array(0), texts: toTexts([]) };
+	const alone = { ...meta, remembered: "All of it.", prompt: { tokens: 0, spans: [] } };
+	const turns = [{ id: "a", parent: null, user: "What?", before: [], run: 0 }];
+	const recording = { meta: testMeta({ turns, runs: [alone] }), runs: [empty] };
+	const { turns: shown, server } = await played(recording);
+	expect(shown[0]!.run.replyText()).toBe("All of it.");
+	expect(shown[0]!.run.gone).toContain("no map");
+	const [again] = captured(shown, server, new Date()).meta.runs;
+	expect(again).toMatchObject({ remembered: "All of it.", finished: null, prompt: { tokens: 0 } });
+});
+
+test("of a tree the newest branch is shown, and how many replies are left out is known", () => {
+	const turn = (id: string, parent: string | null, run: number) => ({
+		id,
+		parent,
+		user: id,
+		before: [],
+		run,
+	});
+	const turns = [turn("a", null, 0), turn("b", "a", 1), turn("c", "a", 0)];
+	expect(playTurns(testMeta({ turns })).map(({ user }) => user)).toEqual(["a", "c"]);
+});
+
+test("runs of several models know their own special tokens", async () => {
+	const other = runMeta({ model: modelInfo({ id: "other", special_ids: [6] }), metrics: [metricInfo()] });
+	const recording = testRecording({ runs: [other, runMeta({ vectors: [vectorInfo({ id: "calm" })] })] });
+	const rows = new Map([...runArrays().rows].slice(0, 1));
+	const { turns, server, moved } = await played({ ...recording, runs: [runArrays({ rows }), runArrays()] });
+	expect(turns.map(({ run }) => [run.model, [...run.tokens.specialIds]])).toEqual([
+		["other", [6]],
+		["tiny", [7]],
+	]);
+	expect([server.model?.id, server.vectors.map(({ id }) => id), moved]).toEqual([
+		"tiny",
+		["joy", "calm"],
+		null,
+	]);
+});
+
+test("whatever else is asked of a recording is refused with a sentence", async () => {
+	const heard: ServerFrame[] = [];
+	const line = recordingTransport(one())({
+		onOpen: () => {},
+		onFrame: (frame) => heard.push(frame),
+		onBadFrame: () => {},
+		onClose: () => {},
+	});
+	line.send({ type: "hello", token: null });
+	line.send({ type: "start", id: "x", messages: [] });
+	line.send({ type: "steer", run: nameOf(0), rev: 1, strengths: {} });
+	line.send({ type: "stop", run: nameOf(0) });
+	line.send({ type: "resume", run: "elsewhere", epoch: "recording" });
+	line.send({ type: "ping", t: 5 });
+	expect(heard.map((frame) => ("message" in frame ? frame.message : frame.type))).toEqual([
+		"welcome",
+		READ_ONLY,
+		READ_ONLY,
+		READ_ONLY,
+		"The recording has no such reply.",
+		"pong",
+	]);
+	line.send({ type: "rows", run: nameOf(0), start: 2, count: 2 });
+	for (let i = 0; i < 5; i++) await nextTask();
+	expect(heard.at(-1)).toMatchObject({ type: "rows", start: 2, count: 2, revs: [0, 0] });
+	line.close();
+	expect(line.send({ type: "ping", t: 6 })).toBe(false);
+});
