@@ -139,6 +139,8 @@ def start(dice: random.Random, name: str, welcome: messages.Welcome) -> dict[str
         "alternatives": dice.choice((0, 0, 1, messages.MAX_TOP)),
         **steering(dice, welcome.vectors, layers),
     }
+    if dice.random() < 0.3:
+        frame["rows_from"] = dice.choice((0, 1, 15, 16, 17, 33, 2_047, 2**31 - 1))
     if dice.random() < 0.2:
         frame["prefix_ids"] = dice.choice(PREFIXES)
     if dice.random() < 0.4:

@@ -136,7 +136,7 @@ def client_frames() -> dict[str, m.Frame]:
             prompt_rows=False,
         ),
         "start_with_a_beginning": m.Start(
-            id="branch", messages=[question], prefix_ids=[0, 127, 128, 49_151, 2**31 - 1]
+            id="branch", messages=[question], prefix_ids=[0, 127, 128, 49_151, 2**31 - 1], rows_from=300
         ),
         "start_without_rows": m.Start(id="quiet", messages=[question], metrics=[]),
         "start_greedy_with_largest_seed": m.Start(

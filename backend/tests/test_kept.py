@@ -34,12 +34,17 @@ def made(ids: Sequence[int], first: int = 0, columns: Columns = NAMES) -> tuple[
 
 
 def found(
-    kept: KeptRows, ids: Sequence[int], until: int, of: RunState, columns: Columns = NAMES
+    kept: KeptRows,
+    ids: Sequence[int],
+    until: int,
+    of: RunState,
+    columns: Columns = NAMES,
+    first: int = 0,
 ) -> np.ndarray:
-    """[until, metrics, layers], infinite where there are none."""
+    """[until - first, metrics, layers], infinite where there are none."""
     parts = [
-        np.full((min(BLOCK, until - start), len(columns), LAYERS), np.inf) if rows is None else rows
-        for start, rows in kept.find(columns, LAYERS, ids, of, until)
+        np.full((end - start, len(columns), LAYERS), np.inf) if rows is None else rows
+        for start, end, rows in kept.find(columns, LAYERS, ids, of, until, first)
     ]
     return np.concatenate(parts) if parts else np.empty((0, len(columns), LAYERS))
 
@@ -57,6 +62,23 @@ def test_how_far_rows_reach_is_how_far_they_are_found(length: int, first: int, s
     assert kept.reach(["projection:w#1"], ids, state()) == 0
     # Of the logit lens a prompt has no rows: there is nothing to lack.
     assert kept.reach([None], other, state()) == len(other) // BLOCK * BLOCK
+
+
+@given(st.integers(0, 90), st.integers(0, 90), st.integers(0, 90), st.integers(0, 90))
+def test_rows_from_a_position_on_are_as_all_of_them(length: int, had: int, first: int, until: int) -> None:
+    """What was kept begins anywhere, and so does what is wanted."""
+    ids = [7 + at for at in range(90)]
+    kept = KeptRows(1 << 20)
+    log, _ = made(ids[:length], min(had, length))
+    kept.keep(log, NAMES, ids[:length], state())
+    whole = found(kept, ids, until, state())
+    np.testing.assert_array_equal(found(kept, ids, until, state(), first=first), whole[first:])
+    reach = kept.reach(NAMES, ids, state(), first)
+    # All that is wanted before it is there, and in the block behind it something is not.
+    assert np.isfinite(found(kept, ids, reach, state(), first=first)[:, 0]).all()
+    if reach + BLOCK <= len(ids):
+        assert np.isinf(found(kept, ids, reach + BLOCK, state(), first=max(first, reach))[:, 0]).any()
+        assert reach + BLOCK > first, "what is not wanted need not be there"
 
 
 @given(st.integers(0, 90), st.integers(0, 90), st.integers(0, 90), st.integers(1, 90))

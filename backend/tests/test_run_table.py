@@ -38,6 +38,7 @@ from steersight.protocol.messages import (
     ChatMessage,
     ErrorCode,
     Gap,
+    Prompt,
     Sampling,
     Start,
     Started,
@@ -131,8 +132,6 @@ class Texts:
 
 @pytest.fixture(autouse=True)
 def prompts_of_five_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    from steersight.protocol.messages import Prompt
-
     prompt = Prompt(ids=[1, 2, 3, 4, 5], texts=list("abcde"), spans=[])
     monkeypatch.setattr(table_module, "build_prompt", lambda *_args, **_more: Built(prompt, Texts(), None))
 
@@ -517,7 +516,7 @@ class Rows:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.reply = Reply(5, None)
+        self.reply = Reply(run.prompt_tokens, None)
         self.take: Callable[[Entry], None] = lambda _entry: None
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
 
@@ -545,26 +544,32 @@ class Rows:
         await settle()
 
 
-@pytest_asyncio.fixture
-async def rows(table: MakeTable, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rows]:
-    t = table()
+async def followed(t: Table, monkeypatch: pytest.MonkeyPatch, frame: Start) -> Rows:
+    """A run that has begun, of an engine that computes what the test says."""
     started = asyncio.Event()
     sent: Rows
 
-    async def generate(_request: RunRequest, take: Callable[[Entry], None]) -> Ended:
+    async def generate(request: RunRequest, take: Callable[[Entry], None]) -> Ended:
+        t.engine.requests[request.run] = request
         sent.take = take
         started.set()
         return await sent.ended
 
     monkeypatch.setattr(t.engine, "generate", generate)
+    sent = Rows(await t.table.admit(frame, lambda: None))
+    await started.wait()
+    return sent
+
+
+@pytest_asyncio.fixture
+async def rows(table: MakeTable, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rows]:
+    t = table()
     frame = Start(
         id="x", messages=[ChatMessage(role="user", content="hi")], entropy=True,
         sampling=Sampling(max_tokens=1000, seed=7), strengths={"joy": 0.25},
     )  # fmt: skip
     t.engine.offer.vectors = {"joy": steering_vector("joy", {1: torch.ones(8)})}
-    sent = Rows(await t.table.admit(frame, lambda: None))
-    await started.wait()
-    yield sent
+    yield await followed(t, monkeypatch, frame)
 
 
 def positions(run: Run) -> list[int]:
@@ -620,6 +625,80 @@ async def test_a_row_that_was_lost_is_named(rows: Rows) -> None:
     assert gaps == [(5, 1)]
     assert positions(rows.run) == [0, 1, 2, 3, 4, 6]
     assert applied(rows.run) == [(1, 6)]
+
+
+LONG = 400
+
+
+@pytest.fixture
+def long_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = Prompt(ids=list(range(LONG)), texts=["."] * LONG, spans=[])
+    monkeypatch.setattr(table_module, "build_prompt", lambda *_args, **_more: Built(prompt, Texts(), None))
+
+
+def asked(rows_from: int) -> Start:
+    return Start(id="x", messages=[ChatMessage(role="user", content="hi")], rows_from=rows_from)
+
+
+@pytest.mark.usefixtures("long_prompts")
+async def test_rows_from_a_position_on(table: MakeTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes before is not asked of the engine, is no gap, and is nobody's later."""
+    t = table()
+    first = await followed(t, monkeypatch, asked(rows_from=100))
+    options = t.engine.requests[first.run.id].options
+    assert options.first_row == 100
+    # All that is wanted would have to be computed, and that is much: the engine may read what it has.
+    assert options.read_most is None
+    first.step(LONG, 5, rows=LONG - 100)
+    first.confirm(1)
+    assert positions(first.run) == list(range(100, LONG))
+    # Of the block with position 100 a part is missing.
+    state, columns = first.run._past, first.run._columns
+    assert [t.table.kept.reach(columns, range(LONG), state, at) for at in (0, 100, 112)] == [0, 96, LONG]
+    # Whoever wants what is kept gets that, and nothing before it.
+    second = await followed(t, monkeypatch, asked(rows_from=120))
+    assert t.engine.requests[second.run.id].options.read_most == LONG
+    second.step(LONG, 5, rows=8)
+    second.confirm(1)
+    assert positions(second.run) == list(range(120, LONG))
+    # One position of a block that is not kept.
+    third = await followed(t, monkeypatch, asked(rows_from=111))
+    third.step(LONG, 5, rows=8)
+    third.confirm(1)
+    assert positions(third.run) == list(range(112, LONG))
+    whole = await followed(t, monkeypatch, asked(rows_from=0))
+    whole.step(LONG, 5, rows=8)
+    whole.confirm(1)
+    assert positions(whole.run) == list(range(112, LONG))
+    none = await followed(t, monkeypatch, asked(rows_from=10_000))
+    assert t.engine.requests[none.run.id].options.first_row == LONG
+    assert t.engine.requests[none.run.id].options.read_most is None
+    none.step(LONG, 5, rows=0)
+    none.step(LONG + 1, 5)
+    none.confirm(2)
+    assert positions(none.run) == [LONG]
+    gaps = [
+        [(e.start, e.count, e.cached) for e in run.run.log.others if isinstance(e, GapEvent)]
+        for run in (first, second, third, whole, none)
+    ]
+    assert gaps == [[], [], [(111, 1, True)], [(at, 16, True) for at in range(0, 112, 16)], []]
+
+
+@pytest.mark.usefixtures("long_prompts")
+@pytest.mark.parametrize("steered", [False, True])
+async def test_rows_are_not_kept_by_what_may_not_have_acted_before_them(
+    table: MakeTable, monkeypatch: pytest.MonkeyPatch, steered: bool
+) -> None:
+    """A slider was moved while the prompt was read, at one of the positions whose rows were not wanted."""
+    t = table()
+    one = await followed(t, monkeypatch, asked(rows_from=48))
+    if steered:
+        await one.steer(1)
+    one.step(LONG, 5, rows=LONG - 48, rev=int(steered))
+    one.confirm(1)
+    assert positions(one.run) == list(range(48, LONG))
+    assert applied(one.run) == ([(1, 48)] if steered else [])
+    assert (len(t.table.kept) > 0) is not steered
 
 
 async def test_a_log_keeps_nothing_of_the_other_runs_of_a_step(rows: Rows) -> None:

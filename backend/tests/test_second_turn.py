@@ -42,12 +42,18 @@ async def test_a_second_turn_is_complete_and_true(server: Server) -> None:
         cached = (await second.wait()).usage.cached_tokens
         again = await ask(client, more, read_cache=False)
         assert (await again.wait()).usage.cached_tokens == 0
+        # What the first turn has brought need not come once more.
+        had = len(first.prompt.ids)
+        later = await ask(client, more, read_cache=False, rows_from=had)
+        await later.wait()
     assert 100 < cached <= steered_from, "what was steered was read, or nothing was"
     assert second.prompt.ids == again.prompt.ids
     assert second.ids == again.ids
     mine, theirs = second.rows(), again.rows()
     assert not np.isnan(mine[:-1]).any(), "the map has holes"
     np.testing.assert_allclose(mine[:-1], theirs[:-1], rtol=4e-3, atol=2e-4)
+    assert np.isnan(later.rows()[:had]).all()
+    np.testing.assert_allclose(later.rows()[had:-1], theirs[had:-1], rtol=4e-3, atol=2e-4)
 
 
 async def test_who_asks_for_what_was_not_kept_is_told_and_can_have_it(server: Server) -> None:

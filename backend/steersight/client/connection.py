@@ -120,6 +120,7 @@ class Client:
         entropy: bool = False,
         alternatives: int = 0,
         prompt_rows: bool = True,
+        rows_from: int = 0,
         read_cache: bool = True,
     ) -> Run:
         """Start a run and wait until the server has admitted it. Raises SteersightError when it refuses.
@@ -145,6 +146,7 @@ class Client:
             entropy=entropy,
             alternatives=alternatives,
             prompt_rows=prompt_rows,
+            rows_from=rows_from,
             read_cache=read_cache,
         )
         try:

@@ -17,6 +17,7 @@ from .parts import (
     Frame,
     Identifier,
     MetricId,
+    Position,
     Settings,
     Strengths,
     TemplateName,
@@ -99,6 +100,9 @@ class Start(Frame):
     model wrote; 0 is none. Rows come then also where no metric is asked for."""
     prompt_rows: bool = True
     """Whether rows of the prompt are sent too."""
+    rows_from: Position = 0
+    """Of the prompt's rows only those of positions from here on: those of an earlier turn have been had. What
+    comes before is neither sent nor a `gap`."""
     read_cache: bool = True
     """Whether the engine may take the beginning of the prompt from its cache of prefixes. No forward pass
     runs over it then; its rows are those of the run that computed it, which the server has kept. What it has

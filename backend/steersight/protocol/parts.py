@@ -52,6 +52,7 @@ TemplateValue = bool | int | float | Annotated[str, Field(max_length=2_000)]
 Revision = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=0)]
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Position = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 READING = "reading"

@@ -31,8 +31,9 @@ ARRAY_BYTES, BLOCK_BYTES = 150, 350
 """What an array and a block weigh beside their numbers: a quarter more, for three metrics of 32 layers.
 `size` is then what the process grows by, within a hundredth."""
 
-Prefix = tuple[int, "NDArray[np.float16] | None"]
-"""First position of some rows, and the rows [positions, metrics, layers]; None where nobody has them."""
+Prefix = tuple[int, int, "NDArray[np.float16] | None"]
+"""First position of some rows, one past the last, and the rows [positions, metrics, layers]; None where nobody
+has them."""
 Columns = Sequence[str | None]
 """Per metric of a run: what its column is known by, None where a prompt's rows have none."""
 
@@ -106,32 +107,34 @@ class KeptRows:
             _, oldest = self._blocks.popitem(last=False)
             self.size -= BLOCK_BYTES + sum(values.nbytes + ARRAY_BYTES for values in oldest.values())
 
-    def reach(self, columns: Columns, ids: Sequence[int], state: RunState) -> int:
-        """How many positions from the first on have rows, in whole blocks; as in `find`."""
+    def reach(self, columns: Columns, ids: Sequence[int], state: RunState, first: int = 0) -> int:
+        """Up to which position there are all rows from position `first` on, in whole blocks; as in `find`."""
         blocks = len(ids) // BLOCK
         wanted = [name for name in columns if name is not None]
         for index, key in enumerate(block_keys(ids, state, blocks) if wanted else ()):
             held = self._blocks.get(key, {})
-            if not all(name in held for name in wanted):
+            if (index + 1) * BLOCK > first and not all(name in held for name in wanted):
                 return index * BLOCK
         return blocks * BLOCK
 
     def find(
-        self, columns: Columns, layers: int, ids: Sequence[int], state: RunState, until: int
+        self, columns: Columns, layers: int, ids: Sequence[int], state: RunState, until: int, first: int = 0
     ) -> Iterator[Prefix]:
-        """The rows of positions [0, until), in order. There are none where one of the columns is not kept;
+        """The rows of positions [first, until), in order. There are none where one of the columns is not kept;
         metrics that have no column are NaN.
         """
         for index, key in enumerate(block_keys(ids, state, -(-until // BLOCK))):
+            start, end = max(first, index * BLOCK), min(until, (index + 1) * BLOCK)
+            if start >= end:
+                continue
             held = self._blocks.get(key) if any(columns) else {}
-            start = index * BLOCK
             if held is None or any(name is not None and name not in held for name in columns):
-                yield start, None
+                yield start, end, None
                 continue
             if key in self._blocks:
                 self._blocks.move_to_end(key)
-            rows = np.full((min(BLOCK, until - start), len(columns), layers), np.nan, dtype="<f2")
+            rows = np.full((end - start, len(columns), layers), np.nan, dtype="<f2")
             for at, name in enumerate(columns):
                 if name is not None:
-                    rows[:, at] = held[name][: len(rows)]
-            yield start, rows
+                    rows[:, at] = held[name][start - index * BLOCK : end - index * BLOCK]
+            yield start, end, rows

@@ -16,7 +16,7 @@ from ..engine.step import BARE, NO_TOKEN
 from ..metrics import LENS_METRICS
 from ..metrics.logit_lens import lens_layers
 from .events import AlternativesEvent, GapEvent, LensEvent
-from .kept import BLOCK, Prefix
+from .kept import Prefix
 from .log import RunLog
 
 if TYPE_CHECKING:
@@ -33,19 +33,20 @@ class RowWriter:
     """Writes one run's rows and gaps, and what stands beside rows, into its log."""
 
     def __init__(
-        self, log: RunLog, start: Start, prompt_tokens: int, *, texts: TokenTexts, telemetry: Telemetry,
-        applied: Callable[[int, int], None], read: Callable[[int, int], Iterable[Prefix]],
+        self, log: RunLog, start: Start, first_row: int, *, texts: TokenTexts, telemetry: Telemetry,
+        applied: Callable[[int, int, bool], None], read: Callable[[int, int, int], Iterable[Prefix]],
     ) -> None:  # fmt: skip
         """
         Args:
             log: of the run.
             start: what its client asked for.
-            prompt_tokens: length of the prompt.
+            first_row: rows of positions below this are not wanted.
             texts: the text of any token.
             telemetry: counts rows.
-            applied: told a revision and its position when the first row of it is written.
-            read: gives the rows of positions before the one given, which the engine had in its cache, as
-                computed with a revision.
+            applied: told a revision and its position when the first row of it is written, and whether that
+                is where it came into force: not where rows before it were lost or not wanted.
+            read: gives the rows of positions from one to before another, which the engine had in its cache,
+                as computed with a revision.
         """
         self._log = log
         self._texts = texts
@@ -62,15 +63,17 @@ class RowWriter:
         self._alternatives = start.alternatives
         self._named: set[int] = set()
         self._named_alternatives: set[int] = set()
-        self._end = 0 if start.prompt_rows else prompt_tokens
+        self._end = first_row
         self.revs_seen = 0
         """The newest revision that a written row has."""
 
     def take(self, entry: Entry) -> None:
         """Write the rows of an entry, those that are not there yet."""
         skip = self._end - entry.start
+        hole = not self._began and self._end > 0
         if skip < 0:
-            if self._began:
+            hole = self._began
+            if hole:
                 self.close(entry.start)
             else:
                 self._write_prefix(entry.start, entry.revisions[0] if entry.revisions else 0)
@@ -78,13 +81,13 @@ class RowWriter:
         self._began = True
         revs = entry.revisions[skip:] if skip else entry.revisions
         if revs:
-            self._take_rows(entry, skip, revs)
+            self._take_rows(entry, skip, revs, hole=hole)
         step = entry.step
         if self._alternatives and step is not None and step.alternatives and entry.token != NO_TOKEN:
             # Also of the prompt's last token where the prompt's rows were not asked for.
             self._write_alternatives(step.alternatives, entry.place, entry.end - 1)
 
-    def _take_rows(self, entry: Entry, skip: int, revs: list[int]) -> None:
+    def _take_rows(self, entry: Entry, skip: int, revs: list[int], *, hole: bool) -> None:
         start, step = self._end, entry.step
         if self._lacks_rows(entry):
             self.close(entry.end)
@@ -101,7 +104,7 @@ class RowWriter:
             for position, rev in enumerate(revs, start):
                 if rev > self.revs_seen:
                     self.revs_seen = rev
-                    self._applied(rev, position)
+                    self._applied(rev, position, not (hole and position == start))
 
     def _lacks_rows(self, entry: Entry) -> bool:
         """Whether what was asked for of an entry's rows has not come."""
@@ -111,9 +114,9 @@ class RowWriter:
 
     def _write_prefix(self, until: int, rev: int) -> None:
         """The run begins behind what the engine had in its cache, which was computed as with `rev`."""
-        for start, values in self._read(until, rev) if self._numbers else ():
+        for start, end, values in self._read(self._end, until, rev) if self._numbers else ():
             if values is None:
-                self._log.append(GapEvent(start, min(BLOCK, until - start), cached=True))
+                self._log.append(GapEvent(start, end - start, cached=True))
                 continue
             revs = [rev] * len(values)
             self._telemetry.rows_written(len(revs))
@@ -121,7 +124,7 @@ class RowWriter:
             self._log.add_rows(start, revs, values.tobytes(), nats)
             if rev > self.revs_seen:
                 self.revs_seen = rev
-                self._applied(rev, start)
+                self._applied(rev, start, True)
         self._end = until
 
     def close(self, until: int) -> None:

@@ -135,8 +135,10 @@ class Run:
         self._telemetry = telemetry
         self._ended = ended
         self._tokens = 0
+        self._first_row = min(start.rows_from, len(prompt.ids)) if start.prompt_rows else len(prompt.ids)
+        """Rows of positions below this are not wanted."""
         self._rows = RowWriter(
-            self.log, start, len(prompt.ids), texts=texts, telemetry=telemetry, applied=self._apply,
+            self.log, start, self._first_row, texts=texts, telemetry=telemetry, applied=self._apply,
             read=self._read_prefix,
         )  # fmt: skip
         self._kept = kept
@@ -147,6 +149,8 @@ class Run:
         self._parts = None if opening is None else ReplyParts(opening, engine.tokenizer)
         self._past = self._begun()
         """What acted on each position so far, as the rows say it."""
+        self._past_is_open = False
+        """Whether it changed at a position that no row has told."""
         self._parts_told: set[str] = set()
         self._sent: dict[int, tuple[Action, ...]] = {}
         """What each revision is that the engine was told and no row has shown yet."""
@@ -323,7 +327,7 @@ class Run:
         )
         options = RunOptions(
             run=self.id,
-            first_row=0 if start.prompt_rows else self.prompt_tokens,
+            first_row=self._first_row,
             wants=wants,
             actions=tuple(self.actions),
             rev=self.rev,
@@ -336,9 +340,9 @@ class Run:
     def _read_most(self) -> int | None:
         """How much of its prompt it may read from the engine's cache: a map has to be whole where that costs
         little, so what has no rows is computed, unless it is long."""
-        if not self.log.metrics or not self._start.prompt_rows:
+        if not self.log.metrics or self._first_row == self.prompt_tokens:
             return None
-        reach = self._kept.reach(self._columns, self._prompt.ids, self._past)
+        reach = self._kept.reach(self._columns, self._prompt.ids, self._past, self._first_row)
         return reach if self.prompt_tokens - reach <= READ_AGAIN_TOKENS else None
 
     # ------------------------------------------------------------ what the engine sends
@@ -353,13 +357,15 @@ class Run:
             self._keep_rows()  # others may ask the same while this one writes
         self._wake()
 
-    def _read_prefix(self, until: int, rev: int) -> Iterable[Prefix]:
-        """The rows of what the engine had in its cache."""
+    def _read_prefix(self, first: int, until: int, rev: int) -> Iterable[Prefix]:
+        """The rows of what the engine had in its cache, from one position on."""
         self._cached_tokens = until
         self._show(rev, 0)
-        return self._kept.find(self._columns, self.log.layers, self._prompt.ids, self._past, until)
+        return self._kept.find(self._columns, self.log.layers, self._prompt.ids, self._past, until, first)
 
     def _keep_rows(self) -> None:
+        if self._past_is_open:
+            return  # they would be known by what did not act on the positions before them
         self._kept.keep(self.log, self._columns, [*self._prompt.ids, *self.log.tokens.ids], self._past)
 
     def _take_token(self, entry: Entry) -> None:
@@ -384,7 +390,9 @@ class Run:
                 self._parts_told.add(part)
                 self.log.append(PartEvent(part, begins + 1))
 
-    def _apply(self, rev: int, position: int) -> None:
+    def _apply(self, rev: int, position: int, sure: bool) -> None:
+        if not sure and rev in self._sent:
+            self._past_is_open = True
         self._show(rev, position)
         self.log.append(AppliedEvent(rev, position, *self._said[rev]))
         self._said = {other: said for other, said in self._said.items() if other > rev}

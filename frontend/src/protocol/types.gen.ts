@@ -83,6 +83,7 @@ export interface Start {
 	entropy?: boolean;
 	alternatives?: number;
 	prompt_rows?: boolean;
+	rows_from?: number;
 	read_cache?: boolean;
 }
 /**
