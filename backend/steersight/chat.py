@@ -2,7 +2,7 @@
 
 The input line stays alive while a reply is written, so that `/steer` can act on the very next token. With a
 pipe instead of a terminal the same commands work line by line: a command acts at once, a line of chat waits
-until the reply before it has ended.
+until the reply before it has ended, and so does /save.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ HELP = """\
 /clear                set all strengths to 0
 /template NAME=VALUE  tell the model's chat template something, such as enable_thinking=off; without a value
                       it is left to the template again, and /template alone lists what can be told
+/save FILE            save the conversation as a recording, with what there is of the reply that is being
+                      written; without a name it gets one of the time
 /reset                forget the conversation
 /stop                 end the reply that is being written
 /help                 this list
 /quit                 leave (so does Ctrl-D)"""
 COMMANDS = [
-    "/steer", "/vectors", "/features", "/adapter", "/active", "/clear", "/template", "/reset", "/stop",
-    "/help", "/quit",
+    "/steer", "/vectors", "/features", "/adapter", "/active", "/clear", "/template", "/save", "/reset",
+    "/stop", "/help", "/quit",
 ]  # fmt: skip
 
 DIM, UNDIM = "\x1b[2m", "\x1b[22m"
@@ -89,6 +91,10 @@ class Chat:
         """The one that the last reply was written by, or the person was told of."""
         self._dim = dim
         self._messages: list[dict[str, str | None]] = []
+        self._turns: list[tuple[str, Run]] = []
+        """What was asked, and the run that answered: those that the conversation goes on from."""
+        self._asked = ""
+        """What the reply that is being written answers."""
         self._run: Run | None = None
         self._starting: Starting | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,8 +136,10 @@ class Chat:
                 self._tell_template(*words)
             case "/template", _:
                 self._write("Write /template NAME=VALUE, such as /template enable_thinking=off.\n")
+            case "/save", _:
+                self._save(line.removeprefix("/save").strip())
             case "/reset", []:
-                self._messages = []
+                self._messages, self._turns = [], []
                 self._write("The conversation is forgotten; strengths stay.\n")
             case "/stop", []:
                 await self.stop()
@@ -177,7 +185,7 @@ class Chat:
             return
         finally:
             self._starting = None
-        run = self._run
+        run, self._asked = self._run, text
         try:
             if starting.steer is not None:
                 await self._send_strengths(starting.steer)
@@ -198,6 +206,19 @@ class Chat:
         ending = finished.error.message if finished.error else finished.reason
         self._write("\n" if finished.reason == "stop" else f"\n[{ending}]\n")
         self._messages = [*messages, {"role": "assistant", "content": run.answer, "thought": run.thought}]
+        self._turns.append((text, run))
+
+    def _save(self, name: str) -> None:
+        """Write the conversation to a file, or say why not."""
+        from .client.saving import save_conversation
+
+        turns = [*self._turns, *([(self._asked, self._run)] if self._run else [])]
+        try:
+            path = save_conversation(turns, self.client.vectors, name)
+        except SteersightError as error:
+            self._write(f"{error}\n")
+        else:
+            self._write(f"\nSaved as {path}. `steersight replay {path}` shows it.\n")
 
     async def _show(self, run: Run) -> None:
         """Write the reply as it comes, its thought dimmed where the terminal can."""
@@ -337,13 +358,14 @@ def is_text(line: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in line)
 
 
-async def converse(chat: Chat, lines: AsyncIterator[str]) -> None:
-    """Take lines until they end: commands at once, chat one after the other."""
+async def converse(chat: Chat, lines: AsyncIterator[str], *, typed: bool = True) -> None:
+    """Take lines until they end: commands at once, chat one after the other. `typed`: by a person, who sees
+    the reply and may mean to save a part of it."""
     waiting: asyncio.Queue[str | None] = asyncio.Queue()
 
     async def speak() -> None:
         while (text := await waiting.get()) is not None:
-            await chat.say(text)
+            await (chat.command(text) if text.startswith("/") else chat.say(text))
         await chat.settle()
 
     speaker = asyncio.create_task(speak())
@@ -358,7 +380,7 @@ async def converse(chat: Chat, lines: AsyncIterator[str]) -> None:
                         f"Not sent, for it is not UTF-8 text: {shown[:80]}\n"
                         "Set the terminal to UTF-8, or convert the file with iconv.\n"
                     )
-                elif text.startswith("/"):
+                elif text.startswith("/") and (typed or text.split()[0] != "/save"):
                     await chat.command(text)
                 elif text:
                     waiting.put_nowait(text)
@@ -406,7 +428,7 @@ async def _main(url: str, token: str | None, history: Path) -> None:
             with patch_stdout(raw=True):
                 await converse(chat, _typed_lines(chat, history))
         else:
-            await converse(chat, _piped_lines())
+            await converse(chat, _piped_lines(), typed=False)
 
 
 async def _typed_lines(chat: Chat, history: Path) -> AsyncIterator[str]:

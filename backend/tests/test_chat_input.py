@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import pytest
 from steersight.chat import Chat, _piped_lines, converse, kept_inputs
 from steersight.cli import main
 from steersight.protocol import messages as m
+from steersight.recordings import read_recording
 from steersight.template_words import taken, told
 
 from .scripted import MODEL, VECTOR, Script, finished, playing, server, started, tokens, welcome
@@ -305,3 +307,69 @@ async def test_a_thought_is_dimmed_and_goes_beside_the_answer_into_the_next_turn
         {"role": "assistant", "content": "Yes", "thought": "Hm"},
         {"role": "user", "content": "two"},
     ]
+
+
+async def test_a_conversation_is_saved_and_not_over_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    going = asyncio.Event()
+
+    async def part(script: Script) -> None:
+        await script.say(tokens(await script.begin("one")), finished("one"))
+        await script.say(tokens(await script.admit("two")))
+        await going.wait()
+        await script.say(finished("two"))
+
+    written: list[str] = []
+    came = asyncio.Event()
+
+    def write(text: str) -> None:
+        written.append(text)
+        if written.count("c") == 2:
+            came.set()
+
+    async with server(part) as client:
+        await client.ready()
+        chat = Chat(client, write)
+        await chat.command("/save nothing")
+        assert written.pop() == "There is no reply to save yet.\n"
+        await chat.say("First?")
+        talking = asyncio.create_task(chat.say("And then?"))
+        await came.wait()
+        await chat.command("/save my talk")
+        assert "Saved as my talk.steersight.npz." in written[-1]
+        await chat.command("/save my talk")
+        assert written.pop() == "my talk.steersight.npz is there already. Name another file.\n"
+        await chat.command("/save")
+        await chat.command("/save no/such\0place")
+        assert "cannot be written" in written[-1]
+        going.set()
+        await talking
+        await chat.command("/save later.npz")
+        await chat.command("/reset")
+        await chat.command("/save later")
+        assert "no reply" in written[-1]
+    begun, ended = (read_recording(tmp_path / name) for name in ("my talk.steersight.npz", "later.npz"))
+    assert [turn.user for turn in begun.turns] == ["First?", "And then?"]
+    assert [turn.parent for turn in begun.turns] == [None, "c1"]
+    assert [run.info.finished is None for run in begun.runs] == [False, True]
+    assert [run.info.finished is None for run in ended.runs] == [False, False]
+    assert sum(name.startswith("steersight-2") for name in os.listdir(tmp_path)) == 1
+
+
+async def test_of_a_pipe_saving_waits_for_the_reply_before_it(tmp_path: Path) -> None:
+    async def part(script: Script) -> None:
+        run = await script.begin("one")
+        await asyncio.sleep(0.1)
+        await script.say(tokens(run), finished(run))
+
+    async def lines() -> AsyncIterator[str]:
+        yield "Hi"
+        yield f"/save {tmp_path}/piped"
+
+    async with server(part) as client:
+        await client.ready()
+        await converse(Chat(client, lambda _text: None), lines(), typed=False)
+    (run,) = read_recording(tmp_path / "piped.steersight.npz").runs
+    assert run.info.finished is not None

@@ -19,7 +19,10 @@ class Line:
 
     special_ids = frozenset({9})
     model = None
+    name = ""
+    epoch = None
     metrics: ClassVar[dict[str, Any]] = {}
+    vectors: ClassVar[dict[str, Any]] = {}
 
 
 def a_run(line: Line) -> Run:

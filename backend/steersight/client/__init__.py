@@ -16,6 +16,7 @@ sentence: no call waits for a reader that has ended.
 from .connection import Client
 from .dialing import connect
 from .errors import SteersightError
-from .run import Revision, Run, to_display
+from .numbers import to_display
+from .run import Revision, Run
 
 __all__ = ["Client", "Revision", "Run", "SteersightError", "connect", "to_display"]

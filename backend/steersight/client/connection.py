@@ -59,6 +59,8 @@ class Client:
         self._changed = asyncio.Condition()
         self._live = asyncio.Event()
         self._failure: SteersightError | None = None
+        self.name = ""
+        """What people call the server; empty until it has said so."""
         self.epoch: str | None = None
         """Which life of the server this client talks to."""
         self.reconnects = 0
@@ -151,7 +153,9 @@ class Client:
         )
         try:
             await self.send(frame)
-            return await waiting
+            run = await waiting
+            run.asked = frame
+            return run
         finally:
             self._starting.pop(name, None)
 
@@ -261,6 +265,7 @@ class Client:
     async def _take(self, frame: Frame) -> None:
         match frame:
             case Welcome():
+                self.name = frame.name
                 self.metrics = {metric.id: metric for metric in frame.metrics}
                 await self._arrive(frame.epoch)
                 await self._know(frame.engine, frame.model, frame.vectors)

@@ -29,28 +29,18 @@ from ..protocol.messages import (
 )
 from ..protocol.text import before_stop, thought_of
 from .errors import SteersightError
+from .numbers import Numbers
+from .told import Told
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
+    from ..protocol.messages import Start
+    from ..recordings import Recording
     from .connection import Client
-
-
-def to_display(values: NDArray[np.float16], transforms: Sequence[str]) -> NDArray[np.float32]:
-    """Undo the transform of each metric: [rows, metrics, layers] half floats -> fp32 in the metric's unit.
-
-    What was transformed in a way that is not known here becomes NaN.
-    """
-    import numpy as np
-
-    out = values.astype(np.float32)
-    for index, transform in enumerate(transforms):
-        if transform == "log2":
-            out[:, index] = np.exp2(out[:, index])
-        elif transform != "linear":
-            out[:, index] = np.nan
-    return out
 
 
 @dataclass(frozen=True)
@@ -88,13 +78,24 @@ class Run:
         """Per reply token; minus this is its surprisal in nats."""
         self.ranks: list[int | None] = []
         """Per reply token: its place in the model's final distribution, 1 for the likeliest."""
-        self.guesses: dict[int, dict[int, list[tuple[str, float]]]] = {}
+        self.asked: Start | None = None
+        """What was asked, where it was this client."""
+        self.cached: list[tuple[int, int]] = []
+        """(start, count) of prompt positions without rows, because the engine had them in its cache."""
+        self.failure: SteersightError | None = None
+        """Why no more of it comes here; None while all is well."""
+        self.numbers = Numbers(
+            started.metrics,
+            {name: metric.transform for name, metric in client.metrics.items()},
+            client.model.layers if client.model else 0,
+        )
+        self.guesses = self.numbers.guesses
         """Position -> layer -> (text, probability) of the likeliest tokens for the position after, by the raw
         logit lens; empty without `lens`."""
-        self.alternatives: dict[int, list[tuple[int, str, float]]] = {}
+        self.alternatives = self.numbers.alternatives
         """Position -> (id, text, log probability) of the model's likeliest tokens for the position after, the
         likeliest first; empty without `alternatives`."""
-        self.revs: dict[int, int] = {}
+        self.revs = self.numbers.revs
         """Position -> revision that computed its row."""
         self.parts: dict[str, int] = {}
         """Position of the first token of the reply's `thought` and of its `answer`, as soon as each is known;
@@ -110,20 +111,12 @@ class Run:
         # The server's model may be another before the run is read.
         self._special = client.special_ids
         self._marks = client.model.thoughts if client.model else None
-        self._layers = client.model.layers if client.model else 0
-        self._rows: dict[int, NDArray[np.float32]] = {}
-        self._entropy: dict[int, float] = {}
-        self._names: dict[int, str] = {}
-        # A metric may be gone from the server's list before the run's last rows come.
-        self._transforms = {
-            name: client.metrics[name].transform for name in started.metrics if name in client.metrics
-        }
+        self.told = Told.of(client)
         self._owed: list[Gap] = []
         self._applied: list[Applied] = []
         self._refused: dict[int, SteersightError] = {}
         self._rev = 0
         self._changed = asyncio.Condition()
-        self._failure: SteersightError | None = None
 
     @property
     def text(self) -> str:
@@ -166,25 +159,24 @@ class Run:
 
     def rows(self) -> NDArray[np.float32]:
         """[prompt + reply tokens, metrics, layers] fp32 in the metrics' units; NaN where there is no row."""
-        import numpy as np
-
-        total = len(self.prompt.ids) + len(self.ids)
-        out = np.full((total, len(self.metrics), self._layers), np.nan, dtype=np.float32)
-        for position, row in self._rows.items():
-            if position < total:
-                out[position] = row
-        return out
+        return self.numbers.rows(len(self.prompt.ids) + len(self.ids))
 
     def entropy(self) -> NDArray[np.float32]:
         """[prompt + reply tokens] nats: entropy of the distribution from which the token after each position
         was drawn; NaN where not known."""
-        import numpy as np
+        return self.numbers.entropy(len(self.prompt.ids) + len(self.ids))
 
-        out = np.full(len(self.prompt.ids) + len(self.ids), np.nan, dtype=np.float32)
-        for position, nats in self._entropy.items():
-            if position < len(out):
-                out[position] = nats
-        return out
+    def recording(self) -> Recording:
+        """What is known of the run at this moment, to keep: `run.recording().save(FILE)`."""
+        from .recorded import question, recorded_run, recording_of
+
+        return recording_of([(question(self), recorded_run(self, self._client.vectors))])
+
+    async def save(self, path: str | Path, *, replace: bool = True) -> None:
+        """Write `recording()` to a file, in a thread, while frames go on coming. Raises OSError;
+        FileExistsError unless it may replace."""
+        recording = self.recording()
+        await asyncio.to_thread(recording.save, path, replace=replace)
 
     async def steer(
         self, strengths: Mapping[str, float], settings: Mapping[str, VectorSetting] | None = None
@@ -264,9 +256,9 @@ class Run:
 
     async def _until(self, ready: Callable[[], bool]) -> None:
         async with self._changed:
-            await self._changed.wait_for(lambda: self._failure is not None or ready())
-        if self._failure is not None and not ready():
-            raise self._failure
+            await self._changed.wait_for(lambda: self.failure is not None or ready())
+        if self.failure is not None and not ready():
+            raise self.failure
 
     async def take(self, frame: Frame) -> list[AskRows]:
         """Put in what a frame brings; called by the client's reader.
@@ -283,11 +275,11 @@ class Run:
                 case Part():
                     self.parts.setdefault(frame.part, frame.start)
                 case Rows():
-                    self._take_rows(frame)
+                    self.numbers.take_rows(frame)
                 case Lens():
-                    self._take_lens(frame)
+                    self.numbers.take_lens(frame)
                 case Alternatives():
-                    self._take_alternatives(frame)
+                    self.numbers.take_alternatives(frame)
                 case Applied():
                     self._applied.append(frame)
                     self.revisions[frame.rev] = Revision(frame.position, frame.strengths, frame.settings)
@@ -303,6 +295,8 @@ class Run:
                 self.has_gaps = True
                 self._owed.append(frame)
                 return self._asked_again([frame])
+            case Gap() if frame.cached and (frame.start, frame.count) not in self.cached:
+                self.cached.append((frame.start, frame.count))
             case Resumed():
                 # What was asked for over the line that broke may never have been.
                 self._owed = [gap for gap in self._owed if self._misses(gap)]
@@ -310,7 +304,7 @@ class Run:
         return []
 
     def _misses(self, gap: Gap) -> bool:
-        return any(position not in self._rows for position in range(gap.start, self._end(gap)))
+        return any(position not in self.numbers for position in range(gap.start, self._end(gap)))
 
     def _end(self, gap: Gap) -> int:
         # Tokens come first, so that whatever a gap says beyond them is no row of this run.
@@ -335,50 +329,6 @@ class Run:
         self.logprobs += frame.logprobs[skip:]
         self.ranks += frame.ranks[skip:]
 
-    def _take_rows(self, frame: Rows) -> None:
-        import numpy as np
-
-        if frame.metrics != self.metrics:
-            raise ValueError("the rows are of other metrics than the run's")
-        self._layers = frame.layers
-        shape = (frame.count, len(frame.metrics), frame.layers)
-        values = to_display(
-            np.frombuffer(frame.data, dtype="<f2").reshape(shape),
-            [self._transforms.get(name, "unknown") for name in frame.metrics],
-        )
-        for offset, rev in zip(range(frame.count), frame.revs, strict=True):
-            self._rows[frame.start + offset] = values[offset]
-            self.revs[frame.start + offset] = rev
-        if frame.entropy is not None:
-            nats = np.frombuffer(frame.entropy, dtype="<f2").tolist()
-            self._entropy.update(enumerate(nats, start=frame.start))
-
-    def _take_lens(self, frame: Lens) -> None:
-        import numpy as np
-
-        self._names.update(zip(frame.new_ids, frame.new_texts, strict=True))
-        shape = (frame.count, len(frame.layers), frame.top)
-        ids = np.frombuffer(frame.ids, dtype="<i4").reshape(shape).tolist()
-        shares = np.frombuffer(frame.probabilities, dtype="<f2").reshape(shape).tolist()
-        for row in range(frame.count):
-            self.guesses[frame.start + row] = {
-                layer: [(self._names[token], share) for token, share in zip(*pair, strict=True)]
-                for layer, *pair in zip(frame.layers, ids[row], shares[row], strict=True)
-            }
-
-    def _take_alternatives(self, frame: Alternatives) -> None:
-        import numpy as np
-
-        self._names.update(zip(frame.new_ids, frame.new_texts, strict=True))
-        shape = (frame.count, frame.top)
-        ids = np.frombuffer(frame.ids, dtype="<i4").reshape(shape).tolist()
-        logprobs = np.frombuffer(frame.logprobs, dtype="<f4").reshape(shape).tolist()
-        for row in range(frame.count):
-            self.alternatives[frame.start + row] = [
-                (token, self._names[token], logprob)
-                for token, logprob in zip(ids[row], logprobs[row], strict=True)
-            ]
-
     async def refuse(self, rev: int, refusal: SteersightError) -> None:
         """Tell whoever waits for this revision that the server did not take it."""
         async with self._changed:
@@ -388,5 +338,5 @@ class Run:
     async def fail(self, failure: SteersightError) -> None:
         """Tell everybody who waits that no more will come."""
         async with self._changed:
-            self._failure = self._failure or failure
+            self.failure = self.failure or failure
             self._changed.notify_all()

@@ -1,0 +1,136 @@
+"""A run as the client knows it, as a recording: what it has at this moment, whether the run is over or not.
+
+What only the server could say is said as it was when the run was told of: its model may be another since.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import __version__
+from ..protocol.messages import READING, LensOptions, MetricInfo, VectorInfo
+from ..recordings.assembling import alternatives_of, columns_of, guesses_of, numbers_of, ranks_of
+from ..recordings.meta import Ended, Parts, Problem, PromptInfo, RevisionInfo, RunInfo, Watched
+from ..recordings.recording import RecordedRun, Recording, conversation
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+def recording_of(turns: Sequence[tuple[str, RecordedRun]]) -> Recording:
+    """A recording, made now, of turns that follow one another: what was asked, and the run that answered."""
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return conversation(turns, made_by=f"steersight {__version__}", made_at=now)
+
+
+def recorded_run(run: Run, vectors: Mapping[str, VectorInfo]) -> RecordedRun:
+    """The run as it is now.
+
+    Args:
+        run: at any time of its life.
+        vectors: that the server has now: one may have come since the run began.
+    """
+    tokens = [*run.prompt.ids, *run.ids]
+    known = {**vectors, **run.told.vectors}
+    named = {name for revision in run.revisions.values() for name in revision.strengths or ()}
+    numbers = run.numbers
+    columns = columns_of(numbers.stretches(), numbers.metrics, numbers.layers, len(tokens))
+    right_model = run.told.model is not None and run.model in ("", run.told.model.id)
+    return RecordedRun(
+        info=RunInfo(
+            name=run.id,
+            server=run.told.server,
+            epoch=run.told.epoch,
+            model=run.told.model if right_model else None,
+            adapter=run.adapter,
+            metrics=[run.told.metrics.get(name) or _unknown(name) for name in run.metrics],
+            vectors=[known[name] for name in sorted(named & known.keys())],
+            sampling=run.sampling,
+            template=dict(run.asked.template) if run.asked else {},
+            prompt=PromptInfo(tokens=len(run.prompt.ids), spans=run.prompt.spans),
+            revisions=_revisions(run),
+            watched=[_watched(run)],
+            parts=Parts(thought=run.parts.get("thought"), answer=run.parts.get("answer")),
+            cached=[list(one) for one in run.cached],
+            finished=_ended(run),
+            problem=None if run.failure is None else Problem(code=run.failure.code, message=str(run.failure)),
+        ),
+        tokens=np.array(tokens, dtype="<i4"),
+        texts=[*run.prompt.texts, *run.pieces],
+        logprobs=numbers_of(run.logprobs),
+        ranks=ranks_of(run.ranks),
+        revisions=columns.revisions,
+        rows=columns.rows,
+        entropy=columns.entropy,
+        lens=guesses_of(one for one in numbers.lens() if one[0] < len(tokens)),
+        alternatives=alternatives_of(one for one in numbers.likeliest() if one[0] < len(tokens)),
+        names=dict(numbers.names),
+    )
+
+
+def question(run: Run) -> str:
+    """What was asked: as it was sent, or what the prompt has of it where somebody else sent it."""
+    if run.asked is not None:
+        sent = (message.content for message in reversed(run.asked.messages) if message.role == "user")
+        return next(sent, "")
+    asked = (span for span in reversed(run.prompt.spans) if span.role == "user")
+    return next(("".join(run.prompt.texts[span.start : span.end]) for span in asked), "")
+
+
+def _revisions(run: Run) -> list[RevisionInfo]:
+    first = min(run.revs, default=0)
+    seen = set(run.revs.values())
+    return [
+        RevisionInfo(
+            rev=rev,
+            position=one.position,
+            strengths=None if one.strengths is None else dict(one.strengths),
+            settings=dict(one.settings or {}),
+        )
+        for rev, one in sorted(run.revisions.items())
+        # Of a run that was steered while it waited, nothing was computed with the first.
+        if rev or 0 in seen or not any(other.position <= first for at, other in run.revisions.items() if at)
+    ]
+
+
+def _watched(run: Run) -> Watched:
+    """As it was asked for, or as what came of it looks."""
+    lens, alternatives = None, max(map(len, run.alternatives.values()), default=0)
+    if run.asked is not None:
+        lens, alternatives = run.asked.lens, run.asked.alternatives
+    elif run.guesses:
+        layers = next(iter(run.guesses.values()))
+        read = sorted(layers)
+        stride = read[1] - read[0] if len(read) > 1 else 1
+        lens = LensOptions(stride=stride, top=len(layers[read[0]]))
+    return Watched.model_validate(
+        {
+            "from": 0, "metrics": run.metrics, "lens": lens, "entropy": run.numbers.has_entropy,
+            "alternatives": alternatives,
+        }
+    )  # fmt: skip
+
+
+def _ended(run: Run) -> Ended | None:
+    end = run.finished
+    if end is None:
+        return None
+    return Ended.model_construct(
+        reason=end.reason, stop=end.stop, error=end.error, usage=end.usage, timing=end.timing
+    )
+
+
+def _unknown(name: str) -> MetricInfo:
+    """A metric that the server did not describe."""
+    return MetricInfo.model_validate(
+        {
+            "id": name, "label": name, "description": "", "unit": "", "transform": "unknown",
+            "scale": {"kind": "sequential", "lo": None, "hi": None}, "family": "own", "cost": "",
+            "default": False, "error": None,
+        },
+        context=READING,
+    )  # fmt: skip
