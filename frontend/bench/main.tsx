@@ -121,6 +121,24 @@ const bench = {
 		await eachFrame(seconds, (_, count) => session.pickMetric(`metric_${count % size.metrics}`));
 	},
 
+	/** An end of the legend's scale dragged to and fro: all of the map in other colours, in each frame. */
+	async drag(seconds: number): Promise<void> {
+		const end = document.querySelector<HTMLElement>('[data-testid="legend-hi"]')!;
+		const { left, top } = end.getBoundingClientRect();
+		const tell = (type: string, x: number) =>
+			end.dispatchEvent(
+				new PointerEvent(type, { pointerId: 1, bubbles: true, cancelable: true, clientX: x, clientY: top }),
+			);
+		end.setPointerCapture = () => {};
+		tell("pointerdown", left);
+		await eachFrame(seconds, (along) => {
+			const away = 60 * Math.sin(6 * Math.PI * along);
+			tell("pointermove", left + away);
+			maps?.setRange({ lo: 4, hi: 8 + away / 30 });
+		});
+		tell("pointerup", left);
+	},
+
 	/** A slider dragged to and fro. */
 	async slide(seconds: number): Promise<void> {
 		const slider = document.querySelector<HTMLInputElement>('[data-testid="slider-vector_0"]')!;

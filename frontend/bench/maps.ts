@@ -1,11 +1,13 @@
 // Three maps of one run side by side, each of another metric: what comparing runs will show. Only the maps, by the
 // page's own view.
-import { HeatmapView, type ViewElements } from "../src/heatmap/view";
+import { HeatmapView, type ViewElements, type ViewSubject } from "../src/heatmap/view";
 import type { MetricInfo } from "../src/protocol/types.gen";
 import type { Session } from "../src/session/session";
+import type { Range } from "../src/view/view";
 
 export class ThreeMaps {
 	readonly #views: HeatmapView[];
+	private readonly subjects: ViewSubject[] = [];
 
 	constructor(
 		private readonly host: HTMLElement,
@@ -20,8 +22,17 @@ export class ThreeMaps {
 				onFollowing: () => {},
 			});
 			const layers = session.server.model?.layers ?? 0;
-			view.show({ run: session.shown, metric, layers, columnWidth: 4, dark: false });
+			const subject = { run: session.shown, metric, layers, columnWidth: 4, dark: false, range: null };
+			this.subjects.push(subject);
+			view.show(subject);
 			return view;
+		});
+	}
+
+	/** Other ends of the scale, for all of them. */
+	setRange(range: Range): void {
+		this.#views.forEach((view, index) => {
+			view.show({ ...this.subjects[index]!, range });
 		});
 	}
 

@@ -16,8 +16,6 @@ import { Unwatched } from "./Unwatched";
 import { HeatmapView } from "./view";
 import { WatchPanel } from "./WatchPanel";
 
-const FIRST_WIDTH = COLUMN_WIDTHS.indexOf(13);
-
 interface HeatmapProps {
 	session: Session;
 	dark: boolean;
@@ -27,10 +25,13 @@ interface HeatmapProps {
 
 export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 	useSignal(session.changed);
+	useSignal(session.view.changed);
 	const run = session.shown;
 	const { metrics, model } = session.server;
 	const metric = metrics.find((one) => one.id === session.metric) ?? null;
-	const [zoom, setZoom] = useState(FIRST_WIDTH);
+	const { zoom, ranges } = session.view.now;
+	const setZoom = (next: number) => session.looking.setZoom(next);
+	const range = metric === null ? null : (ranges[metric.id] ?? null);
 	const [following, setFollowing] = useState(true);
 	const [drawn, setDrawn] = useState<Drawn | null>(null);
 	const [view, setView] = useState<HeatmapView | null>(null);
@@ -60,8 +61,8 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 
 	const layers = model?.layers ?? 0;
 	useEffect(() => {
-		view?.show({ run, metric, layers, columnWidth: COLUMN_WIDTHS[zoom]!, dark });
-	}, [view, run, metric, layers, zoom, dark]);
+		view?.show({ run, metric, layers, columnWidth: COLUMN_WIDTHS[zoom]!, dark, range });
+	}, [view, run, metric, layers, zoom, dark, range]);
 
 	// A token hovered in the text may be out of view; while the map follows its tail it stays where it is.
 	useEffect(

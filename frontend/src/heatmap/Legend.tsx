@@ -4,6 +4,7 @@ import type { MetricInfo } from "../protocol/types.gen";
 import type { Session } from "../session/session";
 import { useSignal } from "../ui/useSignal";
 import { cssGradient, tableOf } from "./colour";
+import { LegendEnds } from "./LegendEnds";
 import type { Drawn } from "./painter";
 import { fixedEnds, formatValue, legendRange, place, toDisplay } from "./scale";
 
@@ -38,6 +39,14 @@ export function Legend({ session, metric, drawn, dark }: LegendProps) {
 				<div className="legend-bar" style={{ background }}>
 					{range !== null && value !== undefined && Number.isFinite(value) && drawn !== null && (
 						<span className="legend-mark" style={{ left: `${100 * place(metric, drawn.range, value)}%` }} />
+					)}
+					{range !== null && (
+						<LegendEnds
+							metric={metric}
+							range={range}
+							set={session.view.now.ranges[metric.id] !== undefined}
+							onRange={(next) => session.looking.setRange(metric.id, next)}
+						/>
 					)}
 				</div>
 				<div className="legend-ticks">

@@ -35,6 +35,8 @@ export const AXIS = 18;
 export const TEXT_AXIS = 62;
 export const COLUMN_WIDTHS = [2, 4, 6, 9, 13, 18, 26] as const;
 export const TEXT_WIDTH = 13;
+/** Index of the width that columns have at first. */
+export const FIRST_ZOOM = COLUMN_WIDTHS.indexOf(13);
 
 export interface Size {
 	/** Of the canvas in device pixels. */

@@ -5,6 +5,7 @@ import { ModelDialog } from "../models/ModelDialog";
 import type { EngineStatus } from "../protocol/types.gen";
 import { Mark, MoonIcon, SunIcon } from "../ui/icons";
 import { useSignal } from "../ui/useSignal";
+import { UndoButtons } from "../view/UndoButtons";
 import type { Session } from "./session";
 
 interface StatusBarProps {
@@ -27,6 +28,7 @@ export function StatusBar({ session, dark, onTheme }: StatusBarProps) {
 			<span className="spring" />
 			<EngineState session={session} />
 			<ConnectionBadge session={session} />
+			<UndoButtons history={session.history} />
 			<button
 				type="button"
 				className="quiet"

@@ -4,20 +4,25 @@ import type { VectorInfo } from "../protocol/types.gen";
 import { applyShared } from "../steering/link";
 import { fromFragment, type Shared } from "../steering/share";
 import type { Steering } from "../steering/steering";
+import type { ViewStore } from "../view/view";
 import { goneSentence, missed } from "./gone";
 import type { Notes } from "./notes";
 import type { KnownServer } from "./server";
 
 export class Offers {
-	/** The metric on the map, by its id. */
-	metric: string | null = null;
 	#shared: readonly Shared[] | null = null;
 
 	constructor(
 		private readonly server: KnownServer,
 		private readonly steering: Steering,
 		private readonly notes: Notes,
+		private readonly view: ViewStore,
 	) {}
+
+	/** The metric on the map, by its id. */
+	get metric(): string | null {
+		return this.view.main.metric;
+	}
 
 	/** The server has said what it offers now; `before` are the vectors that it had until then. */
 	known(before: readonly VectorInfo[]): void {
@@ -25,7 +30,8 @@ export class Offers {
 		const acts = (id: string) => this.steering.get(id) !== 0;
 		const gone = missed(before, vectors, acts, this.metric);
 		if (!metrics.some(({ id }) => id === this.metric)) {
-			this.metric = (metrics.find(({ error }) => error === null) ?? metrics[0])?.id ?? null;
+			const usable = metrics.find(({ error }) => error === null) ?? metrics[0];
+			this.view.changeMain({ metric: usable?.id ?? null });
 		}
 		if (!ready) return;
 		this.steering.keepOnly(new Set(vectors.map(({ id }) => id)));

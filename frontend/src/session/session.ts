@@ -4,12 +4,16 @@ import { browserClock, type Clock } from "../connection/clock";
 import { Connection } from "../connection/connection";
 import type { ConnectionState } from "../connection/phase";
 import type { OpenTransport } from "../connection/transport";
+import { FIRST_ZOOM } from "../heatmap/geometry";
 import { ModelApi } from "../models/api";
 import { VectorApi } from "../steering/api";
 import { VectorBuild } from "../steering/build";
 import { Steering } from "../steering/steering";
 import type { RunState } from "../store/run";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
+import { History } from "../view/history";
+import { Looking } from "../view/looking";
+import { firstView, ViewStore } from "../view/view";
 import { Asking } from "./asking";
 import type { Turn } from "./conversation";
 import { CursorStore } from "./cursor";
@@ -38,6 +42,10 @@ export class Session {
 	readonly changed: Signal;
 	readonly steering: Steering;
 	readonly cursor: CursorStore;
+	/** What the person looks at. */
+	readonly view: ViewStore;
+	readonly history: History;
+	readonly looking: Looking;
 	readonly connection: Connection;
 	readonly api: VectorApi;
 	readonly models: ModelApi;
@@ -49,7 +57,7 @@ export class Session {
 	latency: number | null = null;
 	/** A ping came back. Only its number changes then, and nothing else on the page need be looked at. */
 	readonly pinged: Signal;
-	readonly #turns = new Turns();
+	readonly #turns: Turns;
 	readonly #notes: Notes;
 	readonly #offers: Offers;
 	readonly #delivery: Delivery;
@@ -69,6 +77,10 @@ export class Session {
 		this.changed = new Signal(batch);
 		this.pinged = new Signal(batch);
 		this.cursor = new CursorStore(batch);
+		this.view = new ViewStore(firstView(FIRST_ZOOM), batch);
+		this.history = new History(() => clock.now(), batch);
+		this.looking = new Looking(this.view, this.history);
+		this.#turns = new Turns(this.view);
 		this.connection = new Connection(
 			open,
 			{
@@ -90,9 +102,13 @@ export class Session {
 			(run, rev, steered) => this.connection.send({ type: "steer", run, rev, ...steered }),
 			clock,
 			batch,
+			{
+				history: this.history,
+				label: (id) => this.server.vectors.find((vector) => vector.id === id)?.label ?? id,
+			},
 		);
 		this.#notes = new Notes(this.changed);
-		this.#offers = new Offers(this.server, this.steering, this.#notes);
+		this.#offers = new Offers(this.server, this.steering, this.#notes, this.view);
 		this.#delivery = new Delivery((frame) => this.connection.send(frame), clock);
 		const { connection, server, steering, cursor, changed } = this;
 		const [turns, notes, offers, delivery] = [this.#turns, this.#notes, this.#offers, this.#delivery];
@@ -218,6 +234,7 @@ export class Session {
 		this.#filling.keepOnly(new Set());
 		this.#delivery.clear();
 		this.#notes.notice = null;
+		this.history.clear();
 		this.cursor.set(null);
 		this.changed.changed();
 	}
@@ -257,7 +274,7 @@ export class Session {
 	}
 
 	show(run: RunState): void {
-		this.#turns.shown = run;
+		this.looking.show(run.id);
 		if (this.readOnly) {
 			// Sliders stand as they stood in the reply that is shown.
 			this.steering.attach(run);
@@ -268,8 +285,8 @@ export class Session {
 	}
 
 	pickMetric(id: string): void {
-		this.#offers.metric = id;
-		this.changed.changed();
+		const label = this.server.metrics.find((metric) => metric.id === id)?.label ?? id;
+		this.looking.pickMetric(id, label);
 	}
 
 	dismiss(): void {

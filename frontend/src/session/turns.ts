@@ -1,6 +1,7 @@
 // The turns of the conversation as the page shows them, and which reply is in the heatmap. A turn whose start the
 // server has not admitted yet remembers what it replaced: refused, it leaves everything as it was before.
 import type { RunState } from "../store/run";
+import type { ViewStore } from "../view/view";
 import { replyText, type Turn } from "./conversation";
 
 /** Something said on the page only, after so many turns. */
@@ -19,14 +20,24 @@ interface Starting {
 export class Turns {
 	all: readonly Turn[] = [];
 	asides: readonly Aside[] = [];
-	/** The run in the heatmap. */
-	shown: RunState | null = null;
 	/** Words that a refused start gave back, until the composer takes them. */
 	returned: string | null = null;
 	#starting: Starting | null = null;
 	/** Starts of chats that were put away before the server admitted them, by their ids. */
 	#putAway = new Set<string>();
 	#count = 0;
+
+	constructor(private readonly view: ViewStore) {}
+
+	/** The run in the heatmap. */
+	get shown(): RunState | null {
+		const id = this.view.main.run;
+		return id === null ? null : (this.all.find(({ run }) => run.id === id)?.run ?? null);
+	}
+
+	set shown(run: RunState | null) {
+		if (this.view.main.run !== (run?.id ?? null)) this.view.changeMain({ run: run?.id ?? null });
+	}
 
 	get last(): Turn | undefined {
 		return this.all.at(-1);

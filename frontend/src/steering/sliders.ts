@@ -4,6 +4,11 @@ import type { Limits } from "../protocol/types.gen";
 import type { Steered } from "../store/run";
 import { OWN_WAY, type Setting, type Settings, type Strengths, toWire } from "./setting";
 
+export interface Stand {
+	strength: number;
+	setting: Setting;
+}
+
 export class Sliders {
 	/** What the server takes. */
 	limits: Pick<Limits, "max_vectors" | "max_strength"> = {
@@ -76,6 +81,11 @@ export class Sliders {
 		const moved = Object.keys(this.strengths());
 		for (const id of moved) this.#strengths.set(id, 0);
 		return moved;
+	}
+
+	/** How one slider stands. */
+	stand(id: string): Stand {
+		return { strength: this.get(id), setting: this.setting(id) };
 	}
 
 	/** Forget vectors that the server does not know: a start that names one is refused. */

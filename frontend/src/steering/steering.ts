@@ -4,8 +4,9 @@ import type { Timers } from "../connection/clock";
 import type { Limits } from "../protocol/types.gen";
 import type { RunState, Steered } from "../store/run";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
+import type { History } from "../view/history";
 import type { Setting, Strengths } from "./setting";
-import { Sliders } from "./sliders";
+import { Sliders, type Stand } from "./sliders";
 import { type SendSteer, SteeredRun } from "./steered";
 
 export type SliderStatus =
@@ -17,11 +18,19 @@ export type SliderStatus =
 	| { kind: "sent"; rev: number }
 	| { kind: "in-force"; position: number };
 
+/** Where moved sliders are noted as steps that can be taken back, and what a vector is called there. */
+export interface Steps {
+	history: History;
+	label(vector: string): string;
+}
+
 export class Steering {
 	readonly changed: Signal;
 	/** Why the last slider that was moved stayed where it was, as a sentence, or null. */
 	problem: string | null = null;
 	readonly #sliders = new Sliders();
+	/** Vectors that the server has; null until it has said so. */
+	#known: ReadonlySet<string> | null = null;
 	/** The run that the sliders steer, or steered last. */
 	#present: SteeredRun | null = null;
 
@@ -29,6 +38,7 @@ export class Steering {
 		private readonly send: SendSteer,
 		private readonly clock: Timers,
 		batch: FrameBatch = pageBatch,
+		private readonly steps: Steps | null = null,
 	) {
 		this.changed = new Signal(batch);
 	}
@@ -65,10 +75,12 @@ export class Steering {
 	/** How a vector acts from now on, with a strength that fits that way. False as with `set`. */
 	act(id: string, setting: Setting, strength: number = this.get(id)): boolean {
 		if (!Number.isFinite(strength)) return false;
+		const before = new Map([[id, this.#sliders.stand(id)]]);
 		this.problem = this.#sliders.roomProblem(id, strength);
 		if (this.problem === null && this.#sliders.put(id, setting, strength)) {
 			// At 0 nothing acts, however it would.
 			if (this.get(id) !== 0 || this.concerns(id)) this.#present?.move([id]);
+			this.#remember(`slider:${id}`, before);
 		}
 		this.changed.changed();
 		return this.problem === null;
@@ -80,14 +92,17 @@ export class Steering {
 	}
 
 	resetAll(): void {
+		const before = new Map(Object.keys(this.strengths()).map((id) => [id, this.#sliders.stand(id)]));
 		const moved = this.#sliders.reset();
 		if (moved.length === 0) return;
 		this.problem = null;
 		this.#present?.move(moved);
+		this.#remember("sliders:reset", before);
 		this.changed.changed();
 	}
 
 	keepOnly(ids: ReadonlySet<string>): void {
+		this.#known = ids;
 		this.#sliders.keepOnly(ids);
 		this.changed.changed();
 	}
@@ -163,6 +178,23 @@ export class Steering {
 	leftBehind(id: string): boolean {
 		const present = this.#present;
 		return present !== null && this.get(id) === 0 && present.concerns(id) && present.actedOn(id);
+	}
+
+	/** A person moved these sliders from where they stood. */
+	#remember(place: string, before: ReadonlyMap<string, Stand>): void {
+		const after = new Map([...before.keys()].map((id) => [id, this.#sliders.stand(id)]));
+		const to = (stands: ReadonlyMap<string, Stand>) => () => {
+			for (const [id, { setting, strength }] of stands) {
+				// By then the server may not have it any more.
+				if (this.#known?.has(id) !== false) this.act(id, setting, strength);
+			}
+		};
+		const [[id, stand]] = [...after] as [[string, Stand]];
+		const what =
+			after.size === 1
+				? `${this.steps?.label(id)} ${stand.strength.toFixed(2)}`
+				: `${after.size} sliders to 0`;
+		this.steps?.history.did({ what, place, undo: to(before), redo: to(after) });
 	}
 
 	/** Hand on what happened to a run, if it is the one that the sliders steer. */

@@ -112,10 +112,16 @@ export class TestPage {
 	press(
 		target: EventTarget,
 		key: string,
-		how: { isComposing?: boolean; keyCode?: number } = {},
+		how: { isComposing?: boolean; keyCode?: number; ctrlKey?: boolean } = {},
 	): Promise<void> {
-		const { keyCode = 0, isComposing = false } = how;
-		const event = new KeyboardEvent("keydown", { key, isComposing, bubbles: true, cancelable: true });
+		const { keyCode = 0, isComposing = false, ctrlKey = false } = how;
+		const event = new KeyboardEvent("keydown", {
+			key,
+			isComposing,
+			ctrlKey,
+			bubbles: true,
+			cancelable: true,
+		});
 		Object.defineProperty(event, "keyCode", { value: keyCode });
 		return act(async () => void target.dispatchEvent(event));
 	}

@@ -97,6 +97,16 @@ export const LatestIcon = () => (
 		<path d="M2.5 8h8M7 4.5 10.5 8 7 11.5M13.5 3.5v9" />
 	</Icon>
 );
+export const UndoIcon = () => (
+	<Icon>
+		<path d="M5.5 3 2.5 6l3 3M2.5 6H9a4 4 0 0 1 0 8H6" />
+	</Icon>
+);
+export const RedoIcon = () => (
+	<Icon>
+		<path d="M10.5 3l3 3-3 3M13.5 6H7a4 4 0 0 0 0 8h3" />
+	</Icon>
+);
 export const Mark = () => (
 	<svg className="mark" viewBox="0 0 24 24" width="22" height="22" aria-hidden="true" focusable="false">
 		<rect x="2" y="13" width="4" height="9" rx="1" fill="var(--accent)" opacity="0.35" />
