@@ -67,11 +67,21 @@ def main(argv: list[str] | None = None) -> int:
     )
     add_models_arguments(models)
     add_vectors_arguments(commands)
+    replay = commands.add_parser(
+        "replay",
+        help="Show a recording in the page, without an engine, or write both into one HTML file.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    config.add_replay_arguments(replay)
     arguments = parser.parse_args(argv)
     if arguments.command == "vectors":
         return vectors_main(arguments)
     if arguments.command == "models":
         return models_main(arguments)
+    if arguments.command == "replay":
+        from .replay import main as replay_main
+
+        return replay_main(arguments)
     if arguments.command == "doctor":
         from .doctor import main as doctor_main
 

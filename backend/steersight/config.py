@@ -96,6 +96,17 @@ class Settings(EngineOptions):
         return part_of(EngineOptions, self)
 
 
+@dataclass(frozen=True)
+class ReplaySettings:
+    """What `steersight replay` can be told besides the file."""
+
+    host: str = option("127.0.0.1", "Address to listen on. Any but loopback needs --open.")
+    # Beside a server, which has the port before it.
+    port: int = option("8001", "Port to listen on; 0 is a free one.", number(int, 0, 65535))
+    ui: Path = option(str(REPOSITORY / "frontend" / "dist"), "Folder of the built page.", Path)
+    open: bool = option("0", "Let everybody who reaches the port read the recording.", switch)
+
+
 def add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `steersight doctor`."""
     add_flags(parser, Settings, PLACE)
@@ -126,6 +137,15 @@ def add_chat_arguments(parser: argparse.ArgumentParser) -> None:
     state = os.environ.get("XDG_STATE_HOME", "~/.local/state")
     parser.add_argument("--history", default=f"{state}/steersight/history", help="File of past inputs.")
     parser.set_defaults(token=os.environ.get("STEERSIGHT_TOKEN"))
+
+
+def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `steersight replay`."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="The recording, a .steersight.npz file.")
+    parser.add_argument(
+        "--html", type=Path, metavar="OUT", help="Write page and recording into one HTML file; serve nothing."
+    )
+    add_flags(parser, ReplaySettings, option_names(ReplaySettings))
 
 
 def settings_from(arguments: argparse.Namespace) -> Settings:
