@@ -1,5 +1,5 @@
 // The page as a whole: settings and theme, and where the panels stand.
-import { useEffect, useState } from "react";
+import { type ReactNode, useState } from "react";
 import { Chat } from "./chat/Chat";
 import { Heatmap } from "./heatmap/Heatmap";
 import { StatusBar } from "./session/StatusBar";
@@ -11,8 +11,17 @@ import { SteeringPanel } from "./steering/SteeringPanel";
 import { ErrorBanner } from "./ui/ErrorBanner";
 import { NoticeBanner } from "./ui/NoticeBanner";
 import { useSignal } from "./ui/useSignal";
+import { useSystemDark } from "./ui/useSystemDark";
 
-export function App({ session }: { session: Session }) {
+interface AppProps {
+	session: Session;
+	/** What stands in the head of the page besides. */
+	tools?: ReactNode;
+	/** What is said of the whole page, under its head. */
+	banner?: ReactNode;
+}
+
+export function App({ session, tools, banner }: AppProps) {
 	useSignal(session.changed);
 	const [settings, setSettings] = useState(() => {
 		const found = loadSettings(pageStores());
@@ -36,8 +45,10 @@ export function App({ session }: { session: Session }) {
 			<StatusBar
 				session={session}
 				dark={dark}
+				tools={tools}
 				onTheme={() => change({ ...settings, theme: dark ? "light" : "dark" })}
 			/>
+			{banner}
 			<TokenForm session={session} />
 			<EngineFailed session={session} />
 			{session.moved !== null && (
@@ -69,15 +80,4 @@ function EngineFailed({ session }: { session: Session }) {
 			<span>{engine.stage || "The engine failed. The server's log says why."}</span>
 		</div>
 	);
-}
-
-function useSystemDark(): boolean {
-	const [dark, setDark] = useState(() => matchMedia("(prefers-color-scheme: dark)").matches);
-	useEffect(() => {
-		const query = matchMedia("(prefers-color-scheme: dark)");
-		const tell = () => setDark(query.matches);
-		query.addEventListener("change", tell);
-		return () => query.removeEventListener("change", tell);
-	}, []);
-	return dark;
 }

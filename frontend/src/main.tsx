@@ -1,13 +1,12 @@
-// Entry of the page: one session for its whole life, over the socket beside it. What a tab keeps over a reload,
-// and what its address says once, is handed to the session here.
+// Entry of the page: one session for its whole life over the socket beside it, and a recording where one is carried
+// in the page, named in its address, dropped or opened. A page that carries one, and one whose address says that there is
+// no server, have no live session.
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
-import { App } from "./App";
-import { socketUrl, webSocketTransport } from "./connection/transport";
-import { wakeOnReturn } from "./connection/wake";
-import { takePart } from "./session/fragment";
-import { findKept, Keeper } from "./session/kept";
-import { Session } from "./session/session";
+import { Page } from "./Page";
+import { bytesAt, bytesOf, inlineRecording, recordingIn, withoutRecording } from "./recording/doors";
+import { Playback } from "./recording/playback";
+import { openLive } from "./session/live";
 import { tabStorage } from "./session/storage";
 import { loadToken } from "./session/token";
 import "./styles/base.css";
@@ -16,41 +15,35 @@ import "./styles/chat.css";
 import "./styles/heatmap.css";
 import "./styles/steering.css";
 import "./styles/dialog.css";
+import "./styles/recording.css";
 import "./styles/motion.css";
 
-const storage = tabStorage();
-const session = new Session(webSocketTransport(socketUrl(location.href)), loadToken(storage));
+const inline = inlineRecording(document);
+const alone = inline !== null || recordingIn(location.hash)?.only === true;
+const playback = new Playback(alone ? null : openLive());
 
-const watched = takePart(location, history, "watch");
-// A tab that was opened to watch a reply begins with a copy of the other tab's storage: not its conversation.
-const kept = watched === null ? findKept(storage) : null;
-if (kept !== null) session.restore(kept);
-if (watched !== null) session.watch(watched);
-
-session.connection.connect();
-wakeOnReturn(() => session.connection.wake(), window, document);
-
-const keeper = new Keeper(storage, () => session.keepable);
-session.changed.subscribe(() => keeper.look());
-// With the last words of a reply that is being written.
-addEventListener("pagehide", () => keeper.keep());
-document.addEventListener("visibilitychange", () => {
-	if (document.visibilityState === "hidden") keeper.keep();
-});
-
-function takeShared() {
-	const shared = takePart(location, history, "s");
-	if (shared !== null) session.openShared(shared);
+/** Open the recording that the address names. It stays in the address while it is shown: a reload shows it again. */
+function openAddressed() {
+	const addressed = recordingIn(location.hash);
+	if (addressed === null) return;
+	const { path } = addressed;
+	void playback.open(path, () =>
+		bytesAt(path, location.href, () => playback.live?.connection.token ?? loadToken(tabStorage())),
+	);
 }
-takeShared();
-addEventListener("hashchange", () => {
-	takeShared();
-	const name = takePart(location, history, "watch");
-	if (name !== null) session.watch(name);
+
+if (inline !== null) void playback.open("The recording in this page", () => bytesOf(inline));
+else openAddressed();
+addEventListener("hashchange", openAddressed);
+playback.changed.subscribe(() => {
+	if (playback.replay !== null || playback.opening !== null || alone) return;
+	if (recordingIn(location.hash) === null) return;
+	const rest = withoutRecording(location.hash);
+	history.replaceState(null, "", `${location.pathname}${location.search}${rest === "" ? "" : `#${rest}`}`);
 });
 
 createRoot(document.getElementById("root")!).render(
 	<StrictMode>
-		<App session={session} />
+		<Page playback={playback} />
 	</StrictMode>,
 );

@@ -28,28 +28,32 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 			<header className="panel-head">
 				<h2>{session.continues ? "Text" : "Chat"}</h2>
 				<span className="spring" />
-				<button
-					type="button"
-					className="quiet"
-					data-testid="settings"
-					aria-expanded={open}
-					aria-controls="settings-panel"
-					onClick={() => setOpen(!open)}
-				>
-					<SettingsIcon /> Settings
-				</button>
-				<button
-					type="button"
-					className="quiet"
-					data-testid="new-chat"
-					disabled={session.turns.length === 0 && session.asides.length === 0 && settings.system === ""}
-					onClick={() => {
-						session.newChat();
-						onSettings({ ...settings, system: "" });
-					}}
-				>
-					<PlusIcon /> {session.continues ? "New text" : "New chat"}
-				</button>
+				{!session.readOnly && (
+					<>
+						<button
+							type="button"
+							className="quiet"
+							data-testid="settings"
+							aria-expanded={open}
+							aria-controls="settings-panel"
+							onClick={() => setOpen(!open)}
+						>
+							<SettingsIcon /> Settings
+						</button>
+						<button
+							type="button"
+							className="quiet"
+							data-testid="new-chat"
+							disabled={session.turns.length === 0 && session.asides.length === 0 && settings.system === ""}
+							onClick={() => {
+								session.newChat();
+								onSettings({ ...settings, system: "" });
+							}}
+						>
+							<PlusIcon /> {session.continues ? "New text" : "New chat"}
+						</button>
+					</>
+				)}
 			</header>
 			{open && (
 				<SettingsPanel

@@ -111,7 +111,8 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 	);
 }
 
-function placeholder({ continues, turns }: Session): string {
+function placeholder({ continues, turns, readOnly }: Session): string {
+	if (readOnly) return "";
 	if (!continues) return "Ask something";
 	return turns.length === 0 ? "Begin a text" : "Go on with the text";
 }

@@ -104,7 +104,8 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 					type="button"
 					className="quiet"
 					data-testid="watch"
-					title="What the next reply is watched with"
+					title={session.can.watch ?? "What the next reply is watched with"}
+					disabled={session.can.watch !== null}
 					aria-expanded={watching}
 					aria-controls="watch-panel"
 					ref={watchButton}
@@ -194,6 +195,7 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 				{run !== null && metric !== null && !run.watches(metric.id) && (
 					<Unwatched
 						metric={metric}
+						next={session.can.watch === null}
 						watch={watch}
 						onWatch={(next) => {
 							onWatch(next);

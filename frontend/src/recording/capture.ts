@@ -79,10 +79,12 @@ function metaOf(run: RunState, known: Known): RunMeta {
 	};
 }
 
-/** A revision that comes after its place in the queue has nothing of revision 0: that stays, at the same position. */
+/** A run that was steered while it waited for its place has no row of revision 0. */
 function revisionsOf({ began, applied, tokens }: RunState): Revision[] {
-	const first: StoredRevision = { rev: 0, position: 0, steered: began };
-	return [first, ...applied]
+	const first: StoredRevision[] = applied.some(({ position }) => position === 0)
+		? []
+		: [{ rev: 0, position: 0, steered: began }];
+	return [...first, ...applied]
 		.filter(({ position }) => position <= tokens.length)
 		.sort((one, other) => one.rev - other.rev)
 		.map(({ rev, position, steered }) => ({
@@ -128,7 +130,8 @@ function arraysOf(run: RunState, layersOfModel: number): RunArrays {
 	// Rows come by themselves, and may be ahead of their tokens for a moment.
 	const columns = Math.min(rows.columns, tokens.length);
 	const lens = guesses.layers.length === 0 ? null : lensOf(guesses, tokens.length);
-	const named = [...guesses.texts];
+	const found = new Set(lens?.ids);
+	const named = [...guesses.texts].filter(([id]) => found.has(id)).sort(([one], [other]) => one - other);
 	return {
 		tokens: Int32Array.from([...prompt.ids, ...tokens.ids]),
 		texts: toTexts([...prompt.texts, ...tokens.texts]),

@@ -7,6 +7,7 @@ import { readRecording } from "./read";
 import { writeRecording } from "./write";
 
 const PAGE = new URL("./golden/page-1.steersight.npz", import.meta.url);
+const PYTHON = new URL("../../../backend/tests/golden/recording-1.steersight.npz", import.meta.url);
 
 /** The arrays of a file, by their names. */
 function arrays(bytes: Uint8Array): Record<string, Uint8Array> {
@@ -20,4 +21,9 @@ test("the page's own file of version 1 is read", async () => {
 
 test("the page still writes the arrays of its file as they were", async () => {
 	expect(arrays(await writeRecording(testRecording()))).toEqual(arrays(readFileSync(PAGE)));
+});
+
+test("what Python wrote is read, and its arrays are written again as they were", async () => {
+	const bytes = readFileSync(PYTHON);
+	expect(arrays(await writeRecording(await readRecording(bytes)))).toEqual(arrays(bytes));
 });

@@ -4,12 +4,13 @@ import type { Recorded, RecordedTurn as ShownTurn } from "../session/elsewhere";
 import type { Meta, RecordedTurn } from "./meta";
 import { nameOf } from "./source";
 
-export function playTurns({ turns, runs }: Meta): ShownTurn[] {
+export function playTurns(meta: Meta): ShownTurn[] {
+	const { runs } = meta;
 	const recorded = (index: number): Recorded => {
 		const { remembered } = runs[index]!;
 		return remembered === null ? { name: nameOf(index) } : { text: remembered };
 	};
-	return newest(turns).map(({ user, before, run }) => ({
+	return newestTurns(meta).map(({ user, before, run }) => ({
 		user,
 		before: before.map(recorded),
 		run: recorded(run),
@@ -17,11 +18,15 @@ export function playTurns({ turns, runs }: Meta): ShownTurn[] {
 }
 
 /** How many replies stand on other branches than the one that is shown. */
-export function leftOut({ turns }: Meta): number {
-	return turns.length - newest(turns).length;
+export function leftOut(meta: Meta): number {
+	return Math.max(0, meta.turns.length - newestTurns(meta).length);
 }
 
-function newest(turns: readonly RecordedTurn[]): RecordedTurn[] {
+/** The turns that are shown. A recording of runs without turns is shown as one reply after the other. */
+export function newestTurns({ turns, runs }: Meta): RecordedTurn[] {
+	if (turns.length === 0) {
+		return runs.map((_, run) => ({ id: String(run), parent: null, user: "", before: [], run }));
+	}
 	const byId = new Map(turns.map((turn) => [turn.id, turn]));
 	const way: RecordedTurn[] = [];
 	for (let at = turns.at(-1); at !== undefined; at = byId.get(at.parent ?? "")) {

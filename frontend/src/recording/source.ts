@@ -80,7 +80,7 @@ class Source {
 	/** A session learns the models of a conversation from what its server says that it serves: the last one's stays. */
 	#welcome(): void {
 		const { runs } = this.recording.meta;
-		const last = runs.at(-1)?.model ?? null;
+		const last = runs.map(({ model }) => model).reduce((newest, model) => model ?? newest, null);
 		const others = new Map(runs.map(({ model }) => [model?.id, model]));
 		others.delete(last?.id);
 		for (const model of others.values()) {

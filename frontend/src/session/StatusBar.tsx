@@ -1,5 +1,5 @@
 // Top of the page: which model, how the engine and the connection are, and the theme.
-import { useEffect, useState } from "react";
+import { type ReactNode, useEffect, useState } from "react";
 import type { ConnectionState } from "../connection/phase";
 import { ModelDialog } from "../models/ModelDialog";
 import type { EngineStatus } from "../protocol/types.gen";
@@ -11,10 +11,12 @@ import type { Session } from "./session";
 interface StatusBarProps {
 	session: Session;
 	dark: boolean;
+	/** What else is in reach on any page. */
+	tools?: ReactNode;
 	onTheme(): void;
 }
 
-export function StatusBar({ session, dark, onTheme }: StatusBarProps) {
+export function StatusBar({ session, dark, tools, onTheme }: StatusBarProps) {
 	useSignal(session.changed);
 	return (
 		<header className="status-bar">
@@ -26,9 +28,15 @@ export function StatusBar({ session, dark, onTheme }: StatusBarProps) {
 				{session.server.name}
 			</span>
 			<span className="spring" />
-			<EngineState session={session} />
-			<ConnectionBadge session={session} />
+			{/* A recording has neither. */}
+			{!session.readOnly && (
+				<>
+					<EngineState session={session} />
+					<ConnectionBadge session={session} />
+				</>
+			)}
 			<UndoButtons history={session.history} />
+			{tools}
 			<button
 				type="button"
 				className="quiet"

@@ -49,7 +49,10 @@ export class Elsewhere {
 		changed.changed();
 	}
 
-	/** Show a conversation that a recording brings. What its runs are is told when the source answers. */
+	/**
+	 * Show a conversation that a recording brings. What its runs are is told when the source answers, and a question that
+	 * the recording does not have is read from the prompt.
+	 */
 	play(recorded: readonly RecordedTurn[]): void {
 		const { turns, delivery, steering, batch, changed } = this.parts;
 		const made = new Map<string, RunState>();
@@ -69,7 +72,7 @@ export class Elsewhere {
 		};
 		turns.all = recorded.map(({ user, run, before }) => {
 			const key = turns.newId();
-			return { key, user, before: before.map(runOf), run: runOf(run), watched: false };
+			return { key, user, before: before.map(runOf), run: runOf(run), watched: user === "" };
 		});
 		turns.shown = turns.last?.run ?? null;
 		if (turns.shown !== null) steering.attach(turns.shown);

@@ -28,6 +28,7 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 	const { vectors, model } = session.server;
 	const card = open?.kind === "card" ? vectors.find(({ id }) => id === open.vector) : undefined;
 	const { run } = steering;
+	const fixed = session.can.steer !== null;
 	return (
 		<section className="panel steering" aria-label="Steering">
 			<header className="panel-head">
@@ -43,33 +44,42 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 					<InfoIcon />
 				</button>
 				<span className="spring" />
-				<button
-					type="button"
-					className="quiet"
-					data-testid="new-slider"
-					onClick={() => setOpen({ kind: "new" })}
-				>
-					<PlusIcon /> New slider
-				</button>
-				<button
-					type="button"
-					className="quiet"
-					data-testid="import"
-					onClick={() => setOpen({ kind: "import" })}
-				>
-					<ImportIcon /> Import
-				</button>
-				<ShareButton session={session} />
-				<button
-					type="button"
-					className="quiet"
-					data-testid="reset-all"
-					disabled={Object.keys(steering.strengths()).length === 0}
-					onClick={() => steering.resetAll()}
-				>
-					Reset all
-				</button>
+				{!fixed && (
+					<>
+						<button
+							type="button"
+							className="quiet"
+							data-testid="new-slider"
+							onClick={() => setOpen({ kind: "new" })}
+						>
+							<PlusIcon /> New slider
+						</button>
+						<button
+							type="button"
+							className="quiet"
+							data-testid="import"
+							onClick={() => setOpen({ kind: "import" })}
+						>
+							<ImportIcon /> Import
+						</button>
+						<ShareButton session={session} />
+						<button
+							type="button"
+							className="quiet"
+							data-testid="reset-all"
+							disabled={Object.keys(steering.strengths()).length === 0}
+							onClick={() => steering.resetAll()}
+						>
+							Reset all
+						</button>
+					</>
+				)}
 			</header>
+			{fixed && vectors.length > 0 && (
+				<p className="steering-note" data-testid="sliders-fixed">
+					Sliders stand as at the end of the reply that the map shows. In a recording they cannot be moved.
+				</p>
+			)}
 			{info && (
 				<p className="steering-note">
 					A slider acts on the next token. Back at 0 the next token is computed unsteered, but tokens that
@@ -90,27 +100,31 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 			{run !== null && <RunSigns session={session} run={run} meter={meter} />}
 			{vectors.length === 0 ? (
 				<p className="muted steering-empty">
-					No steering vectors yet. They appear here when the server has some.
+					{fixed
+						? "Nothing was steered in this recording."
+						: "No steering vectors yet. They appear here when the server has some."}
 				</p>
 			) : (
-				<div className="sliders">
-					{vectors.map((vector) => (
-						<VectorSlider
-							key={vector.id}
-							session={session}
-							settings={settings}
-							meter={meter}
-							vector={vector}
-							run={run !== null && steering.concerns(vector.id) ? run : null}
-							value={steering.get(vector.id)}
-							setting={steering.setting(vector.id)}
-							status={steering.status(vector.id)}
-							modelLayers={model?.layers ?? 0}
-							thinks={model?.thoughts != null}
-							onCard={showCard}
-						/>
-					))}
-				</div>
+				<fieldset className="sliders-all" disabled={fixed}>
+					<div className="sliders">
+						{vectors.map((vector) => (
+							<VectorSlider
+								key={vector.id}
+								session={session}
+								settings={settings}
+								meter={meter}
+								vector={vector}
+								run={run !== null && steering.concerns(vector.id) ? run : null}
+								value={steering.get(vector.id)}
+								setting={steering.setting(vector.id)}
+								status={steering.status(vector.id)}
+								modelLayers={model?.layers ?? 0}
+								thinks={model?.thoughts != null}
+								onCard={showCard}
+							/>
+						))}
+					</div>
+				</fieldset>
 			)}
 			{open?.kind === "new" && (
 				<NewSlider

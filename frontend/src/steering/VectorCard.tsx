@@ -4,6 +4,7 @@ import { useEffect, useState } from "react";
 import type { VectorInfo } from "../protocol/types.gen";
 import type { Session } from "../session/session";
 import { Dialog } from "../ui/Dialog";
+import { download } from "../ui/download";
 import { ErrorBanner } from "../ui/ErrorBanner";
 import type { VectorDetails } from "./api";
 import { layersText } from "./Slider";
@@ -35,10 +36,10 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 	}, [api, vector.id]);
 
 	// A link could not say the token that the server may ask for.
-	const download = async () => {
+	const fetchFile = async () => {
 		setLoading(true);
 		try {
-			save(await api.file(vector.id), `${vector.id}.safetensors`);
+			download(await api.file(vector.id), `${vector.id}.safetensors`);
 		} catch (error) {
 			setProblem((error as Error).message);
 		}
@@ -109,7 +110,7 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 					className="quiet bordered"
 					data-testid="vector-download"
 					disabled={loading}
-					onClick={() => void download()}
+					onClick={() => void fetchFile()}
 				>
 					Download the file
 				</button>
@@ -144,17 +145,6 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 			</div>
 		</Dialog>
 	);
-}
-
-/** Hand a file to the browser's downloads. */
-function save(file: Blob, name: string): void {
-	const address = URL.createObjectURL(file);
-	const link = document.createElement("a");
-	link.href = address;
-	link.download = name;
-	link.click();
-	// Not at once: the browser may begin to read it a little later.
-	setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }
 
 /** Whatever a maker wrote down, as names and texts; a list of texts one per line. */

@@ -63,10 +63,13 @@ export class GuessStore {
 		const index = this.layers.indexOf(layer);
 		if (index < 0 || row < 0 || row >= this.#room || this.#known[row] === 0) return null;
 		const from = row * this.#width + index * this.top;
-		return Array.from({ length: this.top }, (_, i) => {
+		const guesses = Array.from({ length: this.top }, (_, i) => {
 			const id = this.#ids[from + i]!;
 			return { id, text: this.#texts.get(id) ?? "", probability: this.#probabilities[from + i]! };
 		});
+		// A recording of a run whose lens was changed while it was written has no token where it did not read.
+		const read = guesses.filter(({ id }) => id >= 0);
+		return read.length === 0 ? null : read;
 	}
 
 	/** Positions that were read, ascending. */

@@ -115,3 +115,13 @@ export const Mark = () => (
 		<rect x="20" y="2" width="2" height="20" rx="1" fill="var(--signal)" />
 	</svg>
 );
+export const OpenIcon = () => (
+	<Icon>
+		<path d="M1.5 12.5v-9h4l1.5 2h6v2M1.5 12.5l2-5h11l-2 5z" />
+	</Icon>
+);
+export const SaveIcon = () => (
+	<Icon>
+		<path d="M8 2v8M4.5 6.5 8 10l3.5-3.5M2.5 11.5v2h11v-2" />
+	</Icon>
+);

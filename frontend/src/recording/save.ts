@@ -1,0 +1,68 @@
+// Saving: what the page shows as a recording, the names of files, and the files themselves.
+import type { Session } from "../session/session";
+import { captured } from "./capture";
+import type { Replay } from "./playback";
+import type { Recording } from "./recording";
+import { writeRecording } from "./write";
+
+export const SUFFIX = ".steersight.npz";
+/** Characters of a question that a file's name begins with: with 4 bytes each, and the suffix, below 255 bytes. */
+const LONGEST_NAME = 48;
+/** Names that Windows keeps for devices, whatever follows after a dot. */
+const DEVICE = /^(con|prn|aux|nul|com\d|lpt\d)$/i;
+
+/** A file's name without its suffix, made of a title: letters and digits of any script, and dashes between them. */
+export function fileName(title: string): string {
+	const words = title.normalize("NFC").match(/[\p{L}\p{M}\p{N}]+/gu) ?? [];
+	const name = Array.from(words.join("-")).slice(0, LONGEST_NAME).join("").replace(/-+$/, "");
+	if (name === "") return "recording";
+	return DEVICE.test(name) ? `${name}-recording` : name;
+}
+
+/** All of the conversation. A recording that is shown is saved as it was opened, with all that this page knows not of. */
+export async function conversationBytes(
+	session: Session,
+	replay: Replay | null,
+	now: Date,
+): Promise<{ bytes: Uint8Array; title: string }> {
+	if (replay !== null) return { bytes: replay.bytes, title: replay.recording.meta.title };
+	const recording = captured(session.turns, session.server, now);
+	return { bytes: await writeRecording(recording), title: recording.meta.title };
+}
+
+/** The reply on the map, with its question. */
+export async function shownBytes(
+	session: Session,
+	replay: Replay | null,
+	now: Date,
+): Promise<{ bytes: Uint8Array; title: string }> {
+	const index = session.turns.findIndex(({ run }) => run === session.shown);
+	const turn = session.turns[index];
+	if (turn === undefined) throw new Error("No reply is shown.");
+	if (replay === null) {
+		const recording = captured([turn], session.server, now);
+		return { bytes: await writeRecording(recording), title: recording.meta.title };
+	}
+	const part = turnOf(replay.recording, replay.turns[index] ?? "", index);
+	return { bytes: await writeRecording(part), title: part.meta.title };
+}
+
+/** One turn of a recording as a recording of its own. Where there are no turns, `run` says which reply. */
+export function turnOf({ meta, runs }: Recording, id: string, run: number): Recording {
+	const found = meta.turns.find((turn) => turn.id === id);
+	const wanted = found === undefined ? [run] : [...new Set([...found.before, found.run])];
+	const at = (old: number) => wanted.indexOf(old);
+	const turns =
+		found === undefined ? [] : [{ ...found, parent: null, before: found.before.map(at), run: at(found.run) }];
+	return {
+		meta: {
+			...meta,
+			title: found?.user.trim()
+				? Array.from(found.user.trim().replace(/\s+/g, " ")).slice(0, 120).join("")
+				: meta.title,
+			turns,
+			runs: wanted.map((index) => meta.runs[index]!),
+		},
+		runs: wanted.map((index) => runs[index]!),
+	};
+}
