@@ -45,30 +45,46 @@ class Numbers:
                 run's last rows come.
             layers: of the model, as far as that is known before rows come.
         """
-        self.metrics = list(metrics)
+        self.metrics: list[str] = []
+        """All that rows have, or have had: those that came later behind the others."""
         self.layers = layers
         self.revs: dict[int, int] = {}
         """Position -> revision that computed its row."""
         self.guesses: dict[int, dict[int, list[tuple[str, float]]]] = {}
         self.alternatives: dict[int, list[tuple[int, str, float]]] = {}
         self.names: dict[int, str] = {}
-        self._transforms = [transforms.get(name, "unknown") for name in metrics]
-        self._rows: dict[int, NDArray[np.float16]] = {}
+        self._transforms: list[str] = []
+        self._expected: list[list[str]] = []
+        self._rows: dict[int, tuple[list[str], NDArray[np.float16]]] = {}
+        """Position -> its metrics, and [metrics, layers]."""
         self._entropy: dict[int, np.float16] = {}
         self._lens: dict[int, tuple[list[int], NDArray[np.int32], NDArray[np.float16]]] = {}
+
+        self.expect(metrics, transforms)
+
+    def expect(self, metrics: Sequence[str], transforms: Mapping[str, str]) -> None:
+        """Rows may have these metrics in this order from now on; others that are on their way come too."""
+        self._expected.append(list(metrics))
+        for name in metrics:
+            if name not in self.metrics:
+                self.metrics.append(name)
+                self._transforms.append(transforms.get(name, "unknown"))
 
     def __contains__(self, position: int) -> bool:
         """Whether a position has its row."""
         return position in self._rows
 
     def rows(self, tokens: int) -> NDArray[np.float32]:
-        """[tokens, metrics, layers] fp32 in the metrics' units; NaN where there is no row."""
+        """[tokens, metrics, layers] fp32 in the metrics' units; NaN where there is no row, or none of the
+        metric."""
         import numpy as np
 
+        at = {name: column for column, name in enumerate(self.metrics)}
+
         out = np.full((tokens, len(self.metrics), self.layers), np.nan, dtype=np.float16)
-        for position, row in self._rows.items():
+        for position, (metrics, row) in self._rows.items():
             if position < tokens:
-                out[position] = row
+                out[position, [at[name] for name in metrics]] = row
         return to_display(out, self._transforms)
 
     def entropy(self, tokens: int) -> NDArray[np.float32]:
@@ -91,10 +107,10 @@ class Numbers:
 
         return [
             Stretch(
-                position, [self.revs[position]], self.metrics, row[None],
+                position, [self.revs[position]], metrics, row[None],
                 np.array([self._entropy[position]], dtype="<f2") if position in self._entropy else None,
             )
-            for position, row in self._rows.items()
+            for position, (metrics, row) in self._rows.items()
         ]  # fmt: skip
 
     def lens(self) -> list[Guess]:
@@ -125,13 +141,13 @@ class Numbers:
         """Rows; raises ValueError for a frame that contradicts itself or the run."""
         import numpy as np
 
-        if frame.metrics != self.metrics:
+        if frame.metrics not in self._expected:
             raise ValueError("the rows are of other metrics than the run's")
         self.layers = frame.layers
         shape = (frame.count, len(frame.metrics), frame.layers)
         values = np.frombuffer(frame.data, dtype="<f2").reshape(shape)
         for offset, rev in zip(range(frame.count), frame.revs, strict=True):
-            self._rows[frame.start + offset] = values[offset]
+            self._rows[frame.start + offset] = (frame.metrics, values[offset])
             self.revs[frame.start + offset] = rev
         if frame.entropy is not None:
             self._entropy.update(enumerate(np.frombuffer(frame.entropy, dtype="<f2"), start=frame.start))

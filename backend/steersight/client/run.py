@@ -61,7 +61,6 @@ class Run:
     def __init__(self, client: Client, started: Started) -> None:
         self.id = started.run
         self.prompt = started.prompt
-        self.metrics = started.metrics
         self.model = started.model
         """Id of the model that writes it; empty where the server does not say."""
         self.adapter = started.adapter
@@ -89,6 +88,8 @@ class Run:
             {name: metric.transform for name, metric in client.metrics.items()},
             client.model.layers if client.model else 0,
         )
+        self.metrics = self.numbers.metrics
+        """Ids of the metrics that its rows have."""
         self.guesses = self.numbers.guesses
         """Position -> layer -> (text, probability) of the likeliest tokens for the position after, by the raw
         logit lens; empty without `lens`."""
