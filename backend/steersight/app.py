@@ -23,6 +23,7 @@ from . import logs
 from .api import routes
 from .api.building import BuildApi
 from .api.models import ModelApi
+from .api.recordings import RecordingApi
 from .api.vectors import VectorApi
 from .config import Settings
 from .engine.service import EngineService
@@ -56,6 +57,7 @@ def create_app(settings: Settings) -> Starlette:
         engine, table.limits, settings.name, epoch, change_model=settings.change_model
     )
     model_api = ModelApi(engine, table, may_change=settings.change_model)
+    recording_api = RecordingApi(engine, table, settings.name, epoch)
     pace = Pace()
 
     async def leave(why: str) -> None:
@@ -144,7 +146,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
-            *routes.routes(vector_api, building, model_api),
+            *routes.routes(vector_api, building, model_api, recording_api),
             page,
         ],
         middleware=[Middleware(Entrance, doors=doors, visitors=visitors)],

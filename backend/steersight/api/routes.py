@@ -1,4 +1,4 @@
-"""Where the HTTP doors for vectors and models are."""
+"""Where the HTTP doors for vectors, models and recordings are."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from starlette.routing import Route
 from .answers import answered
 from .building import BuildApi
 from .models import ModelApi
+from .recordings import RecordingApi
 from .vectors import VectorApi
 
 
-def routes(api: VectorApi, building: BuildApi, models: ModelApi) -> list[Route]:
+def routes(api: VectorApi, building: BuildApi, models: ModelApi, recordings: RecordingApi) -> list[Route]:
     """All routes below /api."""
     return [
         Route("/api/model", answered(models.served), methods=["GET"]),
         Route("/api/model", answered(models.change), methods=["POST"]),
         Route("/api/models", answered(models.everything), methods=["GET"]),
+        Route("/api/runs/{run}/recording", answered(recordings.recording), methods=["GET"]),
         Route("/api/vectors", answered(api.everything), methods=["GET"]),
         Route("/api/vectors", answered(api.bring), methods=["POST"]),
         Route("/api/vectors/build", answered(building.start), methods=["POST"]),

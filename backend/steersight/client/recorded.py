@@ -5,26 +5,42 @@ What only the server could say is said as it was when the run was told of: its m
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import __version__
-from ..protocol.messages import READING, LensOptions, MetricInfo, VectorInfo
-from ..recordings.assembling import alternatives_of, columns_of, guesses_of, numbers_of, ranks_of
-from ..recordings.meta import Ended, Parts, Problem, PromptInfo, RevisionInfo, RunInfo, Watched
-from ..recordings.recording import RecordedRun, Recording, conversation
+from ..protocol.messages import LensOptions, VectorInfo
+from ..recordings.assembling import (
+    alternatives_of,
+    columns_of,
+    guesses_of,
+    known_revisions,
+    numbers_of,
+    ranks_of,
+)
+from ..recordings.meta import (
+    Ended,
+    Parts,
+    Problem,
+    PromptInfo,
+    RevisionInfo,
+    RunInfo,
+    Watched,
+    unknown_metric,
+)
+from ..recordings.recording import RecordedRun, Recording, conversation, now
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .run import Run
 
 
 def recording_of(turns: Sequence[tuple[str, RecordedRun]]) -> Recording:
     """A recording, made now, of turns that follow one another: what was asked, and the run that answered."""
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return conversation(turns, made_by=f"steersight {__version__}", made_at=now)
+    return conversation(turns, made_by=f"steersight {__version__}", made_at=now())
 
 
 def recorded_run(run: Run, vectors: Mapping[str, VectorInfo]) -> RecordedRun:
@@ -47,12 +63,12 @@ def recorded_run(run: Run, vectors: Mapping[str, VectorInfo]) -> RecordedRun:
             epoch=run.told.epoch,
             model=run.told.model if right_model else None,
             adapter=run.adapter,
-            metrics=[run.told.metrics.get(name) or _unknown(name) for name in run.metrics],
+            metrics=[run.told.metrics.get(name) or unknown_metric(name) for name in run.metrics],
             vectors=[known[name] for name in sorted(named & known.keys())],
             sampling=run.sampling,
             template=dict(run.asked.template) if run.asked else {},
             prompt=PromptInfo(tokens=len(run.prompt.ids), spans=run.prompt.spans),
-            revisions=_revisions(run),
+            revisions=_revisions(run, columns.revisions),
             watched=[_watched(run)],
             parts=Parts(thought=run.parts.get("thought"), answer=run.parts.get("answer")),
             cached=[list(one) for one in run.cached],
@@ -81,20 +97,17 @@ def question(run: Run) -> str:
     return next(("".join(run.prompt.texts[span.start : span.end]) for span in asked), "")
 
 
-def _revisions(run: Run) -> list[RevisionInfo]:
-    first = min(run.revs, default=0)
-    seen = set(run.revs.values())
-    return [
+def _revisions(run: Run, column: NDArray[np.int32]) -> list[RevisionInfo]:
+    told = (
         RevisionInfo(
             rev=rev,
             position=one.position,
             strengths=None if one.strengths is None else dict(one.strengths),
             settings=dict(one.settings or {}),
         )
-        for rev, one in sorted(run.revisions.items())
-        # Of a run that was steered while it waited, nothing was computed with the first.
-        if rev or 0 in seen or not any(other.position <= first for at, other in run.revisions.items() if at)
-    ]
+        for rev, one in run.revisions.items()
+    )
+    return known_revisions(told, column)
 
 
 def _watched(run: Run) -> Watched:
@@ -122,15 +135,3 @@ def _ended(run: Run) -> Ended | None:
     return Ended.model_construct(
         reason=end.reason, stop=end.stop, error=end.error, usage=end.usage, timing=end.timing
     )
-
-
-def _unknown(name: str) -> MetricInfo:
-    """A metric that the server did not describe."""
-    return MetricInfo.model_validate(
-        {
-            "id": name, "label": name, "description": "", "unit": "", "transform": "unknown",
-            "scale": {"kind": "sequential", "lo": None, "hi": None}, "family": "own", "cost": "",
-            "default": False, "error": None,
-        },
-        context=READING,
-    )  # fmt: skip

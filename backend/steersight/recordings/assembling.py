@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .meta import RevisionInfo
 from .recording import Alternatives, Floats, Guesses, Halves, Whole
 
 
@@ -57,6 +58,21 @@ def columns_of(stretches: Sequence[Stretch], metrics: Sequence[str], layers: int
         if entropy is not None and one.entropy is not None:
             entropy[here] = one.entropy[:count]
     return Columns(revisions, rows, entropy)
+
+
+def known_revisions(told: Iterable[RevisionInfo], column: Whole) -> list[RevisionInfo]:
+    """The revisions that were told of, ascending.
+
+    Args:
+        told: revision 0, said to stand at position 0, and those that came into force.
+        column: [c] the revision of each row; -1 where there is none.
+    """
+    found = sorted(told, key=lambda one: one.rev)
+    rows = np.flatnonzero(column >= 0)
+    first = int(rows[0]) if len(rows) else 0
+    # Of a run that was steered while it waited, nothing was computed with the first.
+    begun = bool((column == 0).any()) or not any(one.rev and one.position <= first for one in found)
+    return [one for one in found if one.rev or begun]
 
 
 Guess = tuple[int, Sequence[int], NDArray[np.int32], NDArray[np.float16]]

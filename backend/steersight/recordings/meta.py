@@ -131,6 +131,18 @@ class RunInfo(Frame):
         return self
 
 
+def unknown_metric(name: str) -> MetricInfo:
+    """A metric that nobody describes: its rows are kept, and nobody says what they mean."""
+    return MetricInfo.model_validate(
+        {
+            "id": name, "label": name, "description": "", "unit": "", "transform": "unknown",
+            "scale": {"kind": "sequential", "lo": None, "hi": None}, "family": "own", "cost": "",
+            "default": False, "error": None,
+        },
+        context=READING,
+    )  # fmt: skip
+
+
 class Turn(Frame):
     """One question and its reply; turns are a tree."""
 

@@ -4,6 +4,7 @@ has this; `reader.py` and `writer.py` know the file.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -110,6 +111,11 @@ def named_in(lens: Guesses | None, alternatives: Alternatives | None) -> set[int
         if part is not None:
             found.update(np.unique(part.ids).tolist())
     return found - {-1}
+
+
+def now() -> str:
+    """This moment, as `made_at` has it."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def one_run(run: RecordedRun, user: str, *, made_by: str, made_at: str) -> Recording:

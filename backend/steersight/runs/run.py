@@ -127,6 +127,8 @@ class Run:
         """Its lease on a place in the engine, from the moment at which it asks for one."""
         self.watchers: set[Callable[[], None]] = set()
         """Called whenever the log has grown."""
+        self.facts = engine.model
+        """Of the model that writes it."""
         self._start = start
         self._prompt = prompt
         self._texts = texts
@@ -200,6 +202,11 @@ class Run:
         """What acts on its positions before any has been computed."""
         options = RunOptions(self.id, rev=self.rev, adapter=self.adapter or "")
         return RunState.begin(options, acting(self.actions), self._parts)
+
+    @property
+    def asked(self) -> Start:
+        """What its client asked for."""
+        return self._start
 
     @property
     def begun(self) -> bool:

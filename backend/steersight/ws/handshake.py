@@ -11,7 +11,7 @@ from typing import cast
 from starlette.websockets import WebSocket
 
 from .. import __version__
-from ..engine.service import EngineService
+from ..engine.service import EngineService, ModelFacts
 from ..protocol import codec
 from ..protocol.close import CloseCode
 from ..protocol.messages import (
@@ -82,9 +82,11 @@ def vector_infos(engine: EngineService) -> list[VectorInfo]:
 
 def model_info(engine: EngineService) -> ModelInfo | None:
     """The served model, once its configuration has been read."""
-    facts = engine.model
-    if facts is None:
-        return None
+    return None if engine.model is None else model_info_of(engine.model)
+
+
+def model_info_of(facts: ModelFacts) -> ModelInfo:
+    """A model, as the wire describes it."""
     marks, experts = facts.thoughts, facts.experts
     return ModelInfo(
         **{
