@@ -46,7 +46,7 @@ def create_app(recording: Path, ui: Path, host: str) -> Starlette:
     async def content(_: Request) -> Response:
         return FileResponse(recording, media_type="application/octet-stream", filename=recording.name)
 
-    doors = Doors(host.lower())
+    doors = Doors(host.lower(), names=False)
     return Starlette(
         routes=[
             Route("/", beginning),

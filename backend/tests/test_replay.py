@@ -166,7 +166,10 @@ def test_it_is_served_at_once_and_without_an_engine(ui: Path) -> None:
             assert answer.content == GOLDEN.read_bytes()
             assert "recording-1.steersight.npz" in answer.headers["content-disposition"]
             assert "default-src 'none'" in answer.headers["content-security-policy"]
-            assert http.get("/recording", headers={"host": "evil.example"}).status_code == 421
+            stranger = http.get("/recording", headers={"host": "evil.example"})
+            assert (stranger.status_code, stranger.text) == (
+                421, "This server does not answer to the host 'evil.example'.\n",
+            )  # fmt: skip
             assert http.get("/../recordings_made.py").status_code == 404
         assert time.monotonic() - began < 10
         process.send_signal(signal.SIGTERM)

@@ -34,6 +34,8 @@ class Doors:
     """Pages of other sites that may use it, as `scheme://host:port`."""
     token: bytes = field(default=b"", repr=False)
     """Empty: nobody is asked for one."""
+    names: bool = True
+    """Whether whoever starts the server can give it more names (`--allow-host`)."""
 
     @classmethod
     def of(cls, settings: Settings) -> Doors:
@@ -58,7 +60,11 @@ class Doors:
             return None
         if name and not is_loopback(self.bound) and (is_address(name) or (self.token and not self.hosts)):
             return None
-        advice = f" If it should, start it with --allow-host {name}." if name.isascii() and name else ""
+        advice = (
+            f" If it should, start it with --allow-host {name}."
+            if self.names and name.isascii() and name
+            else ""
+        )
         return f"This server does not answer to the host {shown(host)}.{advice}"
 
     def origin_refusal(self, origin: str | None, host: str | None) -> str | None:
