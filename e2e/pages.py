@@ -78,6 +78,8 @@ class SteersightPage:
         self.watch_next_button = at("watch-next")
         self.from_cache = at("from-cache")
         self.compute_button = at("compute-cached")
+        self.as_written = at("as-written")
+        self.reread_button = at("reread")
         self.reset_all = at("reset-all")
         self.share = at("share")
         self.linked = at("notice-banner")

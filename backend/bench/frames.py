@@ -3,10 +3,11 @@
     python -m bench.frames [--page NAME=FOLDER ...] [--ratio 1 2] [--write]
     make bench-frames BENCH='--page before=/tmp/old/artifacts/bench-page --page after=../artifacts/bench-page'
 
-The page (`frontend/bench`) shows one reply of 8,192 positions with its text, its map of 80 layers and 20 metrics, and
-does one thing after the other; around each a trace of Chromium's main thread is taken. A frame's cost is the
-processor time of all that the main thread did since the frame before, so others on the machine hardly show; messages
-that arrive between two frames, style, layout and painting are in it, drawing by the compositor's threads is not.
+The page (`frontend/bench`) shows one reply of 8,192 positions with its text, its map of 80 layers and 20
+metrics, and does one thing after the other; around each a trace of Chromium's main thread is taken. A frame's
+cost is the processor time of all that the main thread did since the frame before, so others on the machine
+hardly show; messages that arrive between two frames, style, layout and painting are in it, drawing by the
+compositor's threads is not.
 """
 
 from __future__ import annotations
@@ -257,8 +258,8 @@ def measure(asked: argparse.Namespace) -> str:
             weighed.append([name, f"{one:.1f}", f"{many:.0f}"])
         version = browser.version
     head = (
-        f"A run of {asked.layers} layers, {asked.positions} positions and {asked.metrics} metrics with its text shown, "
-        f"1280 x 900, Chromium {version} without a GPU, on {machine()}:"
+        f"A run of {asked.layers} layers, {asked.positions} positions and {asked.metrics} metrics with its text "
+        f"shown, 1280 x 900, Chromium {version} without a GPU, on {machine()}:"
     )
     parts = [head, told(found)]
     if weighed:

@@ -22,7 +22,7 @@ export class ThreeMaps {
 				onFollowing: () => {},
 			});
 			const layers = session.server.model?.layers ?? 0;
-			const subject = { run: session.shown, metric, layers, columnWidth: 4, dark: false, range: null };
+			const subject = { strip: session.strip, metric, layers, columnWidth: 4, dark: false, range: null };
 			this.subjects.push(subject);
 			view.show(subject);
 			return view;

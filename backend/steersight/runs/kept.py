@@ -32,8 +32,8 @@ ARRAY_BYTES, BLOCK_BYTES = 150, 350
 `size` is then what the process grows by, within a hundredth."""
 
 Prefix = tuple[int, int, "NDArray[np.float16] | None"]
-"""First position of some rows, one past the last, and the rows [positions, metrics, layers]; None where nobody
-has them."""
+"""First position of some rows, one past the last, and the rows [positions, metrics, layers]; None where
+nobody has them."""
 Columns = Sequence[str | None]
 """Per metric of a run: what its column is known by, None where a prompt's rows have none."""
 
@@ -120,8 +120,8 @@ class KeptRows:
     def find(
         self, columns: Columns, layers: int, ids: Sequence[int], state: RunState, until: int, first: int = 0
     ) -> Iterator[Prefix]:
-        """The rows of positions [first, until), in order. There are none where one of the columns is not kept;
-        metrics that have no column are NaN.
+        """The rows of positions [first, until), in order. There are none where one of the columns is not
+        kept; metrics that have no column are NaN.
         """
         for index, key in enumerate(block_keys(ids, state, -(-until // BLOCK))):
             start, end = max(first, index * BLOCK), min(until, (index + 1) * BLOCK)

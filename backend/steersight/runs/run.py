@@ -32,7 +32,7 @@ from ..protocol.codec import FrameError
 from ..protocol.messages import ErrorCode, Prompt, RunError, Start, Steer, Timing, Usage, VectorSetting
 from ..text.thoughts import PARTS, ReplyParts
 from ..vectors.action import acting
-from .events import AppliedEvent, FinishedEvent, PartEvent, QueuedEvent, StartedEvent
+from .events import AppliedEvent, FinishedEvent, GapEvent, PartEvent, QueuedEvent, StartedEvent
 from .log import RunLog
 from .rows import RowWriter
 
@@ -174,6 +174,9 @@ class Run:
                 start.sampling.model_copy(update={"max_tokens": self._reply_limit()}),
             )
         )  # fmt: skip
+        if start.prompt_rows and self._first_row:
+            # Not everybody who watches has asked, and knows.
+            self.log.append(GapEvent(0, self._first_row, cached=True))
         self._tell_parts()
 
     # ------------------------------------------------------------ life

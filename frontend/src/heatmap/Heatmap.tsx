@@ -27,6 +27,7 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 	useSignal(session.changed);
 	useSignal(session.view.changed);
 	const run = session.shown;
+	const { strip } = session;
 	const { metrics, model } = session.server;
 	const metric = metrics.find((one) => one.id === session.metric) ?? null;
 	const { zoom, ranges } = session.view.now;
@@ -61,8 +62,8 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 
 	const layers = model?.layers ?? 0;
 	useEffect(() => {
-		view?.show({ run, metric, layers, columnWidth: COLUMN_WIDTHS[zoom]!, dark, range });
-	}, [view, run, metric, layers, zoom, dark, range]);
+		view?.show({ strip, metric, layers, columnWidth: COLUMN_WIDTHS[zoom]!, dark, range });
+	}, [view, strip, metric, layers, zoom, dark, range]);
 
 	// A token hovered in the text may be out of view; while the map follows its tail it stays where it is.
 	useEffect(
@@ -87,7 +88,7 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 	};
 	const onKey = (event: KeyboardEvent<HTMLElement>) => {
 		if (view === null || run === null || run.tokens.length === 0) return;
-		const layersNow = run.rows.layers || layers;
+		const layersNow = strip?.layers || layers;
 		const next = moved(event.key, session.cursor.cursor, run.tokens.length, layersNow, view.pageColumns());
 		if (next === undefined) return;
 		event.preventDefault();
@@ -211,7 +212,7 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 						{metric.label} failed on the server and is switched off: {metric.error}
 					</p>
 				)}
-				{run !== null && <FromCache session={session} run={run} />}
+				{strip !== null && <FromCache session={session} strip={strip} />}
 				{metric !== null && <Legend session={session} metric={metric} drawn={drawn} dark={dark} />}
 			</footer>
 			<CursorSentence session={session} metric={metric} />

@@ -24,7 +24,7 @@ export function Legend({ session, metric, drawn, dark }: LegendProps) {
 	const value =
 		cursor === null || cursor.layer === null || cursor.run !== run?.id
 			? undefined
-			: run.rows.value(metric.id, cursor.position, cursor.layer);
+			: session.strip?.owner(cursor.position).rows.value(metric.id, cursor.position, cursor.layer);
 	const fixed = fixedEnds(metric);
 	const tick = (share: number) =>
 		range === null ? "" : formatValue(toDisplay(metric, range.lo + share * (range.hi - range.lo)));

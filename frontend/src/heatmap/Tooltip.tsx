@@ -49,10 +49,11 @@ export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }
 	if (cursor === null || run === null || cursor.run !== run.id) return null;
 	const token = run.tokens.textAt(cursor.position);
 	if (view.locate(cursor) === null || token === undefined) return null;
-	const rev = run.rows.rev(cursor.position);
-	const drawn = drawnText(run, cursor.position);
-	const guesses = cursor.layer === null ? null : run.guesses.at(cursor.position, cursor.layer);
-	const experts = cursor.layer === null ? null : chosenExperts(run.rows, cursor.position, cursor.layer);
+	const owner = session.strip?.owner(cursor.position) ?? run;
+	const rev = owner.rows.rev(cursor.position);
+	const drawn = drawnText(owner, cursor.position);
+	const guesses = cursor.layer === null ? null : owner.guesses.at(cursor.position, cursor.layer);
+	const experts = cursor.layer === null ? null : chosenExperts(owner.rows, cursor.position, cursor.layer);
 	return (
 		<div className="tooltip" data-testid="heatmap-tooltip" ref={box}>
 			<div className="tooltip-token" dir="auto">
@@ -76,11 +77,14 @@ export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }
 						<dt>
 							<bdi>{metric?.label ?? "value"}</bdi>
 						</dt>
-						<dd>{valueText(run, metric, cursor)}</dd>
+						<dd>{valueText(owner, metric, cursor)}</dd>
 					</>
 				)}
 				<dt>revision</dt>
-				<dd>{rev === NO_ROW ? (run.cached.has(cursor.position) ? "not computed" : "none yet") : rev}</dd>
+				<dd>
+					{rev === NO_ROW ? (run.cached.has(cursor.position) ? "not computed" : "none yet") : rev}
+					{owner !== run && <span className="unit"> of an earlier turn</span>}
+				</dd>
 			</dl>
 			{experts !== null && <Experts experts={experts} />}
 			{guesses !== null && <Guesses guesses={guesses} written={run.tokens.idAt(cursor.position + 1)} />}
@@ -149,23 +153,30 @@ export function CursorSentence({ session, metric }: Props) {
 	const spoken = cursor?.by === "keys" && run !== null && cursor.run === run.id;
 	return (
 		<p className="sr-only" aria-live="polite" data-testid="heatmap-sentence">
-			{spoken && cursorSentence(run, metric, cursor)}
+			{spoken && cursorSentence(run, metric, cursor, session.strip?.owner(cursor.position))}
 		</p>
 	);
 }
 
-export function cursorSentence(run: RunState, metric: MetricInfo | null, cursor: Cursor): string {
+/** `owner` is the run whose numbers stand there. */
+export function cursorSentence(
+	run: RunState,
+	metric: MetricInfo | null,
+	cursor: Cursor,
+	owner: RunState = run,
+): string {
 	const token = JSON.stringify(run.tokens.textAt(cursor.position) ?? "");
 	const part = cursor.position < run.tokens.promptLength ? "prompt" : "reply";
-	const drawn = drawnText(run, cursor.position);
+	const drawn = drawnText(owner, cursor.position);
 	const where = `Token ${cursor.position} of the ${part}, ${token}${drawn === "" ? "" : `, ${drawn}`}`;
-	const rev = run.rows.rev(cursor.position);
+	const rev = owner.rows.rev(cursor.position);
 	if (rev === NO_ROW) {
 		return `${where}: ${run.cached.has(cursor.position) ? "not computed, it was in the engine's cache" : "no row yet"}.`;
 	}
 	if (cursor.layer === null) return `${where}, revision ${rev}.`;
-	const value = `${metric?.label ?? "value"} ${valueText(run, metric, cursor)}`;
-	return `${where}, layer ${cursor.layer}: ${value}, revision ${rev}.${expertSentence(run, cursor)}${guessSentence(run, cursor)}`;
+	const value = `${metric?.label ?? "value"} ${valueText(owner, metric, cursor)}`;
+	const turn = owner === run ? "" : " of an earlier turn";
+	return `${where}, layer ${cursor.layer}: ${value}, revision ${rev}${turn}.${expertSentence(owner, cursor)}${guessSentence(owner, cursor)}`;
 }
 
 function expertSentence(run: RunState, cursor: Cursor): string {
@@ -187,7 +198,7 @@ function guessSentence(run: RunState, cursor: Cursor): string {
 function valueText(run: RunState, metric: MetricInfo | null, cursor: Cursor): string {
 	if (metric === null || cursor.layer === null) return "no value";
 	const sent = run.rows.value(metric.id, cursor.position, cursor.layer);
-	if (run.cached.has(cursor.position)) return "in the engine's cache";
+	if (sent === undefined && run.cached.has(cursor.position)) return "in the engine's cache";
 	if (sent === undefined && !run.rows.has(cursor.position)) return "no value yet";
 	// A run that is not watched with the metric, or a layer or position that the logit lens skips.
 	if (sent === undefined || Number.isNaN(sent)) return "not computed here";

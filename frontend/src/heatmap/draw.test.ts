@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { halfToNumber } from "../protocol/fp16";
 import { MetricField } from "../store/field";
 import type { RunState } from "../store/run";
+import { Strip } from "../store/strip";
 import { gapFrame, metricInfo, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
 import { Backing, coloursOf, TILE_COLUMNS, type Tile } from "./backing";
 import { colourAt, DIVERGING, SEQUENTIAL } from "./colour";
@@ -184,7 +185,7 @@ describe("static canvas", () => {
 		run.take(rowsFrame(0, 3, { layers }), 0);
 		run.take(rowsFrame(6, 1, { layers }), 0);
 		const { context, calls } = recorder();
-		drawMissing(context, g, 0, run, ink);
+		drawMissing(context, g, 0, new Strip(run), ink);
 		const hatched = calls.filter((call) => call.fill === "hatch").map((call) => call.args);
 		expect(hatched).toEqual([
 			[columnX(g, 0, 3), g.top, 3 * g.cellWidth, g.plotHeight],
@@ -198,7 +199,7 @@ describe("static canvas", () => {
 		run.take(rowsFrame(1, 1, { layers }), 0);
 		run.take(rowsFrame(4, 1, { layers }), 0);
 		const { context, calls } = recorder();
-		drawMissing(context, g, 0, run, ink);
+		drawMissing(context, g, 0, new Strip(run), ink);
 		const of = (fill: string) =>
 			calls.filter((call) => call.fill === fill).map(({ args }) => [args[0], Number(args[2]) / g.cellWidth]);
 		expect(of("cached")).toEqual([
@@ -223,7 +224,7 @@ describe("static canvas", () => {
 			}));
 			map.recolour(colours);
 			const { context, calls } = recorder();
-			drawStatic(context, g, tailScroll(g, one.tokens.length), one, map, ink, labels);
+			drawStatic(context, g, tailScroll(g, one.tokens.length), new Strip(one), map, ink, labels);
 			return calls.length;
 		};
 		expect(count(3000)).toBeLessThanOrEqual(count(300) + 20);
@@ -232,7 +233,7 @@ describe("static canvas", () => {
 	test("prompt and reply are named, and numbers stand for narrow columns", () => {
 		run.take(tokensFrame(2, new Array(60).fill("word")), 0);
 		const { context, calls } = recorder();
-		drawStatic(context, g, 0, run, null, ink, labels);
+		drawStatic(context, g, 0, new Strip(run), null, ink, labels);
 		const texts = calls.filter((call) => call.name === "fillText").map((call) => call.args[0]);
 		expect(texts).toContain("reply");
 		expect(texts).toContain("10");
@@ -243,7 +244,7 @@ describe("static canvas", () => {
 		run.take(tokensFrame(2, [" hi", "\n"]), 0);
 		const wide = layout({ width: 630, height: 300, ratio: 1 }, layers, 18);
 		const { context, calls } = recorder();
-		drawStatic(context, wide, 0, run, null, ink, labels);
+		drawStatic(context, wide, 0, new Strip(run), null, ink, labels);
 		const texts = calls.filter((call) => call.name === "fillText").map((call) => call.args[0]);
 		expect(texts).toContain("\u00b7hi");
 		expect(texts).toContain("\u23ce");
@@ -255,7 +256,7 @@ describe("static canvas", () => {
 		const measured = (height: number) => {
 			const wide = layout({ width: 630, height, ratio: 1 }, layers, 18);
 			const { context, calls } = recorder();
-			drawStatic(context, wide, 0, run, null, ink, labels);
+			drawStatic(context, wide, 0, new Strip(run), null, ink, labels);
 			return calls.filter((call) => call.name === "measureText" && /city|light/.test(`${call.args[0]}`))
 				.length;
 		};

@@ -1,6 +1,7 @@
 // The static canvas: ground, hatching where no row is known, cells, the band that names prompt and reply,
 // and both axes. Pure functions of what they are given; text that would not fit is left out, not squeezed.
 import type { RunState } from "../store/run";
+import type { Strip } from "../store/strip";
 import type { Backing } from "./backing";
 import { columnX, type Geometry, layerStep, layerY, TEXT_WIDTH, visibleColumns } from "./geometry";
 import type { Labels } from "./labels";
@@ -24,21 +25,22 @@ export function drawStatic(
 	context: CanvasRenderingContext2D,
 	g: Geometry,
 	scroll: number,
-	run: RunState | null,
+	strip: Strip | null,
 	backing: Backing | null,
 	ink: Ink,
 	labels: Labels,
 ): void {
 	context.clearRect(0, 0, g.width, g.height);
 	context.imageSmoothingEnabled = false;
+	const run = strip?.run ?? null;
 	const tokens = run?.tokens.length ?? 0;
-	if (run !== null && tokens > 0) {
+	if (strip !== null && run !== null && tokens > 0) {
 		context.save();
 		context.beginPath();
 		context.rect(g.left, 0, g.plotWidth, g.height);
 		context.clip();
-		drawMissing(context, g, scroll, run, ink);
-		backing?.blit(context, g, scroll, run.rows.columns);
+		drawMissing(context, g, scroll, strip, ink);
+		backing?.blit(context, g, scroll, strip.columns);
 		drawBand(context, g, scroll, run, ink);
 		drawTokens(context, g, scroll, run, ink, labels);
 		context.restore();
@@ -51,18 +53,19 @@ export function drawMissing(
 	context: Pick<CanvasRenderingContext2D, "fillRect" | "fillStyle">,
 	g: Geometry,
 	scroll: number,
-	run: Pick<RunState, "tokens" | "rows" | "cached">,
+	strip: Strip,
 	ink: Pick<Ink, "ground" | "hatch" | "cached">,
 ): void {
-	const { from, to } = visibleColumns(g, scroll, run.tokens.length);
+	const { tokens, cached } = strip.run;
+	const { from, to } = visibleColumns(g, scroll, tokens.length);
 	context.fillStyle = ink.ground;
 	context.fillRect(columnX(g, scroll, from), g.top, (to - from) * g.cellWidth, g.plotHeight);
 	for (let position = from, end = from; position < to; position = end) {
 		end = position + 1;
-		if (run.rows.has(position)) continue;
-		const cached = run.cached.has(position);
-		while (end < to && !run.rows.has(end) && run.cached.has(end) === cached) end++;
-		context.fillStyle = cached ? ink.cached : ink.hatch;
+		if (strip.has(position)) continue;
+		const unread = cached.has(position);
+		while (end < to && !strip.has(end) && cached.has(end) === unread) end++;
+		context.fillStyle = unread ? ink.cached : ink.hatch;
 		context.fillRect(columnX(g, scroll, position), g.top, (end - position) * g.cellWidth, g.plotHeight);
 	}
 }

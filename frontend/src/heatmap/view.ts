@@ -2,9 +2,8 @@
 // painter colour what is new, and draws what is in view; the cursor's canvas is drawn by itself when only that moved.
 import type { MetricInfo } from "../protocol/types.gen";
 import type { Cursor, CursorStore } from "../session/cursor";
-import { type Field, MetricField } from "../store/field";
-import type { RunState } from "../store/run";
 import { pageBatch, Signal } from "../store/signal";
+import { type Strip, StripField } from "../store/strip";
 import type { Backing, Tile } from "./backing";
 import { drawStatic, type Ink } from "./draw";
 import { type Anchor, type Cell, cellAt, columnX, type Geometry, layerY, visibleColumns } from "./geometry";
@@ -26,7 +25,7 @@ export interface ViewEvents {
 }
 
 export interface ViewSubject {
-	run: RunState | null;
+	strip: Strip | null;
 	metric: MetricInfo | null;
 	/** Rows of the plot before the first row has come. */
 	layers: number;
@@ -39,8 +38,8 @@ export interface ViewSubject {
 export class HeatmapView {
 	/** The cells moved in the view: something that is placed by `locate` must be placed again. */
 	readonly moved = new Signal();
-	#subject: ViewSubject = { run: null, metric: null, layers: 0, columnWidth: 13, dark: false };
-	#field: Field | null = null;
+	#subject: ViewSubject = { strip: null, metric: null, layers: 0, columnWidth: 13, dark: false };
+	#field: StripField | null = null;
 	#ink: Ink | null = null;
 	readonly #labels = new Labels();
 	readonly #stage: Stage;
@@ -69,17 +68,17 @@ export class HeatmapView {
 	show(subject: ViewSubject): void {
 		const before = this.#subject;
 		this.#subject = subject;
-		const { run, metric, dark, range = null } = subject;
+		const { strip, metric, dark, range = null } = subject;
 		if (dark !== before.dark) this.#ink = null;
-		if (run !== before.run || metric?.id !== before.metric?.id) {
-			this.#field = run === null || metric === null ? null : new MetricField(run.rows, metric.id);
+		if (strip !== before.strip || metric?.id !== before.metric?.id) {
+			this.#field = strip === null || metric === null ? null : new StripField(strip, metric.id);
 		}
 		const field = this.#field;
 		this.#painter.show(field === null || metric === null ? null : { field, metric, range, dark });
-		if (run !== before.run) {
+		if (strip !== before.strip) {
 			this.#unsubscribeRun?.();
-			this.#unsubscribeRun = run?.changed.subscribe(this.#draw) ?? null;
-			this.#stage.follow();
+			this.#unsubscribeRun = strip?.subscribe(this.#draw) ?? null;
+			if (strip?.run !== before.strip?.run) this.#stage.follow();
 		}
 		this.#drawLater();
 	}
@@ -91,14 +90,14 @@ export class HeatmapView {
 	/** The cell under a point in CSS pixels from the top left of the canvas. */
 	hit(x: number, y: number): Cell | null {
 		const { geometry: g, scroll } = this.#stage;
-		if (g === null || this.#subject.run === null) return null;
+		if (g === null || this.#subject.strip === null) return null;
 		return cellAt(g, scroll, this.#columns, x * g.ratio, y * g.ratio);
 	}
 
 	/** Where a cursor's cell is, in CSS pixels from the top left of the canvas; null out of view. */
 	locate(cursor: Cursor): Anchor | null {
 		const { geometry: g, scroll } = this.#stage;
-		if (g === null || this.#subject.run === null) return null;
+		if (g === null || this.#subject.strip === null) return null;
 		const x = columnX(g, scroll, cursor.position);
 		if (x + g.cellWidth <= g.left || x >= g.width) return null;
 		const y = layerY(g, cursor.layer ?? g.layers - 1);
@@ -113,46 +112,46 @@ export class HeatmapView {
 	}
 
 	reveal(position: number): void {
-		if (this.#subject.run !== null) this.#stage.reveal(position, this.#columns);
+		if (this.#subject.strip !== null) this.#stage.reveal(position, this.#columns);
 	}
 
 	get #columns(): number {
-		return this.#subject.run?.tokens.length ?? 0;
+		return this.#subject.strip?.run.tokens.length ?? 0;
 	}
 
 	#drawAll(): void {
-		const { run, columnWidth, layers } = this.#subject;
-		const g = this.#stage.arrange(this.#columns, run?.rows.layers || layers, columnWidth);
+		const { strip, columnWidth, layers } = this.#subject;
+		const g = this.#stage.arrange(this.#columns, strip?.layers || layers, columnWidth);
 		this.#ink ??= readInk(this.elements.host);
 		const context = this.elements.cells.getContext("2d");
 		if (context === null) return;
+		this.#field?.sync();
 		const backing = this.#painter.update();
-		drawStatic(context, g, this.#stage.scroll, run, backing, this.#ink, this.#labels);
+		drawStatic(context, g, this.#stage.scroll, strip, backing, this.#ink, this.#labels);
 		this.#drawTop();
 		this.#describe(g, backing);
 		this.moved.changed();
 	}
 
 	#drawTop(): void {
-		const { run } = this.#subject;
+		const { strip } = this.#subject;
 		const { geometry: g, scroll } = this.#stage;
 		const context = this.elements.overlay.getContext("2d");
 		if (g === null || context === null || this.#ink === null) return;
 		const { cursor } = this.cursor;
-		const pointed = run !== null && cursor?.run === run.id ? cursor : null;
-		drawOverlay(context, g, scroll, this.#columns, run?.rows.boundaries() ?? [], pointed, this.#ink);
+		const pointed = strip !== null && cursor?.run === strip.run.id ? cursor : null;
+		drawOverlay(context, g, scroll, this.#columns, strip?.boundaries() ?? [], pointed, this.#ink);
 	}
 
 	#describe(g: Geometry, backing: Backing | null): void {
-		const { run, metric } = this.#subject;
-		const rows = run?.rows;
+		const { strip, metric } = this.#subject;
 		const { dataset } = this.elements.host;
 		const { from, to } = visibleColumns(g, this.#stage.scroll, this.#columns);
-		dataset.rows = String(rows?.received ?? 0);
-		dataset.columns = String(backing === null ? 0 : (rows?.columns ?? 0));
+		dataset.rows = String(strip?.received ?? 0);
+		dataset.columns = String(backing === null ? 0 : (strip?.columns ?? 0));
 		dataset.tokens = String(this.#columns);
-		dataset.layers = String(rows?.layers ?? 0);
-		dataset.revisions = (rows?.boundaries() ?? []).map(({ rev, position }) => `${rev}@${position}`).join();
+		dataset.layers = String(strip?.layers ?? 0);
+		dataset.revisions = (strip?.boundaries() ?? []).map(({ rev, position }) => `${rev}@${position}`).join();
 		dataset.metric = metric?.id ?? "";
 		dataset.visible = `${from}-${to}`;
 	}

@@ -118,7 +118,7 @@ describe("what is watched", () => {
 		const [first] = page.starts;
 		await page.say(startedFrame(["p", "q"], first!.id), gapFrame(0, 1, { cached: true }));
 		expect(page.text("from-cache")).toBe(
-			"1 token was not computed for this reply: the engine had it in its cache.Compute them",
+			"1 token was not computed for this reply: it had been read before.Compute them",
 		);
 		await page.click("compute-cached");
 		expect(page.find<HTMLButtonElement>("compute-cached")!.disabled).toBe(true);

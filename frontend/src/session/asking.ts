@@ -3,6 +3,7 @@
 import type { Start } from "../protocol/types.gen";
 import { watchSteering } from "../steering/live";
 import { RunState } from "../store/run";
+import { Strip } from "../store/strip";
 import { conversation, replyText, type Turn, textOf } from "./conversation";
 import type { Parts } from "./parts";
 import { adapterOf, type Settings, toSampling } from "./settings";
@@ -147,7 +148,7 @@ export class Asking {
 
 	#startFrame({ id, steered }: RunState, { history, user, before }: Next, settings: Settings): Start {
 		const { adapters, continues, metrics, model, vectors } = this.parts.server;
-		return {
+		const start: Start = {
 			type: "start",
 			id,
 			messages: conversation(history, user, continues ? "" : settings.system, textOf(before)),
@@ -164,5 +165,33 @@ export class Asking {
 			),
 			prompt_rows: true,
 		};
+		// What is written on is read again on purpose, under the present sliders.
+		return { ...start, rows_from: before.length > 0 ? 0 : rowsFrom(start, history, model?.id) };
 	}
+}
+
+/**
+ * From which position on rows are wanted of a turn: those in front are shown as the turns before computed them. The
+ * prompt of the last turn is the beginning of the next one's for certain, where nothing in it has changed; what its
+ * reply is made into depends on the template.
+ */
+function rowsFrom(start: Start, history: readonly Turn[], model: string | undefined): number {
+	const run = history.at(-1)?.run;
+	const asked = run?.asked;
+	if (run === undefined || asked == null || run.model !== model || run.adapter !== start.adapter) return 0;
+	const same =
+		asked.messages.every((message, at) => isSame(message, start.messages[at])) &&
+		isSame(asked.template, start.template);
+	if (!same || asked.messages.length >= start.messages.length) return 0;
+	const strip = new Strip(
+		run,
+		history.slice(0, -1).map((turn) => turn.run),
+	).refresh();
+	const { promptLength } = run.tokens;
+	for (let position = 0; position < promptLength; position++) if (!strip.has(position)) return 0;
+	return promptLength;
+}
+
+function isSame(one: unknown, other: unknown): boolean {
+	return JSON.stringify(one) === JSON.stringify(other);
 }

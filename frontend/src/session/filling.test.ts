@@ -129,17 +129,6 @@ test("a slider that was moved before the engine began leaves nothing to compute 
 	expect(session.fillingOf(reply)).toEqual({ kind: "never" });
 });
 
-test("of a reply that lacks nothing it is not kept how it was asked for", () => {
-	expect(reply.asked).toBe(server.starts[0]);
-	session.ask("two", settings);
-	const second = session.turns[1]!.run;
-	server.say(startedFrame(PROMPT, server.starts[1]!.id, "r2"));
-	expect(second.asked).toBe(server.starts[1]);
-	server.say({ ...rowsFrame(0, 4), run: "r2" }, tokensFrame(4, ["B"], undefined, "r2"));
-	server.say(finishedFrame({ run: "r2" }));
-	expect(second.asked).toBeNull();
-});
-
 test("another life of the server may read the tokens otherwise", () => {
 	server.breakOff();
 	server.comeBack({ ...welcome, epoch: "e2" });

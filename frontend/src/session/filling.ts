@@ -127,6 +127,7 @@ function startFor(reply: RunState): Start | null {
 		lens: null,
 		entropy: false,
 		read_cache: false,
+		rows_from: 0,
 	};
 }
 

@@ -11,6 +11,7 @@ import { VectorBuild } from "../steering/build";
 import { Steering } from "../steering/steering";
 import type { RunState } from "../store/run";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
+import { Strip } from "../store/strip";
 import { History } from "../view/history";
 import { Looking } from "../view/looking";
 import { firstView, ViewStore } from "../view/view";
@@ -58,6 +59,7 @@ export class Session {
 	/** A ping came back. Only its number changes then, and nothing else on the page need be looked at. */
 	readonly pinged: Signal;
 	readonly #turns: Turns;
+	#strip: Strip | null = null;
 	readonly #notes: Notes;
 	readonly #offers: Offers;
 	readonly #delivery: Delivery;
@@ -144,6 +146,16 @@ export class Session {
 		return this.#turns.shown;
 	}
 
+	/** The columns of the map: the shown run, and the turns in front of it as they were computed. */
+	get strip(): Strip | null {
+		const { shown } = this;
+		const at = this.#turns.all.findIndex(({ run }) => run === shown);
+		const earlier = this.#turns.all.slice(0, Math.max(0, at)).map(({ run }) => run);
+		if (shown === null) this.#strip = null;
+		else if (this.#strip?.isOf(shown, earlier) !== true) this.#strip = new Strip(shown, earlier);
+		return this.#strip?.refresh() ?? null;
+	}
+
 	/** The run being written, if any: always the last turn's. */
 	get live(): RunState | null {
 		return this.#turns.live;
@@ -223,6 +235,13 @@ export class Session {
 	/** Compute the rows that a reply lacks because the engine had them in its cache. */
 	fill(run: RunState): void {
 		this.#filling.begin(run);
+	}
+
+	/** Show the turns in front of a reply as its run has read them, or as they were written. */
+	reread(run: RunState, on: boolean): void {
+		run.reread = on;
+		if (on && !run.cached.none) this.#filling.begin(run);
+		this.changed.changed();
 	}
 
 	newChat(): void {

@@ -66,10 +66,15 @@ export class RunState {
 	readonly rows = new RowStore();
 	/** Rows that were skipped and can be had. */
 	readonly missing = new Missing();
-	/** Positions without a row, because the engine had their keys and values in its cache and did not compute them. */
+	/**
+	 * Positions without a row that the engine did not compute for this run, because it had their keys and values in its
+	 * cache, or that were not asked for, because the turns in front have theirs.
+	 */
 	readonly cached = new Missing();
-	/** As it was asked for from this page, as long as that may be needed; null where somebody else did. */
+	/** As it was asked for from this page; null where somebody else did. */
 	asked: Start | null = null;
+	/** A person wants the conversation in front of this turn as this run has read it, and not as it was written. */
+	reread = false;
 	guesses = new GuessStore();
 	readonly steered: Steered;
 	/** The server's name; null until `started`. */
@@ -241,8 +246,6 @@ export class RunState {
 	#takeFinished(frame: Finished): void {
 		this.finished = frame;
 		this.complete = true;
-		// The whole conversation is in it, for every turn once more.
-		if (this.cached.none) this.asked = null;
 		this.remembered = null;
 		this.queued = null;
 		this.#on(frame.reason === "error" ? "failed" : "finished");

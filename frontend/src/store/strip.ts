@@ -1,0 +1,224 @@
+// The columns of one map: the tokens of the run that is shown, and for each of them the run whose numbers stand there.
+// A conversation is computed turn by turn, and a turn's prompt is the conversation so far. What stands in front of a
+// turn is therefore shown as it was computed when it was written, by the run that wrote it; reading it again as a prompt
+// gives other numbers wherever something was steered, and is shown only where a person asks for it.
+//
+// Runs are joined at the tokens that they have in common from the first on, so a position means the same token in all of
+// them. Where an earlier run has no row, the next later one that has read the token stands in.
+import { NO_NUMBER } from "../protocol/fp16";
+import type { Field } from "./field";
+import { CHUNK, type Change, NO_ROW } from "./rows";
+import type { RunState } from "./run";
+
+/** Positions from the end of the segment before on, up to `end`, are an earlier run's. */
+export interface Segment {
+	readonly run: RunState;
+	readonly end: number;
+}
+
+export class Strip {
+	#segments: readonly Segment[] = [];
+	/** What the segments were made from. */
+	#made = "";
+
+	/** `earlier` are the runs of the turns in front, oldest first. */
+	constructor(
+		readonly run: RunState,
+		private readonly earlier: readonly RunState[] = [],
+	) {}
+
+	/** Whether it is a strip of these runs. */
+	isOf(run: RunState | null, earlier: readonly RunState[]): boolean {
+		return (
+			run === this.run &&
+			earlier.length === this.earlier.length &&
+			earlier.every((one, index) => one === this.earlier[index])
+		);
+	}
+
+	/** Earlier runs and where each ends, in order; none that has no token of its own here. As of the last `refresh`. */
+	get segments(): readonly Segment[] {
+		return this.#segments;
+	}
+
+	/** Find out anew which run is where, if prompts have come since. Called before anything is drawn of it. */
+	refresh(): this {
+		if (this.earlier.length === 0) return this;
+		const { run } = this;
+		const told = [run, ...this.earlier].map(({ tokens, rows }) => `${tokens.length},${rows.received > 0}`);
+		const made = `${told.join(";")} ${run.tokens.promptLength} ${run.model} ${run.reread}`;
+		if (made !== this.#made) {
+			this.#made = made;
+			this.#segments = run.reread ? [] : segmentsOf(run, this.earlier);
+		}
+		return this;
+	}
+
+	/** Whose numbers stand at a position. */
+	owner(position: number): RunState {
+		for (const { run, end } of this.segments) {
+			if (position < end && run.rows.has(position)) return run;
+		}
+		return this.run;
+	}
+
+	/** One past the last position that has a row. */
+	get columns(): number {
+		return Math.max(this.run.rows.columns, this.segments.at(-1)?.end ?? 0);
+	}
+
+	get layers(): number {
+		return this.run.rows.layers || (this.segments.at(-1)?.run.rows.layers ?? 0);
+	}
+
+	has(position: number): boolean {
+		return this.owner(position).rows.has(position);
+	}
+
+	/** Positions that have a row. */
+	get received(): number {
+		const { segments } = this;
+		if (segments.length === 0) return this.run.rows.received;
+		const joined = segments.at(-1)!.end;
+		let count = 0;
+		for (let position = 0; position < joined; position++) if (this.has(position)) count += 1;
+		for (let position = joined; position < this.run.rows.columns; position++) {
+			if (this.run.rows.has(position)) count += 1;
+		}
+		return count;
+	}
+
+	/** Positions that the shown run did not compute and nobody else has here. */
+	get unread(): number {
+		let count = 0;
+		for (const { start, count: length } of this.run.cached.within({
+			start: 0,
+			count: this.run.tokens.length,
+		})) {
+			for (let position = start; position < start + length; position++) if (!this.has(position)) count += 1;
+		}
+		return count;
+	}
+
+	/** Where the revision in force changes from one column to the next within a run, and the run. */
+	boundaries(): { run: RunState; rev: number; position: number }[] {
+		const found: { run: RunState; rev: number; position: number }[] = [];
+		let start = 0;
+		for (const { run, end } of [...this.segments, { run: this.run, end: Number.POSITIVE_INFINITY }]) {
+			for (const { rev, position } of run.rows.boundaries()) {
+				if (position >= start && position < end) found.push({ run, rev, position });
+			}
+			start = end;
+		}
+		return found;
+	}
+
+	/** Hear of changes to any of its runs. */
+	subscribe(listener: () => void): () => void {
+		const stops = [this.run, ...this.earlier].map((run) => run.changed.subscribe(listener));
+		return () => {
+			for (const stop of stops) stop();
+		};
+	}
+}
+
+function segmentsOf(run: RunState, earlier: readonly RunState[]): Segment[] {
+	const segments: Segment[] = [];
+	let end = 0;
+	for (const one of earlier) {
+		// The same numbers are other tokens to another model, and an adapter is one.
+		if (one.model !== run.model || one.adapter !== run.adapter || one.rows.received === 0) continue;
+		const common = commonTokens(one, run);
+		if (common <= end) continue;
+		end = common;
+		segments.push({ run: one, end });
+	}
+	return segments;
+}
+
+/** Tokens that an earlier run and the prompt of a later one have in common from the first on. */
+function commonTokens(one: RunState, later: RunState): number {
+	const most = Math.min(one.tokens.length, later.tokens.promptLength);
+	let common = 0;
+	while (common < most && one.tokens.idAt(common) === later.tokens.idAt(common)) common++;
+	return common;
+}
+
+/** One metric of a strip, as a map draws it. */
+export class StripField implements Field {
+	readonly changes: Change[] = [];
+	/** Of each run, entries of its change log that are in `changes`. */
+	#seen = new Map<RunState, number>();
+	#segments: readonly Segment[] = [];
+	/** Chunks that more than one run has columns of. */
+	#mixed = new Map<number, { codes: Uint16Array; upTo: number }>();
+
+	constructor(
+		readonly strip: Strip,
+		readonly metric: string,
+	) {}
+
+	/** Take in what its runs have had since. Called before anything is drawn of it. */
+	sync(): void {
+		const { segments, run } = this.strip.refresh();
+		if (segments !== this.#segments) {
+			this.#segments = segments;
+			this.#mixed.clear();
+			if (this.strip.columns > 0) this.changes.push({ start: 0, end: this.strip.columns });
+		}
+		for (const one of [...segments.map((segment) => segment.run), run]) {
+			const { changes } = one.rows;
+			for (let i = this.#seen.get(one) ?? 0; i < changes.length; i++) this.changes.push(changes[i]!);
+			this.#seen.set(one, changes.length);
+		}
+	}
+
+	get layers(): number {
+		return this.strip.layers;
+	}
+
+	get columns(): number {
+		return this.strip.columns;
+	}
+
+	get empty(): boolean {
+		const { segments, run } = this.strip;
+		return !run.rows.carries(this.metric) && !segments.some((one) => one.run.rows.carries(this.metric));
+	}
+
+	get first(): number | null {
+		let first: number | null = null;
+		for (const { run } of [...this.strip.segments, this.strip]) {
+			const here = run.rows.first(this.metric);
+			if (here !== null && (first === null || here < first)) first = here;
+		}
+		return first;
+	}
+
+	chunk(index: number): Uint16Array | undefined {
+		const { segments, run } = this.strip;
+		const start = index * CHUNK;
+		if (start >= (segments.at(-1)?.end ?? 0)) return run.rows.chunk(this.metric, index);
+		const mixed = this.#mixed.get(index);
+		const codes = mixed?.codes ?? new Uint16Array(CHUNK * this.layers).fill(NO_NUMBER);
+		const upTo = mixed?.upTo ?? 0;
+		for (let i = upTo; i < this.changes.length; i++) {
+			const change = this.changes[i]!;
+			this.#copy(codes, start, Math.max(start, change.start), Math.min(start + CHUNK, change.end));
+		}
+		this.#mixed.set(index, { codes, upTo: this.changes.length });
+		return codes;
+	}
+
+	#copy(codes: Uint16Array, first: number, from: number, to: number): void {
+		const { layers } = this;
+		for (let position = from; position < to; position++) {
+			const { rows } = this.strip.owner(position);
+			if (rows.rev(position) === NO_ROW || rows.layers !== layers) continue;
+			const at = (position - first) * layers;
+			const numbers = rows.chunk(this.metric, first / CHUNK);
+			if (numbers === undefined) codes.fill(NO_NUMBER, at, at + layers);
+			else codes.set(numbers.subarray(at, at + layers), at);
+		}
+	}
+}
