@@ -3,9 +3,10 @@
     python -m bench.fuzz_starts [--frames 1000] [--seed 1] [--write]
 
 Every frame is valid by the protocol or nearly so: sampling at its limits, stop strings, odd Unicode, texts of
-special tokens, the logit lens, metrics, strengths and settings at their limits, replies written on. Each is
-refused with a sentence or ends by itself; none may end with `internal`, close a connection or end the
-engine, and what the neighbour's question is answered with stays the same, token for token, all the while.
+special tokens, the logit lens, metrics, strengths and settings at their limits, replies written on from texts
+and from ids, starts together. Each is refused with a sentence or ends by itself; none may end with
+`internal`, close a connection or end the engine, and what the neighbour's question is answered with stays the
+same, token for token, all the while.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
@@ -53,7 +55,7 @@ BEYOND = {
 }
 STRENGTHS = (0.0, 5e-324, -1e-9, 0.1, -0.3, 1.0, 40.0, messages.MAX_STRENGTH, -messages.MAX_STRENGTH)
 PREFIXES = (
-    [0], [1, 2, 3], [49_151] * 3, [49_152], [2**31 - 1], [5] * 1_900, [5] * 3_000, [198, 0, 42, 17_000],
+    [0], [1, 2, 3], [49_151] * 3, [49_152], [2**31 - 1], [5] * 100, [5] * 20_000, [198, 0, 42, 17_000],
 )  # fmt: skip
 BOUNDS = (None, 0.0, -1.0, 1.0, 1e-300, messages.MAX_STRENGTH, -messages.MAX_STRENGTH, 1e39, -1e308)
 
@@ -158,6 +160,16 @@ def start(dice: random.Random, name: str, welcome: messages.Welcome) -> dict[str
     return frame
 
 
+def asked_for(dice: random.Random, name: str, welcome: messages.Welcome) -> dict[str, Any]:
+    """One start, or several together; of a few of these two have the same name."""
+    if dice.random() < 0.93:
+        return start(dice, name, welcome)
+    names = [f"{name}.{number}" for number in range(dice.choice((2, 2, 2, 3, 9)))]
+    if dice.random() < 0.1:
+        names[0] = names[-1]
+    return {"type": "start_together", "id": name, "starts": [start(dice, one, welcome) for one in names]}
+
+
 async def greeted(socket: ClientConnection) -> messages.Welcome:
     """Say hello; the answer."""
     await socket.send(codec.encode(messages.Hello()))
@@ -167,29 +179,35 @@ async def greeted(socket: ClientConnection) -> messages.Welcome:
     return frame
 
 
-async def ended(socket: ClientConnection, name: str, where: str) -> tuple[str, list[int]]:
-    """How the run that was started as `name` ended, or the code it was refused with; and its reply's ids."""
-    run, ids = "", []
+async def ended(
+    socket: ClientConnection, name: str, where: str, names: Iterable[str] = ()
+) -> tuple[str, list[int]]:
+    """How what was started as `name` ended, or the code it was refused with; and the ids of its reply. Of
+    runs that were started together, by their `names`, the one that ended last."""
+    waiting, runs, ids = set(names or [name]), dict[str, str](), list[int]()
     async with asyncio.timeout(ANSWER_SECONDS):
         while True:
             frame = codec.decode_server(bytes(await socket.recv()))  # type: ignore[arg-type]
             match frame:
-                case messages.Started() if frame.id == name:
-                    run = frame.run
+                case messages.Started() if frame.id in waiting:
+                    runs[frame.run] = frame.id
                 case messages.Error():
                     promise(frame.code != "internal", f"{where} hit the server: {frame.message}")
                     promise(frame.message.endswith((".", "`")), f"This is no sentence: {frame.message}")
                     return f"refused as {frame.code}", []
-                case messages.Tokens() if frame.run == run:
+                case messages.Tokens() if frame.run in runs:
                     ids += frame.ids
-                case messages.Finished() if frame.run == run:
-                    if frame.error is None:
-                        return f"ended by {frame.reason}", ids
-                    promise(
-                        frame.error.code not in ("internal", "engine_failed"),
-                        f"{where} ended with {frame.error.code}: {frame.error.message}",
-                    )
-                    return f"failed with {frame.error.code}", ids
+                case messages.Finished() if frame.run in runs:
+                    how = f"ended by {frame.reason}"
+                    if frame.error is not None:
+                        promise(
+                            frame.error.code not in ("internal", "engine_failed"),
+                            f"{where} ended with {frame.error.code}: {frame.error.message}",
+                        )
+                        how = f"failed with {frame.error.code}"
+                    waiting.discard(runs[frame.run])
+                    if not waiting:
+                        return how, ids
                 case messages.Engine():
                     promise(frame.state == "ready", f"{where}: the engine is {frame.state}: {frame.stage}")
 
@@ -232,9 +250,11 @@ async def fuzz(address: str, frames: int, seed: int, at_once: int = AT_ONCE) -> 
                 for number in mine:
                     dice = random.Random(f"{seed} start {number}")  # noqa: S311
                     name = f"f{number}"
-                    frame = start(dice, name, welcome)
+                    frame = asked_for(dice, name, welcome)
                     await socket.send(msgpack.packb(frame, use_bin_type=True))
-                    how, _ = await ended(socket, name, f"Frame {number} of seed {seed}, {str(frame)[:600]},")
+                    where = f"Frame {number} of seed {seed}, {str(frame)[:600]},"
+                    names = [each["id"] for each in frame.get("starts", [])]
+                    how, _ = await ended(socket, name, where, names)
                     seen[how] += 1
 
     replies = 0

@@ -143,6 +143,13 @@ def client_frames() -> dict[str, m.Frame]:
             id="big", messages=[question], sampling=m.Sampling(temperature=0.0, seed=2**63 - 1)
         ),
         "start_with_long_text": m.Start(id="long", messages=[m.ChatMessage(role="user", content="é" * 700)]),
+        "start_together": m.StartTogether(
+            id="pair",
+            starts=[
+                m.Start(id="plain", messages=[question]),
+                m.Start(id="steered", messages=[question], strengths={"joy": 0.25}),
+            ],
+        ),
         "steer_one": m.Steer(run="c1-7", rev=1, strengths={"pirate": 0.2}),
         "steer_negative_at_last_revision": m.Steer(
             run="c1-7", rev=2**31 - 1, strengths={"joy": -0.3, "french": -10.0}
@@ -354,6 +361,12 @@ def server_frames() -> dict[str, m.Frame]:
             message="The start frame is not valid: field `sampling.top_p`: input should be at most 1.",
             id="r1",
             field="sampling.top_p",
+        ),
+        "error_of_starts_together": m.Error(
+            code=m.ErrorCode.UNKNOWN_VECTOR,
+            message="No run was started, because of 'steered': There is no vector 'pirat'; there are joy.",
+            id="pair",
+            field="starts.1.strengths",
         ),
         "error_of_a_run": m.Error(
             code=m.ErrorCode.UNKNOWN_VECTOR,

@@ -17,6 +17,7 @@ import torch
 from steersight.chat import Chat, converse
 from steersight.client import SteersightError, connect
 from steersight.protocol.messages import Sampling
+from steersight.runs.run import Run
 
 from .conftest import Server, demo_weights
 from .reference import Reference
@@ -48,6 +49,36 @@ async def test_a_run_with_text_rows_and_live_steering(server: Server) -> None:
         assert np.isnan(rows[-1]).all(), "the last token was never an input, so it has no row"
         assert rows[1:-1, 0].min() > 1, "norms come back in their own unit, not as logarithms"
         assert (run.revs[position - 1], run.revs[position]) == (0, 1)
+
+
+async def test_runs_that_are_started_together_are_computed_together(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same steps from the first or second on, and each is what it is alone."""
+    steps: dict[str, list[set[str]]] = {}
+    take = Run._take
+
+    def noted(run: Run, entry: Any) -> None:
+        steps.setdefault(run.id, []).append(set(entry.step.runs))
+        take(run, entry)
+
+    monkeypatch.setattr(Run, "_take", noted)
+    paris = [{"role": "user", "content": "Tell me about Paris, together."}]
+    async with connect(url(server)) as client:
+        await client.ready()
+        plain, steered = await client.start_together(
+            [
+                {"messages": paris, "sampling": GREEDY},
+                {"messages": paris, "sampling": GREEDY, "strengths": {"north": 0.3}},
+            ]
+        )
+        await asyncio.gather(plain.wait(), steered.wait())
+        alone = await client.start(paris, sampling=GREEDY)
+        await alone.wait()
+    assert plain.ids == alone.ids != steered.ids
+    both = {plain.id, steered.id}
+    apart = [sum(not both <= runs for runs in steps[run.id]) for run in (plain, steered)]
+    assert max(apart) <= 1 + abs(len(plain.ids) - len(steered.ids)), apart
 
 
 async def test_refusals_and_lost_connections_are_sentences(server: Server) -> None:

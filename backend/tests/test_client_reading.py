@@ -8,14 +8,16 @@ import msgpack
 import numpy as np
 import pytest
 
-from steersight.client import Client, Run, SteersightError
+from steersight.client import Asked, Client, Run, SteersightError
 from steersight.protocol import messages as m
 
-from .scripted import METRIC, Fields, Script, finished, rows, server, tokens, welcome
+from .scripted import METRIC, Fields, Script, finished, rows, server, started, tokens, welcome
+
+QUESTION = [{"role": "user", "content": "hi"}]
 
 
 async def ask(client: Client) -> Run:
-    return await client.start([{"role": "user", "content": "hi"}])
+    return await client.start(QUESTION)
 
 
 async def test_what_only_a_newer_server_knows_is_let_pass() -> None:
@@ -117,6 +119,28 @@ async def test_a_refused_start_that_cannot_be_read_is_not_waited_for() -> None:
     async with server(part) as client:
         with pytest.raises(SteersightError, match="what this client cannot read"):
             await ask(client)
+
+
+async def test_starts_together_are_all_admitted_or_refused() -> None:
+    async def part(script: Script) -> None:
+        await script.hear(m.Hello)
+        await script.say(welcome())
+        pair = await script.hear(m.StartTogether)
+        assert [start.strengths for start in pair.starts] == [{}, {"joy": 0.5}]
+        first, second = (started(name, start.id, []) for name, start in zip("ab", pair.starts, strict=True))
+        await script.say(first, tokens("a"), second, finished("b"), finished("a"))
+        pair = await script.hear(m.StartTogether)
+        error = m.Error(code=m.ErrorCode.INVALID, message="No.", id=pair.id, field="starts.1.strengths")
+        await script.say(error.model_dump())
+
+    asked: list[Asked] = [{"messages": QUESTION}, {"messages": QUESTION, "strengths": {"joy": 0.5}}]
+    async with server(part) as client:
+        plain, steered = await client.start_together(asked)
+        await asyncio.gather(plain.wait(), steered.wait())
+        assert (plain.id, plain.text, steered.id, steered.text) == ("a", "c", "b", "")
+        with pytest.raises(SteersightError, match=r"No\.") as raised:
+            await client.start_together(asked)
+        assert raised.value.field == "starts.1.strengths"
 
 
 async def test_rows_of_a_metric_that_is_gone_are_kept() -> None:

@@ -13,14 +13,17 @@ from steersight.protocol.codec import FrameError
 from steersight.protocol.messages import (
     MAX_PREFIX,
     MAX_TEMPERATURE,
+    MAX_TOGETHER,
     ChatMessage,
     Frame,
     Hello,
+    LensOptions,
     Ping,
     Prompt,
     Sampling,
     Start,
     Started,
+    StartTogether,
     Steer,
     Stop,
     VectorSetting,
@@ -134,10 +137,10 @@ def nested(levels: int) -> bytes:
             msgpack.packb({"type": "ping", "t": {str(number): 0 for number in range(1025)}}),
             "a map or list of more than 1024 entries",
         ),
-        (msgpack.packb({"type": "ping", "t": [[""] * 1000] * 5}), "more than 4096 entries"),
-        (msgpack.packb({"type": "ping", "t": [[]] * 65_000}), "more than 4096 entries"),
+        (msgpack.packb({"type": "ping", "t": [[""] * 1000] * 20}), "more than 20000 entries"),
+        (msgpack.packb({"type": "ping", "t": [[]] * 65_000}), "more than 20000 entries"),
         # Each byte of it is a list here: 14 MB, if it were let in.
-        (msgpack.packb({"type": "ping", "t": [[[]] * 1000] * 200}), "more than 4096 entries"),
+        (msgpack.packb({"type": "ping", "t": [[[]] * 1000] * 200}), "more than 20000 entries"),
     ],
     ids=[
         "deep",
@@ -176,6 +179,14 @@ def test_the_largest_frames_that_are_valid_are_taken() -> None:
     assert codec.decode_client(codec.encode(frame)) == frame
     frame = Start(id="x", messages=[ChatMessage(role="user", content="w")], prefix_ids=[49_151] * MAX_PREFIX)
     assert codec.decode_client(codec.encode(frame)) == frame
+    many = [f"v{number}" for number in range(64)]
+    start = Start(
+        id="x", messages=[ChatMessage(role="user", content="w")] * 256,
+        strengths=dict.fromkeys(many, 1.0), settings=dict.fromkeys(many, setting), metrics=["m"] * 64,
+        template=dict.fromkeys(many[:32], "yes"), sampling=Sampling(stop=["s"] * 8), lens=LensOptions(),
+    )  # fmt: skip
+    together = StartTogether(id="y", starts=[start] * MAX_TOGETHER)
+    assert codec.decode_client(codec.encode(together)) == together
 
 
 def test_frames_of_a_server_have_no_such_limits() -> None:

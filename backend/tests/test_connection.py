@@ -30,8 +30,10 @@ from steersight.protocol.messages import (
     Ping,
     Pong,
     Prompt,
+    Sampling,
     Start,
     Started,
+    StartTogether,
     Steer,
     Stop,
     Welcome,
@@ -108,7 +110,7 @@ class Anyone:
     def may_send(self) -> None:
         pass
 
-    def may_start(self, name: str) -> None:
+    def may_start(self, name: str, runs: int = 1) -> None:
         pass
 
     def may_steer(self, run: str) -> None:
@@ -135,6 +137,10 @@ def tokenizing(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(table_module, "build_prompt", made)
     yield made
     made.go_on.set()
+
+
+LONG = Sampling(max_tokens=1000)
+"""All that the model has room for: 100 tokens with the prompt."""
 
 
 def offering_of(table: Table) -> Offering:
@@ -186,6 +192,79 @@ async def test_starts_that_take_long_hold_up_nothing_else(tokenizing: Tokenizing
         await socket.until(lambda: len(socket.of(Started)) == 11)
         assert [frame.id for frame in socket.of(Started)] == ["first", *names]
         await told
+
+
+def together(name: str, *starts: Start) -> StartTogether:
+    return StartTogether(id=name, starts=list(starts))
+
+
+async def test_starts_that_are_admitted_together_are_each_started(tokenizing: Tokenizing) -> None:
+    table = Table(max_runs=3)
+    async with connected(table) as (socket, _):
+        socket.say(start("one"), together("pair", start("a"), start("b")), start("last"))
+        await socket.until(lambda: len(socket.of(Started)) == 4)
+        assert [frame.id for frame in socket.of(Started)] == ["one", "a", "b", "last"]
+        assert [run.begun for run in table.table.live.values()] == [True, True, True, False]
+        assert tokenizing.begun == 4
+
+
+@pytest.mark.parametrize(
+    ("frame", "code", "field", "sentence"),
+    [
+        (together("a", start("a"), start("b")), "duplicate_run", "starts.0.id", "used the id 'a' already"),
+        (together("g", start("b"), start("b")), "duplicate_run", "starts.1.id", "used the id 'b' already"),
+        (together("g", start("one"), start("b")), "duplicate_run", "starts.0.id", "the id 'one' already"),
+        (together("one", start("a"), start("b")), "duplicate_run", "id", "has used the id 'one' already"),
+        (
+            together("g", start("a"), start("b").model_copy(update={"strengths": {"pirat": 1.0}})),
+            "unknown_vector", "starts.1.strengths", "No run was started, because of 'b': There is no vector",
+        ),
+        (
+            together("g", start("a").model_copy(update={"adapter": "x"}), start("b")),
+            "unknown_adapter", "starts.0.adapter", "No run was started, because of 'a': There is no adapter",
+        ),
+        (
+            together("g", start("a"), start("b"), start("c"), start("d")),
+            "invalid", "starts", "4 replies are to begin together, and the engine computes at most 3 at once",
+        ),
+        (
+            together("g", *(start(name).model_copy(update={"sampling": LONG}) for name in "ab")),
+            "prompt_too_long", "starts", "come to 200 tokens, and the engine's KV cache holds 150",
+        ),
+    ],
+)  # fmt: skip
+async def test_starts_are_admitted_together_or_not_at_all(
+    tokenizing: Tokenizing, frame: StartTogether, code: str, field: str, sentence: str
+) -> None:
+    table = Table(max_runs=3)
+    table.engine.capacity_tokens = 150
+    async with connected(table) as (socket, _):
+        socket.say(start("one").model_copy(update={"sampling": Sampling(max_tokens=1)}), frame)
+        await socket.until(lambda: socket.of(Error))
+        (error,) = socket.of(Error)
+        assert (error.code, error.id, error.field) == (code, frame.id, field)
+        assert sentence in error.message
+        assert len(socket.of(Started)) == len(table.table.live) == table.table.places.held == 1
+        # Their names are free.
+        short = [start(name).model_copy(update={"sampling": Sampling(max_tokens=1)}) for name in ("a", "b")]
+        socket.say(together("again", *short))
+        await socket.until(lambda: len(socket.of(Started)) == 3)
+        assert table.table.places.held == 3
+
+
+async def test_a_frame_counts_as_its_starts(tokenizing: Tokenizing) -> None:
+    async with connected(Table()) as (socket, _):
+        tokenizing.go_on.clear()
+        nine, nine_more = ([start(f"{side}{number}") for number in range(9)] for side in "ab")
+        socket.say(together("a", *nine), together("b", *nine_more))
+        await socket.until(lambda: socket.of(Error))
+        assert (socket.of(Error)[0].id, socket.of(Error)[0].code) == ("b", "busy")
+        assert "waits for the answers to 9 starts already, and 16 is all" in socket.of(Error)[0].message
+        tokenizing.go_on.set()
+        await socket.until(lambda: len(socket.of(Started)) == 9)
+        socket.say(together("c", *nine_more[:8]))
+        await socket.until(lambda: len(socket.of(Error)) == 2)
+        assert "has 9 live runs, and 16 is all it may have" in socket.of(Error)[1].message
 
 
 async def test_starts_are_refused_as_if_one_came_after_the_other(tokenizing: Tokenizing) -> None:

@@ -201,6 +201,12 @@ def test_rates_of_one_connection_and_of_one_address() -> None:
     other.may_start("1")
     clock.now += 30
     visit.may_start("3")
+    clock.now += 30
+    with pytest.raises(FrameError, match="may start 2 runs within a minute, and with these 2 there would be"):
+        visit.may_start("pair", 2)
+    visit.may_start("4")
+    clock.now += 60
+    visit.may_start("pair", 2)
 
 
 # ---------------------------------------------------------------- HTTP

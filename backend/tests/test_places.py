@@ -59,40 +59,89 @@ async def settle() -> None:
 @given(
     st.integers(1, 3),
     st.integers(10, 30),
-    st.lists(st.tuples(st.booleans(), st.integers(1, 35)), max_size=40),
+    st.lists(
+        st.one_of(st.lists(st.integers(1, 35), min_size=1, max_size=4), st.integers(0, 100)), max_size=40
+    ),
 )
 def test_the_order_of_asking_is_the_order_of_beginning(
-    most: int, capacity: int, steps: list[tuple[bool, int]]
+    most: int, capacity: int, steps: list[list[int] | int]
 ) -> None:
-    """Whoever asks and gives back, in whatever order: neither slots nor tokens are given twice or lost."""
+    """Whoever asks, alone or together, and gives back, in whatever order: neither slots nor tokens are given
+    twice or lost, and who asked together begins together."""
     here = places(most, capacity)
-    asked: list[tuple[Somebody, Place]] = []
-    for asks, number in steps:
-        if asks:
-            somebody = Somebody()
-            if number > capacity:
-                with pytest.raises(FrameError, match="KV cache holds"):
-                    here.ask(number, somebody)
+    asked: list[list[tuple[Somebody, Place]]] = []
+    for step in steps:
+        if isinstance(step, list):
+            group = [Somebody() for _ in step]
+            wanted = list(zip(step, group, strict=True))
+            if len(step) > most or sum(step) > capacity:
+                with pytest.raises(FrameError, match=f"at most {most} at once|KV cache holds {capacity}"):
+                    here.ask_together(wanted)
                 continue
-            asked.append((somebody, here.ask(number, somebody)))
+            given = here.ask_together(wanted) if len(step) > 1 else [here.ask(step[0], group[0])]
+            asked.append(list(zip(group, given, strict=True)))
             here.fill()
         elif asked:
-            asked.pop(number % len(asked))[1].give_back()
-        inside = [place for somebody, place in asked if somebody.began]
-        outside = [(s, p) for s, p in asked if not s.began]
+            group_of = asked[step % len(asked)]
+            group_of.pop(step % len(group_of))[1].give_back()
+            asked = [group for group in asked if group]
+        inside = [place for group in asked for somebody, place in group if somebody.began]
+        waiting = [group for group in asked if not group[0][0].began]
         assert (here.held, here.tokens) == (len(inside), sum(place.tokens for place in inside))
         assert here.held <= most
         assert here.tokens <= capacity
-        assert [s.position for s, _ in outside] == list(range(1, len(outside) + 1))
-        assert all(s.began <= 1 for s, _ in asked)
-        order = [bool(s.began) for s, _ in asked]
+        assert here.waiting == sum(map(len, waiting))
+        before = 0
+        for group in waiting:
+            assert {somebody.position for somebody, _ in group} == {before + 1}
+            before += len(group)
+        for group in asked:
+            assert len({somebody.began for somebody, _ in group}) == 1, "a part of them has begun"
+            assert group[0][0].began <= 1
+        order = [bool(group[0][0].began) for group in asked]
         assert order == sorted(order, reverse=True), "somebody overtook"
-        if outside:
-            assert here.held == most or here.tokens + outside[0][1].tokens > capacity, "a place stands empty"
-    for _, place in asked:
-        place.give_back()
-        place.give_back()
+        if waiting:
+            tokens = sum(place.tokens for _, place in waiting[0])
+            assert here.held + len(waiting[0]) > most or here.tokens + tokens > capacity, "places stand empty"
+    for group in asked:
+        for _, place in group:
+            place.give_back()
+            place.give_back()
     assert (here.held, here.tokens, here.waiting) == (0, 0, 0)
+
+
+def test_who_asked_together_may_be_given_back_by_the_first_that_is_told() -> None:
+    """One of a pair is stopped when the other begins: it never begins, and its place goes to the next."""
+    here = places(2)
+
+    class Lonely(Somebody):
+        def begin(self) -> None:
+            super().begin()
+            self.other.give_back()
+
+        other: Place
+
+    lonely, other, patient = Lonely(), Somebody(), Somebody()
+    _, lonely.other = here.ask_together([(1, lonely), (1, other)])
+    here.ask(1, patient)
+    here.fill()
+    assert (lonely.began, other.began, patient.began, here.held) == (1, 0, 1, 2)
+
+
+def test_a_group_that_no_longer_fits_is_sent_away_whole() -> None:
+    most = 3
+    here = Places(lambda: most, lambda: None, lambda: True)
+    first, after = Somebody(), Somebody()
+    three = [Somebody() for _ in range(3)]
+    lease = here.ask(1, first)
+    here.ask_together([(1, one) for one in three])
+    here.ask(1, after)
+    here.fill()
+    assert [one.position for one in (*three, after)] == [1, 1, 1, 4]
+    most = 2  # the engine was built again
+    lease.give_back()
+    assert all(one.refused and "at most 2 at once" in one.refused.message for one in three)
+    assert (after.began, here.held, here.waiting) == (1, 1, 0)
 
 
 def test_who_is_told_may_give_back_at_once() -> None:

@@ -42,6 +42,7 @@ from steersight.protocol.messages import (
     Sampling,
     Start,
     Started,
+    StartTogether,
     Steer,
     VectorSetting,
 )
@@ -136,6 +137,10 @@ def prompts_of_five_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_module, "build_prompt", lambda *_args, **_more: Built(prompt, Texts(), None))
 
 
+def asked(rows_from: int) -> Start:
+    return Start(id="x", messages=[ChatMessage(role="user", content="hi")], rows_from=rows_from)
+
+
 def place(run: Run) -> int | None:
     return next((e.position for e in reversed(run.log.others) if isinstance(e, QueuedEvent)), None)
 
@@ -212,6 +217,48 @@ async def test_runs_wait_for_room_in_the_kv_cache(table: MakeTable) -> None:
     t.engine.end(first)
     await settle()
     assert (second.begun, third.begun) == (True, True)
+
+
+async def test_runs_that_are_started_together_are_handed_to_the_engine_in_one_turn(
+    table: MakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t = table(max_runs=3)
+    first = await t.start()
+    turns: dict[str, int] = {}
+    turn, generate = 0, t.engine.generate
+
+    async def noted(request: RunRequest, take: Callable[[Entry], None]) -> Ended:
+        turns[request.run] = turn
+        return await generate(request, take)
+
+    monkeypatch.setattr(t.engine, "generate", noted)
+    starts = [asked(0).model_copy(update={"id": name}) for name in "abc"]
+    runs = await t.table.admit_together(StartTogether(id="g", starts=starts), lambda: None)
+    alone = await t.start()
+    assert [place(run) for run in (*runs, alone)] == [1, 1, 1, 4]
+    assert [run.begun for run in (*runs, alone)] == [False] * 4, "not before there are places for all of them"
+    t.engine.end(first)
+    for turn in range(20):  # noqa: B007 - read where a run begins
+        await asyncio.sleep(0)
+    assert len({turns[run.id] for run in runs}) == 1
+    assert not alone.begun
+    runs[1].cancel()
+    await settle()
+    assert alone.begun
+    assert [run.log.client_id for run in runs] == ["a", "b", "c"]
+
+
+async def test_one_that_waits_with_others_may_be_stopped_alone(table: MakeTable) -> None:
+    t = table(max_runs=2)
+    first = await t.start()
+    starts = [asked(0).model_copy(update={"id": name}) for name in "ab"]
+    one, other = await t.table.admit_together(StartTogether(id="g", starts=starts), lambda: None)
+    one.cancel()
+    assert other.begun, "there is room for one"
+    other.cancel()
+    first.cancel()
+    await settle()
+    assert (t.table.live, t.table.places.held, t.table.places.waiting) == ({}, 0, 0)
 
 
 async def test_a_run_that_was_steered_while_it_waited_begins_with_that(table: MakeTable) -> None:
@@ -634,10 +681,6 @@ LONG = 400
 def long_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = Prompt(ids=list(range(LONG)), texts=["."] * LONG, spans=[])
     monkeypatch.setattr(table_module, "build_prompt", lambda *_args, **_more: Built(prompt, Texts(), None))
-
-
-def asked(rows_from: int) -> Start:
-    return Start(id="x", messages=[ChatMessage(role="user", content="hi")], rows_from=rows_from)
 
 
 @pytest.mark.usefixtures("long_prompts")

@@ -13,10 +13,11 @@ life of the server, cannot read what the server says or fails itself, everybody 
 sentence: no call waits for a reader that has ended.
 """
 
+from .asking import Asked, How
 from .connection import Client
 from .dialing import connect
 from .errors import SteersightError
 from .numbers import to_display
 from .run import Revision, Run
 
-__all__ = ["Client", "Revision", "Run", "SteersightError", "connect", "to_display"]
+__all__ = ["Asked", "Client", "How", "Revision", "Run", "SteersightError", "connect", "to_display"]

@@ -7,32 +7,30 @@ import contextlib
 import itertools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Unpack
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from ..protocol import codec
 from ..protocol.messages import (
-    ChatMessage,
     Engine,
     EngineStatus,
     Error,
     Finished,
     Frame,
-    LensOptions,
     MetricInfo,
     ModelInfo,
     Resume,
-    Sampling,
     Start,
     Started,
+    StartTogether,
     Stop,
     VectorInfo,
-    VectorSetting,
     Welcome,
 )
-from ..protocol.parts import TemplateValue
+from .asking import Asked, How, Messages, start_frame
 from .errors import SteersightError, gone, unreadable
 from .run import Run
 
@@ -53,6 +51,8 @@ class Client:
         self._socket = socket
         self._names = itertools.count(1)
         self._starting: dict[str, asyncio.Future[Run]] = {}
+        self._asking: dict[str, list[asyncio.Future[Run]]] = {}
+        """The same by the frames that ask for them."""
         self._finding: dict[str, asyncio.Future[Run]] = {}
         self._runs: dict[str, Run] = {}
         self._own: set[str] = set()
@@ -106,58 +106,49 @@ class Client:
         if self._failure is not None:
             raise self._failure
 
-    async def start(
-        self,
-        messages: Sequence[Mapping[str, str | None]],
-        *,
-        adapter: str | None = None,
-        sampling: Sampling | None = None,
-        strengths: Mapping[str, float] | None = None,
-        settings: Mapping[str, VectorSetting] | None = None,
-        write_on: bool = False,
-        prefix_ids: Sequence[int] = (),
-        template: Mapping[str, TemplateValue] | None = None,
-        metrics: list[str] | None = None,
-        lens: LensOptions | None = None,
-        entropy: bool = False,
-        alternatives: int = 0,
-        prompt_rows: bool = True,
-        rows_from: int = 0,
-        read_cache: bool = True,
-    ) -> Run:
+    async def start(self, messages: Messages, **how: Unpack[How]) -> Run:
         """Start a run and wait until the server has admitted it. Raises SteersightError when it refuses.
 
-        `metrics` None means the default ones; see `messages.Start` for the rest.
+        Args:
+            messages: the conversation, `role`, `content` and maybe `thought` of each.
+            how: see `How`; `metrics` None means the default ones.
         """
+        frame = start_frame(self._name(), messages, **how)
+        (run,) = await self._begun(frame, [frame])
+        return run
+
+    async def start_together(self, asked: Sequence[Asked]) -> list[Run]:
+        """Start several runs that begin at the same moment and are computed in the same steps. Raises
+        SteersightError when the server refuses one, and then none is started.
+
+        Example:
+            plain, steered = await client.start_together(
+                [{"messages": question}, {"messages": question, "strengths": {"joy": 0.15}}]
+            )
+        """
+        starts = [start_frame(self._name(), **each) for each in asked]
+        return await self._begun(StartTogether(id=self._name(), starts=starts), starts)
+
+    def _name(self) -> str:
         # Not only a number: a watched run's `started` carries the name that another client gave it.
-        name = f"c{next(self._names)}-{random.getrandbits(32):08x}"
-        waiting: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
-        self._starting[name] = waiting
-        frame = Start(
-            id=name,
-            messages=[ChatMessage.model_validate(dict(message)) for message in messages],
-            adapter=adapter,
-            sampling=sampling or Sampling(),
-            strengths=dict(strengths or {}),
-            settings=dict(settings or {}),
-            write_on=write_on,
-            prefix_ids=list(prefix_ids),
-            template=dict(template or {}),
-            metrics=metrics,
-            lens=lens,
-            entropy=entropy,
-            alternatives=alternatives,
-            prompt_rows=prompt_rows,
-            rows_from=rows_from,
-            read_cache=read_cache,
-        )
+        return f"c{next(self._names)}-{random.getrandbits(32):08x}"
+
+    async def _begun(self, frame: Start | StartTogether, starts: Sequence[Start]) -> list[Run]:
+        """The runs that a frame asks for, once the server has admitted all of them."""
+        loop = asyncio.get_running_loop()
+        waiting: list[asyncio.Future[Run]] = [loop.create_future() for _ in starts]
+        self._starting.update((start.id, one) for start, one in zip(starts, waiting, strict=True))
+        self._asking[frame.id] = waiting
         try:
             await self.send(frame)
-            run = await waiting
-            run.asked = frame
-            return run
+            runs = await asyncio.gather(*waiting)
+            for run, start in zip(runs, starts, strict=True):
+                run.asked = start
+            return runs
         finally:
-            self._starting.pop(name, None)
+            del self._asking[frame.id]
+            for start in starts:
+                self._starting.pop(start.id, None)
 
     async def watch(self, run: str) -> Run:
         """Watch a run that another connection started, from its beginning, as long as the server keeps it."""
@@ -309,9 +300,13 @@ class Client:
         """Tell whoever was refused: by the names in the frame, or nobody."""
         refusal = SteersightError(frame.code, frame.message, frame.field)
         run = self._runs.get(frame.run or "")
-        waiting = self._finding.get(frame.run or "") or self._starting.get(frame.id or "")
-        if waiting is not None and not waiting.done():
-            waiting.set_exception(refusal)
+        waiting = self._asking.get(frame.id or "", [])
+        if (finding := self._finding.get(frame.run or "")) is not None:
+            waiting = [finding]
+        if waiting:
+            for one in waiting:
+                if not one.done():
+                    one.set_exception(refusal)
         elif run is not None and frame.code in ("unknown_run", "other_epoch"):
             await self._lose(run.id, refusal)
         elif run is not None and frame.rev is not None:

@@ -11,6 +11,7 @@ from .parts import (
     MAX_ROWS_ASKED,
     MAX_STOP_STRINGS,
     MAX_TEMPERATURE,
+    MAX_TOGETHER,
     MAX_TOP,
     MIN_REPETITION_PENALTY,
     Count,
@@ -110,6 +111,17 @@ class Start(Frame):
     is. With false all of it is computed, and all its rows come."""
 
 
+class StartTogether(Frame):
+    """Start several runs that begin at the same moment and are computed in the same steps: all are admitted,
+    or none. Each is answered by its own `started`; an `error` of them names this frame by its `id`, and in
+    `field` which of them it is about."""
+
+    type: Literal["start_together"] = "start_together"
+    id: Identifier
+    starts: Annotated[list[Start], Field(min_length=2, max_length=MAX_TOGETHER)]
+    """Their ids are names like that of this frame, all different."""
+
+
 class Steer(Frame):
     """Replace a run's strengths. The full set travels: a vector that is not named has strength 0."""
 
@@ -160,9 +172,11 @@ class Ping(Frame):
     t: float
 
 
-ClientFrame = Annotated[Hello | Start | Steer | Stop | Resume | AskRows | Ping, Field(discriminator="type")]
+ClientFrame = Annotated[
+    Hello | Start | StartTogether | Steer | Stop | Resume | AskRows | Ping, Field(discriminator="type")
+]
 
 CLIENT_TYPES: dict[str, type[Frame]] = {
-    "hello": Hello, "start": Start, "steer": Steer, "stop": Stop, "resume": Resume, "rows": AskRows,
-    "ping": Ping,
+    "hello": Hello, "start": Start, "start_together": StartTogether, "steer": Steer, "stop": Stop,
+    "resume": Resume, "rows": AskRows, "ping": Ping,
 }  # fmt: skip

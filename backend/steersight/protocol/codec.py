@@ -27,11 +27,12 @@ from .messages import (
     Resume,
     ServerFrame,
     Start,
+    StartTogether,
     Steer,
     Stop,
 )
 
-AnyClientFrame = Hello | Start | Steer | Stop | Resume | AskRows | Ping
+AnyClientFrame = Hello | Start | StartTogether | Steer | Stop | Resume | AskRows | Ping
 _client: TypeAdapter[AnyClientFrame] = TypeAdapter(ClientFrame)
 _server: TypeAdapter[Any] = TypeAdapter(ServerFrame)
 WireMap = dict[str, Any]
@@ -39,13 +40,13 @@ WireMap = dict[str, Any]
 MAX_PATH = 120
 """Longest field path in an error frame, in characters."""
 MAX_DEPTH = 8
-"""Maps and lists within one another in a client's frame; the protocol has 4."""
+"""Maps and lists within one another in a client's frame; the protocol has 6."""
 MAX_LENGTH = 1024
 """Entries of one map or list in a client's frame, if it is no list of whole numbers; the protocol has 256."""
-MAX_VALUES = 4096
+MAX_VALUES = 20_000
 """Entries of all maps and lists of a client's frame together, but for whole numbers in lists, such as token
-ids: those take a few bytes here for each on the wire. The largest valid frame has about half. A byte on the
-wire can be an empty list of 56 bytes here, so that it is not the frame's size that bounds its memory."""
+ids: those take a few bytes here for each on the wire. The largest valid frame has about 15,000. A byte on
+the wire can be an empty list of 56 bytes here, so that it is not the frame's size that bounds its memory."""
 
 
 TOO_LONG = f"a map or list of more than {MAX_LENGTH} entries"
@@ -161,6 +162,8 @@ def _validate(value: Any, types: dict[str, type[Frame]], adapter: TypeAdapter[An
             ErrorCode.UNKNOWN_TYPE,
             f"The frame's type {shown} is not known. It must be one of: {names}.",
             field="type",
+            run=_name(value.get("run")),
+            id=_name(value.get("id")),
         )
     try:
         return adapter.validate_python(value, **how)

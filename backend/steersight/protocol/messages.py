@@ -21,6 +21,7 @@ from .client_frames import (
     Resume,
     Sampling,
     Start,
+    StartTogether,
     Steer,
     Stop,
 )
@@ -45,6 +46,7 @@ from .parts import (
     MAX_STOP_STRINGS,
     MAX_STRENGTH,
     MAX_TEMPERATURE,
+    MAX_TOGETHER,
     MAX_TOP,
     MAX_VECTORS,
     MIN_REPETITION_PENALTY,
@@ -83,12 +85,12 @@ from .server_frames import (
 
 __all__ = [
     "CLIENT_TYPES", "MAX_ARGUMENTS", "MAX_FRAME_BYTES", "MAX_MESSAGES", "MAX_PREFIX", "MAX_ROWS_ASKED",
-    "MAX_STOP_STRINGS", "MAX_STRENGTH", "MAX_TEMPERATURE", "MAX_TOP", "MAX_VECTORS", "MIN_REPETITION_PENALTY",
-    "PROTOCOL_VERSION", "READING", "SERVER_TYPES", "SUBPROTOCOL", "AdapterInfo", "Alternatives", "Applied",
-    "AskRows", "ChatMessage",
+    "MAX_STOP_STRINGS", "MAX_STRENGTH", "MAX_TEMPERATURE", "MAX_TOGETHER", "MAX_TOP", "MAX_VECTORS",
+    "MIN_REPETITION_PENALTY", "PROTOCOL_VERSION", "READING", "SERVER_TYPES", "SUBPROTOCOL", "AdapterInfo",
+    "Alternatives", "Applied", "AskRows", "ChatMessage",
     "ClientFrame", "ColorScale", "Engine", "EngineStatus", "Error", "ErrorCode", "ExpertsInfo",
     "Finished", "Frame", "Gap", "Hello", "Lens", "LensOptions", "Limits", "MetricInfo", "ModelInfo",
     "Operator", "Part", "Ping", "Pong", "Prompt", "Queued", "Resume", "Resumed", "Rows", "RunError",
-    "Sampling", "ServerFrame", "Span", "Start", "Started", "Steer", "Stop", "TemplateArgument",
-    "ThoughtMarks", "Timing", "Tokens", "Usage", "VectorInfo", "VectorSetting", "Welcome",
+    "Sampling", "ServerFrame", "Span", "Start", "StartTogether", "Started", "Steer", "Stop",
+    "TemplateArgument", "ThoughtMarks", "Timing", "Tokens", "Usage", "VectorInfo", "VectorSetting", "Welcome",
 ]  # fmt: skip

@@ -31,6 +31,8 @@ MAX_ARGUMENTS = 32
 """Arguments of a chat template in one frame."""
 MAX_STOP_STRINGS = 8
 MAX_TOP = 20
+MAX_TOGETHER = 9
+"""Starts that are admitted together."""
 MAX_PREFIX = 65_536
 """Token ids of a reply's beginning."""
 MAX_TEMPERATURE = 2.0

@@ -2,7 +2,9 @@
 
 A `Place` is one of the engine's slots, and room in its KV cache for all tokens that its holder may come to
 need. Whatever is computed takes one, the runs of clients and the requests that a vector is built from alike.
-All stand in one line: places are given in the order of asking, and nobody overtakes.
+All stand in one line: places are given in the order of asking, and nobody overtakes. Who asks together
+begins together: such a group waits until there are places for all of it, and so does whoever comes behind it.
+Nobody who holds a place waits for another, so the places in use come back and the line moves.
 
 A place is a lease that is given back on every path. A run takes one for its whole life and gives it back
 where it ends (`Place.give_back`, which may be called at any time and more than once); a build holds one in a
@@ -17,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from ..protocol.codec import FrameError
@@ -31,7 +33,8 @@ class Holder(Protocol):
         """The place is there."""
 
     def wait_at(self, position: int) -> None:
-        """It is to wait; 1 is the next to begin. Told at every change of the line."""
+        """It is to wait; 1 is the next to begin, alone or with those that it asked together with. Told at
+        every change of the line."""
 
     def refuse(self, why: FrameError) -> None:
         """There will be no place."""
@@ -66,7 +69,8 @@ class Places:
         self._capacity = capacity
         self._is_open = is_open
         self._held: set[Place] = set()
-        self._line: deque[Place] = deque()
+        self._line: deque[list[Place]] = deque()
+        """Those who wait, as they asked; nobody waits in an empty group."""
         self._filling = self._changed = False
         self.tokens = 0
         """Tokens of the KV cache that are promised to those who hold a place."""
@@ -79,29 +83,54 @@ class Places:
     @property
     def waiting(self) -> int:
         """How many wait for one."""
-        return len(self._line)
+        return sum(map(len, self._line))
 
-    def _check(self, tokens: int) -> None:
-        """Raise FrameError where there can never be room for so many tokens: whoever asks for them would wait
-        for ever, and all others behind him."""
-        capacity = self._capacity()
-        if capacity is not None and tokens > capacity:
+    def check(self, tokens: Sequence[int]) -> None:
+        """Raise FrameError where there can never be room for so many at once, or so many tokens: whoever asks
+        for that would wait for ever, and all others behind him."""
+        capacity, most, count = self._capacity(), self._most(), len(tokens)
+        if count > max(1, most):
+            raise FrameError(
+                ErrorCode.INVALID,
+                f"{count} replies are to begin together, and the engine computes at most {most} at once. "
+                "Start fewer together.",
+                field="starts",
+            )
+        if capacity is None or sum(tokens) <= capacity:
+            return
+        if count == 1:
             raise FrameError(
                 ErrorCode.PROMPT_TOO_LONG,
-                f"Prompt and reply may come to {tokens} tokens, and the engine's KV cache holds "
+                f"Prompt and reply may come to {tokens[0]} tokens, and the engine's KV cache holds "
                 f"{capacity}. Ask for fewer tokens or shorten the conversation.",
                 field="sampling.max_tokens",
             )
+        raise FrameError(
+            ErrorCode.PROMPT_TOO_LONG,
+            f"The {count} prompts and replies that are to begin together may come to {sum(tokens)} tokens, "
+            f"and the engine's KV cache holds {capacity}. Ask for fewer tokens, start fewer together or "
+            "shorten the conversation.",
+            field="starts",
+        )
 
     def ask(self, tokens: int, holder: Holder) -> Place:
         """Stand in line. The caller sees to it that the place is given back, and calls `fill`.
 
         Raises: FrameError where there can never be one.
         """
-        self._check(tokens)
-        place = Place(self, tokens, holder)
-        self._line.append(place)
+        (place,) = self.ask_together([(tokens, holder)])
         return place
+
+    def ask_together(self, wanted: Sequence[tuple[int, Holder]]) -> list[Place]:
+        """Stand in line as a group, which gets all its places in one call of `fill`; as `ask`.
+
+        Args:
+            wanted: tokens and holder of each; at least one.
+        """
+        self.check([tokens for tokens, _ in wanted])
+        group = [Place(self, tokens, holder) for tokens, holder in wanted]
+        self._line.append(group)
+        return list(group)
 
     @contextlib.asynccontextmanager
     async def place(self, tokens: int) -> AsyncIterator[None]:
@@ -121,8 +150,10 @@ class Places:
         if place in self._held:
             self._held.remove(place)
             self.tokens -= place.tokens
-        elif place in self._line:
-            self._line.remove(place)
+        elif (group := next((group for group in self._line if place in group), None)) is not None:
+            group.remove(place)
+            if not group:
+                self._line.remove(group)
         else:
             return
         self.fill()
@@ -138,34 +169,42 @@ class Places:
                 self._changed = False
                 while self._line and self._is_open() and self._let_in():
                     pass
-                for position, place in enumerate(list(self._line), start=1):
-                    place.holder.wait_at(position)
+                position = 1
+                for group in [list(group) for group in self._line]:
+                    for place in group:
+                        place.holder.wait_at(position)
+                    position += len(group)
         finally:
             self._filling = False
 
     def refuse_all(self, why: FrameError) -> None:
         """Send away all who wait."""
         while self._line:
-            self._line.popleft().holder.refuse(why)
+            for place in self._line.popleft():
+                place.holder.refuse(why)
 
     def _let_in(self) -> bool:
-        """Deal with the first in the line; False where he has to wait."""
-        place = self._line[0]
+        """Deal with the first in the line; False where they have to wait."""
+        group = self._line[0]
+        tokens = [place.tokens for place in group]
         try:
-            self._check(place.tokens)
+            self.check(tokens)
         except FrameError as why:  # an engine that was built again may hold less than the one before
             self._line.popleft()
-            place.holder.refuse(why)
+            for place in group:
+                place.holder.refuse(why)
             return True
         capacity = self._capacity()
-        if len(self._held) >= self._most():
+        if len(self._held) + len(group) > self._most():
             return False
-        if capacity is not None and self.tokens + place.tokens > capacity:
+        if capacity is not None and self.tokens + sum(tokens) > capacity:
             return False
         self._line.popleft()
-        self._held.add(place)
-        self.tokens += place.tokens
-        place.holder.begin()
+        self._held.update(group)
+        self.tokens += sum(tokens)
+        for place in group:
+            if place in self._held:  # the one before it may have given it back when it was told
+                place.holder.begin()
         return True
 
 

@@ -15,6 +15,7 @@ the memory that live logs share.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from ..engine.status import EnginePhase
 from ..engine.use import Need
 from ..metrics import LENS_METRICS
 from ..protocol.codec import FrameError
-from ..protocol.messages import ErrorCode, Start, Steer
+from ..protocol.messages import ErrorCode, Start, StartTogether, Steer
 from ..telemetry import Telemetry
 from ..vectors.action import Action, OtherAdapterError, TooManyVectorsError, decide_all
 from ..vectors.store import VectorError
@@ -110,13 +111,56 @@ class RunTable:
         `wake` watches it from its first event on. Raises FrameError and changes nothing.
         """
         try:
-            model = self._ready()
-            # It has been read before the engine is ready.
-            renderer = cast("Renderer", self.engine.renderer)
-            self._check_room()
-            self._check_adapter(start, model)
-            self._metrics(start)
-            built = await asyncio.get_running_loop().run_in_executor(
+            (run,) = await self._admit([start], wake)
+        except FrameError as error:
+            error.id = start.id
+            raise
+        return run
+
+    async def admit_together(self, frame: StartTogether, wake: Wake) -> list[Run]:
+        """As `admit`, for all starts of a frame: they get their places at the same moment, and none is
+        admitted where one is refused."""
+        try:
+            return await self._admit(frame.starts, wake)
+        except FrameError as error:
+            for index, start in enumerate(frame.starts):
+                if start.id == error.id:
+                    error.message = f"No run was started, because of {start.id!r}: {error.message}"
+                    error.field = ".".join(filter(None, ("starts", str(index), error.field)))
+            error.id = frame.id
+            raise
+
+    async def _admit(self, starts: list[Start], wake: Wake) -> list[Run]:
+        """Raises FrameError, with the id of the start that it is about if it is about one."""
+        model = self._ready()
+        # It has been read before the engine is ready.
+        renderer = cast("Renderer", self.engine.renderer)
+        self._check_room(len(starts))
+        for start in starts:
+            with _about(start):
+                self._check_adapter(start, model)
+                self._metrics(start)
+        built = [await self._built(start, renderer, model) for start in starts]
+        # While the prompts were made into tokens, anything may have happened.
+        model = self._ready()
+        if self.engine.renderer is not renderer:
+            raise FrameError(ErrorCode.MODEL_CHANGED, "The server's model was changed just now. Ask again.")
+        self._check_room(len(starts))
+        runs = [self._made(start, its, model) for start, its in zip(starts, built, strict=True)]
+        places = self.places.ask_together([(run.most_tokens, run) for run in runs])
+        for run, place in zip(runs, places, strict=True):
+            run.place = place
+            self.live[run.id] = run
+            self.telemetry.run_started()
+            run.watchers.add(wake)
+            run.log.grew = self._budget.grew
+        self.places.fill()
+        return runs
+
+    async def _built(self, start: Start, renderer: Renderer, model: ModelFacts) -> Built:
+        """Its prompt, made in a thread."""
+        with _about(start):
+            return await asyncio.get_running_loop().run_in_executor(
                 self._tokenizers,
                 partial(
                     build_prompt, renderer, start.messages, model.max_model_len - 1,
@@ -124,34 +168,15 @@ class RunTable:
                     stops=bool(start.sampling.stop), template=start.template,
                 ),
             )  # fmt: skip
-            # While the prompt was made into tokens, anything may have happened.
-            model = self._ready()
-            if self.engine.renderer is not renderer:
-                raise FrameError(
-                    ErrorCode.MODEL_CHANGED, "The server's model was changed just now. Ask again."
-                )
-            self._check_room()
+
+    def _made(self, start: Start, built: Built, model: ModelFacts) -> Run:
+        with _about(start):
             metrics = self._metrics(start)
             self._check_adapter(start, model)
             actions = self.actions(start, len(built.prompt.ids), start.adapter)
-            run = self._made(start, built, actions, metrics, model.layers)
-            run.place = self.places.ask(run.most_tokens, run)
-        except FrameError as error:
-            error.id = start.id
-            raise
-        self.live[run.id] = run
-        self.telemetry.run_started()
-        run.watchers.add(wake)
-        run.log.grew = self._budget.grew
-        self.places.fill()
-        return run
-
-    def _made(
-        self, start: Start, built: Built, actions: list[Action], metrics: list[str], layers: int
-    ) -> Run:
         return Run(
             run_id=secrets.token_hex(8), start=start, prompt=built.prompt, texts=built.texts,
-            opening=built.opening, metrics=metrics, actions=actions, layers=layers, engine=self.engine,
+            opening=built.opening, metrics=metrics, actions=actions, layers=model.layers, engine=self.engine,
             kept=self.kept, columns=self._columns(metrics),
             max_reply_tokens=self.limits.max_reply_tokens, telemetry=self.telemetry, ended=self._ended,
         )  # fmt: skip
@@ -190,8 +215,9 @@ class RunTable:
         """Runs that may be written at once; none before the engine is ready, when nobody is let in."""
         return self.limits.max_runs or self.engine.max_runs or 0
 
-    def _check_room(self) -> None:
-        if len(self.live) < self._most_runs() + self.limits.max_queue:
+    def _check_room(self, runs: int) -> None:
+        self.places.check([0] * runs)  # what never fits need not come again later
+        if len(self.live) + runs <= self._most_runs() + self.limits.max_queue:
             return
         writing = len(self.live) - self.queued
         raise FrameError(
@@ -380,6 +406,16 @@ async def _all_over(runs: list[Run], seconds: float) -> None:
         _, late = await asyncio.wait(waits, timeout=seconds)
         for wait in late:
             wait.cancel()
+
+
+@contextlib.contextmanager
+def _about(start: Start) -> Iterator[None]:
+    """What is refused in here is refused because of this start."""
+    try:
+        yield
+    except FrameError as error:
+        error.id = start.id
+        raise
 
 
 def _nobody(_size: int) -> None:

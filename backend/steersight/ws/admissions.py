@@ -12,36 +12,43 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from ..protocol.codec import FrameError
-from ..protocol.messages import ErrorCode, Start
+from ..protocol.messages import ErrorCode, Start, StartTogether
+
+Asked = Start | StartTogether
 
 MAX_PENDING = 16
 """Starts that wait for their answer, the one that is being looked at among them."""
+
+
+def runs_of(frame: Asked) -> int:
+    """How many runs a frame asks for."""
+    return len(frame.starts) if isinstance(frame, StartTogether) else 1
 
 
 class Admissions:
     """The line, and the loop that goes through it."""
 
     def __init__(
-        self, admit: Callable[[Start], Awaitable[None]], refuse: Callable[[FrameError], None]
+        self, admit: Callable[[Asked], Awaitable[None]], refuse: Callable[[FrameError, Asked], None]
     ) -> None:
-        """`admit` takes one start or raises FrameError, and `refuse` tells the client of that."""
+        """`admit` takes one frame or raises FrameError, and `refuse` tells the client of that."""
         self._admit = admit
         self._refuse = refuse
-        self._line: deque[Start] = deque()
+        self._line: deque[Asked] = deque()
         self._more = asyncio.Event()
 
     @property
     def pending(self) -> int:
         """How many have not been answered."""
-        return len(self._line)
+        return sum(map(runs_of, self._line))
 
-    def add(self, frame: Start) -> None:
+    def add(self, frame: Asked) -> None:
         """Put one more at the end. Raises FrameError where the line is full."""
-        if len(self._line) >= MAX_PENDING:
+        if self.pending + runs_of(frame) > MAX_PENDING:
             raise FrameError(
                 ErrorCode.BUSY,
-                f"This connection waits for the answers to {MAX_PENDING} starts already, which is all that "
-                "it may. Wait for some of them.",
+                f"This connection waits for the answers to {self.pending} starts already, and {MAX_PENDING} "
+                "is all that it may. Wait for some of them.",
                 id=frame.id,
             )
         self._line.append(frame)
@@ -56,6 +63,6 @@ class Admissions:
                 try:
                     await self._admit(self._line[0])
                 except FrameError as error:
-                    self._refuse(error)
+                    self._refuse(error, self._line[0])
                 finally:
                     self._line.popleft()

@@ -32,13 +32,14 @@ from ..protocol.messages import (
     Resume,
     Resumed,
     Start,
+    StartTogether,
     Steer,
     Stop,
 )
 from ..runs.run import Run
 from ..runs.table import RunTable
 from ..telemetry import Telemetry
-from .admissions import Admissions
+from .admissions import Admissions, Asked, runs_of
 from .feed import Feed
 from .handshake import MAX_RUNS_PER_CONNECTION, Offering, refusal
 from .pace import Pace
@@ -183,8 +184,8 @@ class Connection:
         match frame:
             case Ping():
                 self._post(Pong(t=frame.t))
-            case Start():
-                self._visit.may_start(frame.id)
+            case Start() | StartTogether():
+                self._visit.may_start(frame.id, runs_of(frame))
                 self._admissions.add(frame)
             case Steer():
                 self._steer(frame)
@@ -203,39 +204,51 @@ class Connection:
             case Hello():
                 raise FrameError(ErrorCode.UNEXPECTED, "This connection has had its hello already.")
 
-    async def _start(self, frame: Start) -> None:
-        if frame.id in self._start_ids:
-            raise FrameError(
-                ErrorCode.DUPLICATE_RUN,
-                f"This connection has used the id {frame.id!r} already; choose another.",
-                field="id",
-                id=frame.id,
-            )
+    async def _start(self, frame: Asked) -> None:
+        ids = self._new_ids(frame)
         live = sum(not run.done for run in self._watched.values())
-        if live >= MAX_RUNS_PER_CONNECTION:
+        if live + runs_of(frame) > MAX_RUNS_PER_CONNECTION:
             raise FrameError(
                 ErrorCode.BUSY,
-                f"This connection has {live} live runs, which is all it may have. Stop one or wait.",
-                id=frame.id,
+                f"This connection has {live} live runs, and {MAX_RUNS_PER_CONNECTION} is all it may have. "
+                "Stop one or wait.",
             )
-        self._make_room()
-        run = await self._table.admit(frame, self._sender.look)
-        self._start_ids.add(frame.id)
-        self._add(run)
+        self._make_room(runs_of(frame))
+        if isinstance(frame, StartTogether):
+            runs = await self._table.admit_together(frame, self._sender.look)
+        else:
+            runs = [await self._table.admit(frame, self._sender.look)]
+        self._start_ids |= ids
+        for run in runs:
+            self._add(run)
 
-    def _make_room(self) -> None:
-        """For one more run to watch; finished ones that have been sent whole give way."""
-        if len(self._watched) < MAX_WATCHED:
-            return
-        spare = next(
-            (run for run in self._watched.values() if run.done and self._sender.feeds[run.id].idle), None
-        )
-        if spare is None:
-            raise FrameError(
-                ErrorCode.BUSY, f"This connection watches {MAX_WATCHED} runs, which is all it may."
-            )
-        del self._watched[spare.id], self._sender.feeds[spare.id]
-        self._table.unwatch(spare, self._sender.look)
+    def _new_ids(self, frame: Asked) -> set[str]:
+        """The names that a frame gives. Raises FrameError where one of them has been given before."""
+        names = {"id": frame.id}
+        if isinstance(frame, StartTogether):
+            names |= {f"starts.{number}.id": start.id for number, start in enumerate(frame.starts)}
+        found: set[str] = set()
+        for path, name in names.items():
+            if name in self._start_ids or name in found:
+                raise FrameError(
+                    ErrorCode.DUPLICATE_RUN,
+                    f"This connection has used the id {name!r} already; choose another.",
+                    field=path,
+                )
+            found.add(name)
+        return found
+
+    def _make_room(self, runs: int = 1) -> None:
+        """For so many more runs to watch; finished ones that have been sent whole give way."""
+        idle = (run for run in list(self._watched.values()) if run.done and self._sender.feeds[run.id].idle)
+        while len(self._watched) + runs > MAX_WATCHED:
+            spare = next(idle, None)
+            if spare is None:
+                raise FrameError(
+                    ErrorCode.BUSY, f"This connection watches {MAX_WATCHED} runs, which is all it may."
+                )
+            del self._watched[spare.id], self._sender.feeds[spare.id]
+            self._table.unwatch(spare, self._sender.look)
 
     def _resume(self, frame: Resume) -> None:
         if frame.epoch != self._offering.epoch:

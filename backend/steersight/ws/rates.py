@@ -28,11 +28,11 @@ class Bucket:
         self._held = burst
         self._at = clock()
 
-    def take(self) -> bool:
-        """Take one out; False when there is none."""
-        if self.held < 1:
+    def take(self, count: int = 1) -> bool:
+        """Take so many out; False, and none is taken, when there are not enough."""
+        if self.held < count:
             return False
-        self._held -= 1
+        self._held -= count
         return True
 
     @property
@@ -51,13 +51,14 @@ class PerAddress:
         self._new: Callable[[], Bucket] = lambda: Bucket(rate, burst, clock)
         self._buckets: dict[str, Bucket] = {}
 
-    def take(self, address: str) -> bool:
-        """Take one out of the bucket of an address; False when there is none."""
+    def take(self, address: str, count: int = 1) -> bool:
+        """Take so many out of the bucket of an address; False, and none is taken, when there are not
+        enough."""
         bucket = self._buckets.pop(address, None) or self._new()
         self._buckets[address] = bucket  # now the last one
         if len(self._buckets) > MAX_ADDRESSES:
             del self._buckets[next(iter(self._buckets))]
-        return bucket.take()
+        return bucket.take(count)
 
     def empty(self, address: str) -> bool:
         """Whether `take` would be refused."""

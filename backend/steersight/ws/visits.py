@@ -75,14 +75,19 @@ class Visitors:
         self._guesses.take(address)
         return "wrong"
 
-    def may_start(self, address: str, name: str) -> None:
-        """Count one `start`. Raises FrameError."""
-        if not self._starts.take(address):
-            raise FrameError(
-                ErrorCode.RATE_LIMITED,
-                f"Your address has started {self._starts_per_minute} runs within a minute. Wait a little.",
-                id=name,
-            )
+    def may_start(self, address: str, name: str, runs: int) -> None:
+        """Count the runs of one frame. Raises FrameError."""
+        if self._starts.take(address, runs):
+            return
+        most = self._starts_per_minute
+        raise FrameError(
+            ErrorCode.RATE_LIMITED,
+            f"Your address has started {most} runs within a minute. Wait a little."
+            if runs == 1
+            else f"Your address may start {most} runs within a minute, and with these {runs} there would be "
+            "more. Wait a little, or start fewer together.",
+            id=name,
+        )
 
 
 TOO_MANY_GUESSES = "Your address has shown too many wrong tokens. Wait a minute and try again."
@@ -126,6 +131,6 @@ class Visit:
                 run=run,
             )
 
-    def may_start(self, name: str) -> None:
-        """Count one `start`. Raises FrameError."""
-        self._visitors.may_start(self.address, name)
+    def may_start(self, name: str, runs: int = 1) -> None:
+        """Count the runs of one frame. Raises FrameError."""
+        self._visitors.may_start(self.address, name, runs)

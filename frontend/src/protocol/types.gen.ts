@@ -1,6 +1,6 @@
 // Generated from wire.schema.json by `npm run gen`. Do not edit: change the server's models and run it again.
 
-export type ClientFrame = Hello | Start | Steer | Stop | Resume | AskRows | Ping;
+export type ClientFrame = Hello | Start | StartTogether | Steer | Stop | Resume | AskRows | Ping;
 export type ServerFrame =
 	| Welcome
 	| Engine
@@ -124,6 +124,16 @@ export interface VectorSetting {
 export interface LensOptions {
 	stride?: number;
 	top?: number;
+}
+/**
+ * Start several runs that begin at the same moment and are computed in the same steps: all are admitted,
+ * or none. Each is answered by its own `started`; an `error` of them names this frame by its `id`, and in
+ * `field` which of them it is about.
+ */
+export interface StartTogether {
+	type: "start_together";
+	id: string;
+	starts: Start[];
 }
 /**
  * Replace a run's strengths. The full set travels: a vector that is not named has strength 0.

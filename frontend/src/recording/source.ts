@@ -69,6 +69,7 @@ class Source {
 				break;
 			}
 			case "start":
+			case "start_together":
 				this.#refuse("unexpected", READ_ONLY, null, frame.id);
 				break;
 			default:
