@@ -82,6 +82,8 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 							note={noteOf(turn.run)}
 							by={turn.run.model === session.server.model?.id ? null : turn.run.model}
 							writer={writerOf(turn.run, adapters)}
+							{...session.placeOf(turn)}
+							choosable={session.live === null}
 							watch={session.shown === turn.run ? session.watchLink(turn.run) : null}
 							onRegenerate={
 								turn === last && !blocked && !turn.run.live ? () => session.regenerate(settings) : null

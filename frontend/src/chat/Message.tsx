@@ -29,7 +29,45 @@ interface MessageProps {
 	writer: string;
 	/** Address of this reply for another tab, or null where there is none. */
 	watch: string | null;
+	/** Which of so many turns in this place it is, from 0. */
+	at: number;
+	of: number;
+	/** Whether another of them may be shown now. */
+	choosable: boolean;
 	onRegenerate: (() => void) | null;
+}
+
+interface BranchesProps {
+	at: number;
+	of: number;
+	choosable: boolean;
+	onStep(step: number): void;
+}
+
+/** The turns that stand in one place: which of them is shown, and the way to its neighbours. */
+function Branches({ at, of, choosable, onStep }: BranchesProps) {
+	const step = (by: number, label: string, id: string) => (
+		<button
+			type="button"
+			className="quiet small"
+			data-testid={id}
+			aria-label={label}
+			title={choosable ? label : "A reply is being written"}
+			disabled={!choosable || at + by < 0 || at + by >= of}
+			onClick={() => onStep(by)}
+		>
+			{by < 0 ? "\u2039" : "\u203a"}
+		</button>
+	);
+	return (
+		<span className="branches">
+			{step(-1, "The one before", "branch-before")}
+			<span data-testid="branch">
+				{at + 1} / {of}
+			</span>
+			{step(1, "The next one", "branch-next")}
+		</span>
+	);
 }
 
 export const Message = memo(function Message(props: MessageProps) {
@@ -46,6 +84,9 @@ export const Message = memo(function Message(props: MessageProps) {
 		by,
 		writer,
 		watch,
+		at,
+		of,
+		choosable,
 		onRegenerate,
 	} = props;
 	const live = isLive(phase);
@@ -104,6 +145,9 @@ export const Message = memo(function Message(props: MessageProps) {
 						<span className="written-by" data-testid="written-by">
 							Written by <bdi>{by}</bdi>
 						</span>
+					)}
+					{of > 1 && (
+						<Branches at={at} of={of} choosable={choosable} onStep={(step) => session.goBeside(turn, step)} />
 					)}
 					<span className="spring" />
 					{watch !== null && (

@@ -127,7 +127,7 @@ export class FrameRouter {
 		delivery.follow(run);
 		turns.admitted();
 		// Of runs that this one replaces nothing is shown any more.
-		const wanted = new Set(turns.all.map((turn) => turn.run));
+		const wanted = new Set(turns.everything.map((turn) => turn.run));
 		this.filling.keepOnly(wanted);
 		delivery.keepOnly(new Set([...wanted, ...this.filling.runs]));
 		steering.started(run);
@@ -178,7 +178,7 @@ export class FrameRouter {
 
 	/** Runs may have ended without their last frame: none of them is steered or written on. */
 	#knowEnds(): void {
-		for (const { run } of this.parts.turns.all) if (!run.live) this.parts.steering.ended(run);
+		for (const { run } of this.parts.turns.everything) if (!run.live) this.parts.steering.ended(run);
 		this.asking.forgetEnded();
 	}
 }

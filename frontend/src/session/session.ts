@@ -219,6 +219,31 @@ export class Session {
 		return this.#asking.regenerate(settings);
 	}
 
+	/** Which of the turns in its place one is, from 0, and how many there are: those that it was written again as. */
+	placeOf(turn: Turn): { at: number; of: number } {
+		return this.#turns.place(turn.key);
+	}
+
+	/** Put the turn that stands so many places beside one on the page, with all behind it. */
+	goBeside(turn: Turn, step: number): void {
+		const key = this.#turns.beside(turn.key, step);
+		// What is written now is always the last of the page.
+		if (key === null || this.live !== null) return;
+		const choose = (one: string) => () => {
+			if (this.live !== null) return;
+			this.#turns.choose(one);
+			this.cursor.set(null);
+			this.changed.changed();
+		};
+		choose(key)();
+		this.history.did({
+			what: "another branch",
+			place: `branch:${key}`,
+			undo: choose(turn.key),
+			redo: choose(key),
+		});
+	}
+
 	writeOn(settings: Settings): void {
 		this.#asking.writeOn(settings);
 	}

@@ -1,8 +1,10 @@
-// The turns of the conversation as the page shows them, and which reply is in the heatmap. A turn whose start the
+// The turns of the conversation as the page shows them, one path through the tree of all, and which reply is in the
+// heatmap. A turn whose start the
 // server has not admitted yet remembers what it replaced: refused, it leaves everything as it was before.
 import type { RunState } from "../store/run";
 import type { ViewStore } from "../view/view";
 import { replyText, type Turn } from "./conversation";
+import { TurnTree } from "./tree";
 
 /** Something said on the page only, after so many turns. */
 export interface Aside {
@@ -18,7 +20,6 @@ interface Starting {
 }
 
 export class Turns {
-	all: readonly Turn[] = [];
 	asides: readonly Aside[] = [];
 	/** Words that a refused start gave back, until the composer takes them. */
 	returned: string | null = null;
@@ -26,13 +27,48 @@ export class Turns {
 	/** Starts of chats that were put away before the server admitted them, by their ids. */
 	#putAway = new Set<string>();
 	#count = 0;
+	readonly #tree = new TurnTree();
 
 	constructor(private readonly view: ViewStore) {}
+
+	/** The turns on the page, the first one first. */
+	get all(): readonly Turn[] {
+		return this.#tree.path;
+	}
+
+	set all(turns: readonly Turn[]) {
+		this.#tree.path = turns;
+	}
+
+	/** All turns, also those that others were asked or written again as. */
+	get everything(): readonly Turn[] {
+		return this.#tree.all;
+	}
+
+	/** Which of the turns in its place one is, from 0, and how many there are. */
+	place(key: string): { at: number; of: number } {
+		const beside = this.#tree.beside(key);
+		return { at: beside.indexOf(key), of: beside.length };
+	}
+
+	/** The key of the turn so many places beside one; null where there is none. */
+	beside(key: string, step: number): string | null {
+		const beside = this.#tree.beside(key);
+		return beside[beside.indexOf(key) + step] ?? null;
+	}
+
+	/** Put the turn of this key on the page, with what was shown behind it last. */
+	choose(key: string): void {
+		const turn = this.#tree.get(key);
+		if (turn === null) return;
+		this.#tree.choose(key);
+		this.shown = turn.run;
+	}
 
 	/** The run in the heatmap. */
 	get shown(): RunState | null {
 		const id = this.view.main.run;
-		return id === null ? null : (this.all.find(({ run }) => run.id === id)?.run ?? null);
+		return id === null ? null : (this.everything.find(({ run }) => run.id === id)?.run ?? null);
 	}
 
 	set shown(run: RunState | null) {
@@ -99,7 +135,9 @@ export class Turns {
 		this.#starting = null;
 		// A refused regeneration puts the old reply back, so its question must not also return as text.
 		if (turns.length < this.all.length) this.returned = this.last?.user ?? null;
+		const refused = this.last!.key;
 		this.all = turns;
+		if (!turns.some(({ key }) => key === refused)) this.#tree.remove(refused);
 		this.shown = shown;
 		return starting.run;
 	}
@@ -119,7 +157,7 @@ export class Turns {
 	clear(): void {
 		if (this.#starting !== null) this.#putAway.add(this.#starting.run.id);
 		this.#starting = null;
-		this.all = [];
+		this.#tree.clear();
 		this.asides = [];
 		this.shown = null;
 	}
