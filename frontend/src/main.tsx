@@ -9,6 +9,7 @@ import { Playback } from "./recording/playback";
 import { openLive } from "./session/live";
 import { tabStorage } from "./session/storage";
 import { loadToken } from "./session/token";
+import { preload } from "./ui/lazily";
 import "./styles/base.css";
 import "./styles/layout.css";
 import "./styles/chat.css";
@@ -17,6 +18,9 @@ import "./styles/steering.css";
 import "./styles/dialog.css";
 import "./styles/recording.css";
 import "./styles/motion.css";
+
+/** When a page that has just been opened has nothing better to do. */
+const PRELOAD_MS = 2_000;
 
 const inline = inlineRecording(document);
 const alone = inline !== null || recordingIn(location.hash)?.only === true;
@@ -41,6 +45,9 @@ playback.changed.subscribe(() => {
 	const rest = withoutRecording(location.hash);
 	history.replaceState(null, "", `${location.pathname}${location.search}${rest === "" ? "" : `#${rest}`}`);
 });
+
+// Nobody waits for it: what it brings is for later.
+if (playback.live !== null) setTimeout(() => void preload(), PRELOAD_MS);
 
 createRoot(document.getElementById("root")!).render(
 	<StrictMode>

@@ -1,12 +1,14 @@
 // Top of the page: which model, how the engine and the connection are, and the theme.
-import { type ReactNode, useEffect, useState } from "react";
+import { type ReactNode, Suspense, useEffect, useState } from "react";
 import type { ConnectionState } from "../connection/phase";
-import { ModelDialog } from "../models/ModelDialog";
 import type { EngineStatus } from "../protocol/types.gen";
 import { Mark, MoonIcon, SunIcon } from "../ui/icons";
+import { lazily } from "../ui/lazily";
 import { useSignal } from "../ui/useSignal";
 import { UndoButtons } from "../view/UndoButtons";
 import type { Session } from "./session";
+
+const ModelDialog = lazily(async () => (await import("../models/ModelDialog")).ModelDialog);
 
 interface StatusBarProps {
 	session: Session;
@@ -77,7 +79,11 @@ function ServedModel({ session }: { session: Session }) {
 			>
 				Change
 			</button>
-			{choosing && <ModelDialog session={session} onClose={() => setChoosing(false)} />}
+			{choosing && (
+				<Suspense>
+					<ModelDialog session={session} onClose={() => setChoosing(false)} />
+				</Suspense>
+			)}
 		</span>
 	);
 }

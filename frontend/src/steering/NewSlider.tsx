@@ -5,41 +5,8 @@ import type { Session } from "../session/session";
 import { Dialog } from "../ui/Dialog";
 import { ErrorBanner } from "../ui/ErrorBanner";
 import { useSignal } from "../ui/useSignal";
-import type { BuildRequest } from "./api";
 import { BuildPlots } from "./BuildPlots";
-
-export interface Draft {
-	label: string;
-	/** Two system prompts, or two lists of example texts. */
-	from: "prompts" | "examples";
-	prompts: { positive: string; negative: string };
-	examples: { positive: string; negative: string };
-}
-
-export const EMPTY: Draft = {
-	label: "",
-	from: "prompts",
-	prompts: { positive: "", negative: "" },
-	examples: { positive: "", negative: "" },
-};
-
-/** What to send, or null while something is missing. Examples are lines; a blank line is none. */
-export function requestOf(draft: Draft, adapter: string | null): BuildRequest | null {
-	const label = draft.label.trim();
-	const { positive, negative } = draft[draft.from];
-	if (label === "" || positive.trim() === "" || negative.trim() === "") return null;
-	if (draft.from === "prompts") {
-		return { label, positive: positive.trim(), negative: negative.trim(), adapter };
-	}
-	return { label, positive: lines(positive), negative: lines(negative), adapter };
-}
-
-function lines(text: string): string[] {
-	return text
-		.split("\n")
-		.map((line) => line.trim())
-		.filter((line) => line !== "");
-}
+import { type Draft, EMPTY, requestOf } from "./draft";
 
 interface NewSliderProps {
 	session: Session;

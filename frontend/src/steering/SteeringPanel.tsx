@@ -1,18 +1,21 @@
 // All sliders of the vectors that the server knows, the ways to get more of them, and what is known while they act.
-import { useCallback, useState } from "react";
+import { Suspense, useCallback, useState } from "react";
 import type { Session } from "../session/session";
 import { adapterOf, type Settings } from "../session/settings";
 import { ErrorBanner } from "../ui/ErrorBanner";
 import { ImportIcon, InfoIcon, LinkIcon, PlusIcon } from "../ui/icons";
+import { lazily } from "../ui/lazily";
 import { NoticeBanner } from "../ui/NoticeBanner";
 import { useSignal } from "../ui/useSignal";
-import { ImportDialog } from "./ImportDialog";
+import { EMPTY } from "./draft";
 import { DamageMeter } from "./live";
-import { EMPTY, NewSlider } from "./NewSlider";
 import { RunSigns } from "./Signs";
 import { sharedOf, shareLink } from "./share";
-import { VectorCard } from "./VectorCard";
 import { VectorSlider } from "./VectorSlider";
+
+const NewSlider = lazily(async () => (await import("./dialogs")).NewSlider);
+const ImportDialog = lazily(async () => (await import("./dialogs")).ImportDialog);
+const VectorCard = lazily(async () => (await import("./dialogs")).VectorCard);
 
 type Open = { kind: "new" } | { kind: "import" } | { kind: "card"; vector: string } | null;
 
@@ -126,17 +129,19 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 					</div>
 				</fieldset>
 			)}
-			{open?.kind === "new" && (
-				<NewSlider
-					session={session}
-					draft={draft}
-					adapter={adapterOf(settings, session.server.adapters)}
-					onDraft={setDraft}
-					onClose={() => setOpen(null)}
-				/>
-			)}
-			{open?.kind === "import" && <ImportDialog session={session} onClose={() => setOpen(null)} />}
-			{card !== undefined && <VectorCard session={session} vector={card} onClose={() => setOpen(null)} />}
+			<Suspense>
+				{open?.kind === "new" && (
+					<NewSlider
+						session={session}
+						draft={draft}
+						adapter={adapterOf(settings, session.server.adapters)}
+						onDraft={setDraft}
+						onClose={() => setOpen(null)}
+					/>
+				)}
+				{open?.kind === "import" && <ImportDialog session={session} onClose={() => setOpen(null)} />}
+				{card !== undefined && <VectorCard session={session} vector={card} onClose={() => setOpen(null)} />}
+			</Suspense>
 		</section>
 	);
 }

@@ -8,6 +8,7 @@ import type { Clock } from "../connection/clock";
 import type { ClientFrame, ServerFrame, Start } from "../protocol/types.gen";
 import type { Session } from "../session/session";
 import { FrameBatch } from "../store/signal";
+import { preload } from "../ui/lazily";
 import { STILL, TestServer } from "./server";
 
 /** Changes are told at once: `act` waits for React, not for the screen. */
@@ -46,8 +47,9 @@ export class TestPage {
 		return this.server.starts;
 	}
 
-	/** Before there is any line. */
+	/** Before there is any line. What is loaded for the asking is there. */
 	async show(): Promise<void> {
+		await preload();
 		await act(async () => this.#root.render(<App session={this.session} />));
 	}
 
