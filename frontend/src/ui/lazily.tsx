@@ -7,7 +7,8 @@ const waiting: (() => Promise<unknown>)[] = [];
 /** A component that is loaded when it is first rendered, inside of a `Suspense`. */
 export function lazily<P extends object>(load: () => Promise<ComponentType<P>>) {
 	waiting.push(load);
-	return lazy(async () => ({ default: await load().catch(() => NotLoaded) }));
+	const loaded = (): Promise<ComponentType<P>> => load().catch(() => NotLoaded);
+	return lazy(async () => ({ default: await loaded() }));
 }
 
 /** In place of a part that did not come, such as when the server has another version of the page by now. */
