@@ -186,16 +186,18 @@ def steps(browser: Browser, url: str, asked: argparse.Namespace, ratio: int) -> 
 
 
 def weights(browser: Browser, url: str, asked: argparse.Namespace) -> tuple[float, float]:
-    """MiB of one run, and of a conversation of many."""
+    """MiB of one run, and of a conversation of many turns: each reads all that was said before it, and has all rows."""
     visit = Visit(browser, url, asked, 1)
     empty = visit.memory()
     visit.do(f"bench.begin({asked.positions})")
     visit.do("bench.end()")
     one = visit.memory() - empty
     visit.close()
-    visit = Visit(browser, url, asked, 1, positions=asked.turn_positions)
-    for _ in range(TURNS):
-        visit.do(f"bench.begin({asked.turn_positions})")
+    visit = Visit(browser, url, asked, 1)
+    said = 0
+    for turn in range(1, TURNS + 1):
+        before, said = said, round(asked.positions * turn / TURNS)
+        visit.do(f"bench.begin({said}, {before})")
         visit.do("bench.end()")
         visit.page.wait_for_timeout(100)
     visit.page.wait_for_timeout(2000)
@@ -266,7 +268,7 @@ def measure(asked: argparse.Namespace) -> str:
         columns = [
             "page",
             "one such run, MiB",
-            f"{TURNS} turns of up to {asked.turn_positions} positions, MiB",
+            f"a conversation of {TURNS} turns that grows to as many positions, MiB",
         ]
         parts.append(table(columns, weighed))
     if asked.built is not None and (Path(asked.built) / "index.html").exists():
@@ -284,7 +286,6 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=80)
     parser.add_argument("--metrics", type=int, default=20)
     parser.add_argument("--positions", type=int, default=8192)
-    parser.add_argument("--turn-positions", type=int, default=8192, help="of a turn, where many are weighed")
     parser.add_argument("--no-memory", dest="memory", action="store_false")
     parser.add_argument(
         "--built", default=str(REPOSITORY / "frontend" / "dist"), help="the page whose size is told"

@@ -30,6 +30,8 @@ export class PretendedEngine {
 	#line: TransportHandlers | null = null;
 	#start: Start | null = null;
 	#run = 0;
+	/** Tokens of the newest run's prompt. */
+	#prompt = 0;
 	/** Half floats that rows are cut from. */
 	readonly #noise: Uint16Array;
 
@@ -52,11 +54,11 @@ export class PretendedEngine {
 		return `r${this.#run}`;
 	}
 
-	/** Admit the newest start: the prompt is there, and no row. */
-	admit(): void {
-		const { size } = this;
+	/** Admit the newest start: a prompt of so many tokens is there, and no row. */
+	admit(prompt = this.size.prompt): void {
 		this.#run += 1;
-		const texts = Array.from({ length: size.prompt }, (_, index) => word(index));
+		this.#prompt = prompt;
+		const texts = Array.from({ length: prompt }, (_, index) => word(index));
 		this.say({
 			type: "started",
 			run: this.run,
@@ -65,7 +67,7 @@ export class PretendedEngine {
 			prompt: {
 				ids: texts.map((_, index) => index),
 				texts,
-				spans: [{ role: "user", start: 0, end: size.prompt }],
+				spans: [{ role: "user", start: 0, end: prompt }],
 			},
 			metrics: this.metrics.map(({ id }) => id),
 			model: "",
@@ -84,7 +86,7 @@ export class PretendedEngine {
 			reason: "length",
 			stop: null,
 			error: null,
-			usage: { prompt_tokens: this.size.prompt, reply_tokens: 0, cached_tokens: 0 },
+			usage: { prompt_tokens: this.#prompt, reply_tokens: 0, cached_tokens: 0 },
 			timing: { first_token_ms: 1, total_ms: 2, tokens_per_s: 100 },
 		});
 	}
@@ -138,7 +140,7 @@ export class PretendedEngine {
 
 	/** The tokens of the reply at [start, start + count). */
 	#tokens(start: number, count: number): Tokens {
-		const from = Math.max(start, this.size.prompt);
+		const from = Math.max(start, this.#prompt);
 		const positions = Array.from({ length: Math.max(0, start + count - from) }, (_, index) => from + index);
 		return {
 			type: "tokens",
@@ -157,7 +159,7 @@ export class PretendedEngine {
 		const width = layers * metrics;
 		const values = new Uint16Array(count * width);
 		for (let row = 0; row < count; row++) {
-			const at = ((start + row) * 7919) % (this.#noise.length - width);
+			const at = ((start + row) * 7919 + this.#run) % (this.#noise.length - width);
 			values.set(this.#noise.subarray(at, at + width), row * width);
 		}
 		return {

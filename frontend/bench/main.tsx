@@ -70,13 +70,16 @@ const bench = {
 		return session.server.ready;
 	},
 
-	/** A new turn, whose prompt is read and of whose reply the tokens and rows before `positions` are there. */
-	async begin(positions: number): Promise<void> {
+	/**
+	 * A new turn, whose prompt of so many tokens is read, and of whose reply the tokens and rows before `positions` are
+	 * there.
+	 */
+	async begin(positions: number, prompt = size.prompt): Promise<void> {
 		turns += 1;
 		if (!session.ask(`Tell me about the harbour, for the ${turns}th time.`, settings)) {
 			throw new Error("The page did not ask.");
 		}
-		engine.admit();
+		engine.admit(prompt);
 		session.pickMetric("metric_0");
 		await deliver(engine.pack(0, positions));
 		await frame();
