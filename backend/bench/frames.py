@@ -63,6 +63,20 @@ class Cost:
     """ms of the longest task by the clock, which others on the machine lengthen."""
 
 
+@dataclass
+class Weights:
+    """What a page holds, MiB."""
+
+    one: float
+    """One run."""
+    many: float
+    """A conversation of many turns."""
+    shelved: int = 0
+    """Turns of it whose numbers went to disk."""
+    fetching: Cost | None = None
+    """What showing the longest of them cost."""
+
+
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Files, under headers with which a page may ask how much memory it has."""
 
@@ -185,8 +199,8 @@ def steps(browser: Browser, url: str, asked: argparse.Namespace, ratio: int) -> 
     return found
 
 
-def weights(browser: Browser, url: str, asked: argparse.Namespace) -> tuple[float, float]:
-    """MiB of one run, and of a conversation of many turns: each reads all that was said before it, and has all rows."""
+def weights(browser: Browser, url: str, asked: argparse.Namespace) -> Weights:
+    """Weigh one run, and a conversation: each turn reads all that was said before it, and has all rows."""
     visit = Visit(browser, url, asked, 1)
     empty = visit.memory()
     visit.do(f"bench.begin({asked.positions})")
@@ -194,16 +208,25 @@ def weights(browser: Browser, url: str, asked: argparse.Namespace) -> tuple[floa
     one = visit.memory() - empty
     visit.close()
     visit = Visit(browser, url, asked, 1)
-    said = 0
+    shelves = visit.do("bench.digest !== undefined")
+    said, digests = 0, []
     for turn in range(1, TURNS + 1):
         before, said = said, round(asked.positions * turn / TURNS)
         visit.do(f"bench.begin({said}, {before})")
+        digests.append(visit.do("bench.digest()") if shelves else None)
         visit.do("bench.end()")
         visit.page.wait_for_timeout(100)
     visit.page.wait_for_timeout(2000)
-    many = visit.memory()
+    found = Weights(one, visit.memory())
+    if shelves and (shelved := visit.do("bench.shelved()")) > 0:
+        found.shelved = shelved
+        found.fetching = visit.traced(f"bench.show({shelved - 1})")
+        for turn in range(TURNS):
+            visit.do(f"bench.show({turn})")
+            if visit.do("bench.digest()") != digests[turn]:
+                raise SystemExit(f"Turn {turn + 1} has other numbers than before they went to disk.")
     visit.close()
-    return one, many
+    return found
 
 
 def sizes(built: Path) -> tuple[float, float]:
@@ -256,8 +279,11 @@ def measure(asked: argparse.Namespace) -> str:
                 print(f"{name}, pixel ratio {ratio}", file=sys.stderr, flush=True)
                 found[name][ratio] = steps(browser, url, asked, ratio)
         for name, url in urls.items() if asked.memory else ():
-            one, many = weights(browser, url, asked)
-            weighed.append([name, f"{one:.1f}", f"{many:.0f}"])
+            weight = weights(browser, url, asked)
+            task = "" if weight.fetching is None else f"{weight.fetching.task:.0f}"
+            weighed.append(
+                [name, f"{weight.one:.1f}", f"{weight.many:.0f}", weight.shelved, task]
+            )
         version = browser.version
     head = (
         f"A run of {asked.layers} layers, {asked.positions} positions and {asked.metrics} metrics with its text "
@@ -269,6 +295,8 @@ def measure(asked: argparse.Namespace) -> str:
             "page",
             "one such run, MiB",
             f"a conversation of {TURNS} turns that grows to as many positions, MiB",
+            "of these turns on disk",
+            "longest task when one is shown again, ms",
         ]
         parts.append(table(columns, weighed))
     if asked.built is not None and (Path(asked.built) / "index.html").exists():

@@ -4,6 +4,8 @@ import { createRoot } from "react-dom/client";
 import { App } from "../src/App";
 import { Session } from "../src/session/session";
 import { defaultSettings } from "../src/session/settings";
+import { BrowserDisk } from "../src/store/disk";
+import { digest } from "./digest";
 import { PretendedEngine, type Size } from "./engine";
 import { ThreeMaps } from "./maps";
 import "../src/styles/base.css";
@@ -25,7 +27,9 @@ const size: Size = {
 };
 const settings = defaultSettings();
 const engine = new PretendedEngine(size);
-const session = new Session(engine.open, null);
+const disk = new BrowserDisk();
+const session = new Session(engine.open, null, undefined, undefined, null, { disk });
+addEventListener("pagehide", () => disk.end());
 let maps: ThreeMaps | null = null;
 let turns = 0;
 
@@ -150,6 +154,29 @@ const bench = {
 			set.call(slider, String((0.9 * Math.sin(6 * Math.PI * along)).toFixed(2)));
 			slider.dispatchEvent(new Event("input", { bubbles: true }));
 		});
+	},
+
+	/** A digest of all numbers of the shown run; null while they are on the shelf. */
+	digest(): number | null {
+		return digest(session.shown!.rows);
+	},
+
+	/** How many of the turns' runs have their numbers on the shelf. */
+	shelved(): number {
+		return session.turns.filter(({ run }) => run.rows.state === "shelved").length;
+	},
+
+	/** Delete what pages left on disk that are over. */
+	sweep: () => disk.sweep(),
+
+	/** Show the reply of a turn, counted from 0, and wait for its map; gives ms. */
+	async show(turn: number): Promise<number> {
+		const began = performance.now();
+		const { run } = session.turns[turn]!;
+		session.show(run);
+		while (run.rows.state === "shelved") await task();
+		await frame();
+		return performance.now() - began;
 	},
 
 	/** Three maps of the shown run below the page. */

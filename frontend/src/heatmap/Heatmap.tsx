@@ -11,6 +11,7 @@ import { moved } from "./keys";
 import { Legend } from "./Legend";
 import { MetricPicker } from "./MetricPicker";
 import type { Drawn } from "./painter";
+import { Shelved } from "./Shelved";
 import { CursorSentence, Tooltip } from "./Tooltip";
 import { Unwatched } from "./Unwatched";
 import { HeatmapView } from "./view";
@@ -193,6 +194,7 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 						{run.gone}
 					</p>
 				)}
+				{strip !== null && <Shelved strip={strip} />}
 				{run !== null && metric !== null && !run.watches(metric.id) && (
 					<Unwatched
 						metric={metric}

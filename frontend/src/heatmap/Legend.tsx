@@ -37,7 +37,7 @@ export function Legend({ session, metric, drawn, dark }: LegendProps) {
 			</span>
 			<div className="legend-scale">
 				<div className="legend-bar" style={{ background }}>
-					{range !== null && value !== undefined && Number.isFinite(value) && drawn !== null && (
+					{range !== null && value != null && Number.isFinite(value) && drawn !== null && (
 						<span className="legend-mark" style={{ left: `${100 * place(metric, drawn.range, value)}%` }} />
 					)}
 					{range !== null && (

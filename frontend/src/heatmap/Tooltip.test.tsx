@@ -112,3 +112,19 @@ test("the experts of the pointed token are told, with their weights and what els
 		" Experts: 5 with weight 0.75, 2 with weight 0.25.",
 	);
 });
+
+test("a number on the shelf is being fetched, and one that is lost is no longer here", async () => {
+	const value = () => find("heatmap-tooltip")!.querySelectorAll("dd")[2]!.textContent;
+	const spoken = () => cursorSentence(run, metricInfo(), { run: "c1", position: 2, layer: 1, by: "keys" });
+	run.rows.shelve();
+	await point(2, 1);
+	expect([value(), find("tooltip-drawn")!.textContent]).toEqual([
+		"being fetched",
+		"surprisal 0.5 nats, rank 1, drawn at entropy 1 nats",
+	]);
+	expect(spoken()).toContain("being fetched, revision 0.");
+	run.rows.dropNumbers();
+	run.giveUp("Lost.");
+	await point(1, 1);
+	expect(value()).toBe("no longer here");
+});

@@ -101,6 +101,7 @@ export class Backing {
 		columns: number,
 	): void {
 		const { layers } = this.field;
+		if (this.field.shelved) return;
 		const { from, to } = visibleColumns(g, scroll, columns);
 		for (let start = from; start < to; ) {
 			const index = Math.floor(start / TILE_COLUMNS);

@@ -120,4 +120,22 @@ describe("Painter", () => {
 		expect([update(), update()]).toEqual([null, null]);
 		expect(told.slice(1)).toEqual([null]);
 	});
+
+	test("draws nothing of numbers on the shelf, and all of it on the same scale when they are back", () => {
+		show(metricInfo());
+		run.take(rowsFrame(0, 4, { value: () => 90 }), 0);
+		update();
+		const shelf = new Map([["norm", [...run.rows.chunks("norm")]]]);
+		run.rows.shelve();
+		run.take(rowsFrame(4, 1, { value: () => 500 }), 0);
+		expect([update(), update()]).toEqual([null, null]);
+		expect([written, told.at(-1)]).toEqual([[[0, 4]], null]);
+		run.rows.bring(shelf);
+		expect(update()).not.toBeNull();
+		expect(written).toEqual([
+			[0, 4],
+			[0, 5],
+		]);
+		expect(told[2]!.range.hi).toBeGreaterThanOrEqual(500);
+	});
 });

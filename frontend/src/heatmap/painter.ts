@@ -46,8 +46,9 @@ export class Painter {
 	/** Take in what came since the last time. Null where nothing can be coloured. */
 	update(): Backing | null {
 		const subject = this.#subject;
-		// A metric that a run was not watched with has nothing to fit a scale to, and nothing to draw.
-		if (subject === null || subject.field.empty) {
+		// A metric that a run was not watched with has nothing to fit a scale to, and nothing to draw. What lies on the
+		// shelf has neither until it is back; then all of it is coloured anew.
+		if (subject === null || subject.field.empty || subject.field.shelved) {
 			this.#backing = null;
 			if (this.#drawn !== null) this.onDrawn(null);
 			this.#drawn = null;

@@ -40,10 +40,10 @@ export function fixedEnds(metric: MetricInfo): { lo: number | null; hi: number |
 	return { lo: end(metric.scale.lo), hi: end(metric.scale.hi) };
 }
 
-/** The 1st and 99th percentile of the finite numbers of positions 1 and later, or null without any. */
+/** The 1st and 99th percentile of the finite numbers of positions 1 and later, or null without any that can be read. */
 export function percentiles(field: Field): Range | null {
 	const { first, layers } = field;
-	if (first === null) return null;
+	if (first === null || field.shelved) return null;
 	// A prompt without numbers, as the logit lens leaves it, must not use up the sample.
 	const start = first * layers;
 	const end = field.columns * layers;
@@ -121,6 +121,8 @@ export class ScaleFit {
 	 * the most expensive step of a frame, and numbers within the range cannot do that, however many come.
 	 */
 	#outgrown(field: Field): boolean {
+		// What is on the shelf is looked at when it is back.
+		if (field.shelved) return false;
 		const { changes } = field;
 		const fresh = this.#seen < changes.length;
 		for (; this.#seen < changes.length; this.#seen++) {

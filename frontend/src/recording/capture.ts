@@ -1,5 +1,6 @@
 // What the page has of a conversation as a recording. Everything is copied as it stands: a reply that is being written
-// goes on, and is in the recording as far as it had come.
+// goes on, and is in the recording as far as it had come. One run is copied after the other, since its numbers may have
+// to come from disk.
 import { NO_NUMBER, numberToHalf } from "../protocol/fp16";
 import type { MetricInfo, ModelInfo, VectorInfo } from "../protocol/types.gen";
 import type { Turn } from "../session/conversation";
@@ -19,8 +20,16 @@ export interface Known {
 	modelNamed(id: string): ModelInfo | null;
 }
 
+/** Makes that the numbers of a run are here, until what it gives is called. */
+export type Hold = (run: RunState) => Promise<() => void>;
+
 /** A recording of these turns. `now` is the moment at which it is made. */
-export function captured(turns: readonly Turn[], known: Known, now: Date): Recording {
+export async function captured(
+	turns: readonly Turn[],
+	known: Known,
+	now: Date,
+	hold: Hold,
+): Promise<Recording> {
 	const runs: RunState[] = [];
 	const indexOf = (run: RunState): number => {
 		const at = runs.indexOf(run);
@@ -30,6 +39,16 @@ export function captured(turns: readonly Turn[], known: Known, now: Date): Recor
 		const parent = turns[index - 1]?.key ?? null;
 		return { id: key, parent, user, before: before.map(indexOf), run: indexOf(run) };
 	});
+	const copies: { meta: RunMeta; arrays: RunArrays }[] = [];
+	for (const run of runs) {
+		const release = await hold(run);
+		const layers = known.modelNamed(run.model ?? "")?.layers ?? 0;
+		try {
+			copies.push({ meta: metaOf(run, known), arrays: arraysOf(run, layers) });
+		} finally {
+			release();
+		}
+	}
 	return {
 		meta: {
 			format: FORMAT,
@@ -38,9 +57,9 @@ export function captured(turns: readonly Turn[], known: Known, now: Date): Recor
 			made_at: `${now.toISOString().slice(0, 19)}Z`,
 			title: titleOf(turns),
 			turns: recorded,
-			runs: runs.map((run) => metaOf(run, known)),
+			runs: copies.map(({ meta }) => meta),
 		},
-		runs: runs.map((run) => arraysOf(run, known.modelNamed(run.model ?? "")?.layers ?? 0)),
+		runs: copies.map(({ arrays }) => arrays),
 	};
 }
 

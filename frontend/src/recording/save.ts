@@ -26,7 +26,7 @@ export async function conversationBytes(
 	now: Date,
 ): Promise<{ bytes: Uint8Array; title: string }> {
 	if (replay !== null) return { bytes: replay.bytes, title: replay.recording.meta.title };
-	const recording = captured(session.turns, session.server, now);
+	const recording = await captured(session.turns, session.server, now, (run) => session.shelf.hold(run));
 	return { bytes: await writeRecording(recording), title: recording.meta.title };
 }
 
@@ -40,7 +40,7 @@ export async function shownBytes(
 	const turn = session.turns[index];
 	if (turn === undefined) throw new Error("No reply is shown.");
 	if (replay === null) {
-		const recording = captured([turn], session.server, now);
+		const recording = await captured([turn], session.server, now, (run) => session.shelf.hold(run));
 		return { bytes: await writeRecording(recording), title: recording.meta.title };
 	}
 	const part = turnOf(replay.recording, replay.turns[index] ?? "", index);

@@ -48,8 +48,8 @@ test("a conversation is shown as it was", async () => {
 
 test("what is played and recorded again is the same", async () => {
 	const recording = one();
-	const { turns, server } = await played(recording);
-	const again = captured(turns, server, new Date("2026-11-26T12:00:00Z"));
+	const { turns, server, shelf } = await played(recording);
+	const again = await captured(turns, server, new Date("2026-11-26T12:00:00Z"), (run) => shelf.hold(run));
 	// The page does not keep the likeliest of the final distribution, nor what the chat template was told.
 	expect(again.runs).toEqual([{ ...recording.runs[0]!, alternatives: null }]);
 	const [before, after] = [recording.meta.runs[0]!, again.meta.runs[0]!];
@@ -95,10 +95,11 @@ test("a reply of which only the text is there is shown without a map", async () 
 	const alone = { ...meta, remembered: "All of it.", prompt: { tokens: 0, spans: [] } };
 	const turns = [{ id: "a", parent: null, user: "What?", before: [], run: 0 }];
 	const recording = { meta: testMeta({ turns, runs: [alone] }), runs: [empty] };
-	const { turns: shown, server } = await played(recording);
+	const { turns: shown, server, shelf } = await played(recording);
 	expect(shown[0]!.run.replyText()).toBe("All of it.");
 	expect(shown[0]!.run.gone).toContain("no map");
-	const [again] = captured(shown, server, new Date()).meta.runs;
+	const recorded = await captured(shown, server, new Date(), (run) => shelf.hold(run));
+	const [again] = recorded.meta.runs;
 	expect(again).toMatchObject({ remembered: "All of it.", finished: null, prompt: { tokens: 0 } });
 });
 

@@ -30,8 +30,13 @@ export class Filling {
 		return [...this.#under.keys()];
 	}
 
+	/** Whether rows of a reply are being computed. */
+	fills(reply: RunState): boolean {
+		return [...this.#under.values()].includes(reply);
+	}
+
 	of(reply: RunState): Filled {
-		if (this.runs.some((run) => this.#under.get(run) === reply)) return { kind: "under-way" };
+		if (this.fills(reply)) return { kind: "under-way" };
 		if (startFor(reply) === null || reply.epoch !== this.parts.server.epoch) return { kind: "never" };
 		// Another model's numbers are other numbers.
 		if (reply.model !== null && reply.model !== this.parts.server.model?.id) return { kind: "never" };

@@ -2,6 +2,7 @@
 // handed to the session here.
 import { socketUrl, webSocketTransport } from "../connection/transport";
 import { wakeOnReturn } from "../connection/wake";
+import { BrowserDisk } from "../store/disk";
 import { takePart } from "./fragment";
 import { findKept, Keeper } from "./kept";
 import { Session } from "./session";
@@ -10,7 +11,9 @@ import { loadToken } from "./token";
 
 export function openLive(): Session {
 	const storage = tabStorage();
-	const session = new Session(webSocketTransport(socketUrl(location.href)), loadToken(storage));
+	const disk = new BrowserDisk();
+	const transport = webSocketTransport(socketUrl(location.href));
+	const session = new Session(transport, loadToken(storage), undefined, undefined, null, { disk });
 
 	const watched = takePart(location, history, "watch");
 	// A tab that was opened to watch a reply begins with a copy of the other tab's storage: not its conversation.
@@ -24,7 +27,13 @@ export function openLive(): Session {
 	const keeper = new Keeper(storage, () => session.keepable);
 	session.changed.subscribe(() => keeper.look());
 	// With the last words of a reply that is being written.
-	addEventListener("pagehide", () => keeper.keep());
+	addEventListener("pagehide", ({ persisted }) => {
+		keeper.keep();
+		// A page that the browser may show again still needs its numbers.
+		if (!persisted) disk.end();
+	});
+	// Not before the page is there: what other pages left does not hurry.
+	addEventListener("load", () => void disk.sweep().catch(() => {}));
 	document.addEventListener("visibilitychange", () => {
 		if (document.visibilityState === "hidden") keeper.keep();
 	});

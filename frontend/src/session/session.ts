@@ -10,6 +10,7 @@ import { VectorApi } from "../steering/api";
 import { VectorBuild } from "../steering/build";
 import { Steering } from "../steering/steering";
 import type { RunState } from "../store/run";
+import { Shelving, type ShelvingOptions } from "../store/shelving";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
 import { Strip } from "../store/strip";
 import { History } from "../view/history";
@@ -58,6 +59,8 @@ export class Session {
 	latency: number | null = null;
 	/** A ping came back. Only its number changes then, and nothing else on the page need be looked at. */
 	readonly pinged: Signal;
+	/** Takes numbers to disk that are too many for the page's memory, and back. */
+	readonly shelf: Shelving;
 	readonly #turns: Turns;
 	#strip: Strip | null = null;
 	readonly #notes: Notes;
@@ -74,6 +77,8 @@ export class Session {
 		clock: Clock = browserClock,
 		/** Why its source takes nothing, as a sentence; null for a server. */
 		readOnly: string | null = null,
+		/** Where numbers go that are too many for the page's memory, and how many are. */
+		place: Pick<ShelvingOptions, "disk" | "budget"> = { disk: null },
 	) {
 		this.server.readOnly = readOnly;
 		this.changed = new Signal(batch);
@@ -131,6 +136,17 @@ export class Session {
 		this.#elsewhere = new Elsewhere(parts);
 		this.#filling = new Filling(parts);
 		const router = new FrameRouter(parts, this.#asking, this.#elsewhere, this.#filling);
+		this.shelf = new Shelving({
+			...place,
+			runs: () => turns.runs,
+			wanted: () => {
+				const shown = new Set(this.strip?.runs);
+				const wanted = (run: RunState) =>
+					shown.has(run) || this.view.shows(run.id) || run.awaited || this.#filling.fills(run);
+				return new Set(turns.runs.filter(wanted));
+			},
+		});
+		for (const signal of [changed, this.view.changed]) signal.subscribe(() => this.shelf.look());
 	}
 
 	get turns(): readonly Turn[] {

@@ -85,6 +85,12 @@ export class Turns {
 		return run?.live ? run : null;
 	}
 
+	/** All runs that are shown or may be again: also those that a start which waits would replace. */
+	get runs(): readonly RunState[] {
+		const turns = new Set([...this.everything, ...(this.#starting?.before.turns ?? [])]);
+		return [...turns].flatMap(({ before, run }) => [...before, run]);
+	}
+
 	/** The last reply has a beginning and ended before its own end. */
 	get unfinished(): boolean {
 		const { last } = this;

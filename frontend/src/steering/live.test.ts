@@ -79,6 +79,12 @@ describe("what is read from the newest row", () => {
 		);
 		expect(shareNow(run)).toEqual([0.25, 0]);
 	});
+
+	test("nothing while the numbers lie on the shelf", () => {
+		run.take(rowsFrame(0, 2, { metrics: [SHARE, "projection:joy"] }), 0);
+		run.rows.shelve();
+		expect([shareNow(run), projectionNow(run, joy, OWN_WAY)]).toEqual([null, null]);
+	});
 });
 
 test("the meter reads the reply's end, without special tokens, and another run starts anew", () => {

@@ -55,26 +55,32 @@ export interface Projection {
 	layer: number;
 }
 
-/** The projection on a vector at the last layer where it acts; null when the run is not watched with it. */
+/**
+ * The projection on a vector at the last layer where it acts; null when the run is not watched with it, and while its
+ * numbers lie on the shelf.
+ */
 export function projectionNow(run: RunState, vector: VectorInfo, setting: VectorSetting): Projection | null {
 	const position = lastRow(run);
 	if (position === null) return null;
 	const layer = actsAt(vector, setting)[1];
 	const at = (metric: string) => {
 		const value = run.rows.value(metric, position, layer);
-		return value !== undefined && Number.isFinite(value) ? value : null;
+		return value != null && Number.isFinite(value) ? value : null;
 	};
 	const after = at(projectionOf(vector.id));
 	return after === null ? null : { after, before: at(projectionBefore(vector.id)), layer };
 }
 
-/** Per layer, how long what steering added is against the stream; null when the run is not watched with it. */
+/**
+ * Per layer, how long what steering added is against the stream; null when the run is not watched with it, and while its
+ * numbers lie on the shelf.
+ */
 export function shareNow(run: RunState): number[] | null {
 	const position = lastRow(run);
-	if (position === null || !run.rows.carries(SHARE)) return null;
+	if (position === null || !run.rows.carries(SHARE) || run.rows.state === "shelved") return null;
 	return Array.from({ length: run.rows.layers }, (_, layer) => {
 		const value = run.rows.value(SHARE, position, layer);
-		return value !== undefined && Number.isFinite(value) ? value : 0;
+		return value != null && Number.isFinite(value) ? value : 0;
 	});
 }
 

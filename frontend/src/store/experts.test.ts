@@ -39,3 +39,13 @@ test("a run that was not watched with them has none", () => {
 	rows.append(rowsFrame(0, 2));
 	expect(chosenExperts(rows, 1, 1)).toBeNull();
 });
+
+test("while the numbers lie on the shelf none are told, and none are counted", () => {
+	const rows = new RowStore();
+	rows.append(frame(0, 4));
+	const shelf = new Map(METRICS.map((metric) => [metric, [...rows.chunks(metric)]]));
+	rows.shelve();
+	expect(chosenExperts(rows, 2, 1)).toBeNull();
+	rows.bring(shelf);
+	expect(chosenExperts(rows, 2, 1)![0]).toEqual({ expert: 2, weight: 0.75, load: 0.5 });
+});

@@ -21,14 +21,15 @@ interface Counts {
 const counted = new WeakMap<RowStore, Map<number, Counts>>();
 
 /** The experts of one layer at one position, the one of the greatest weight first; null where none were watched
- * or the layer has none. */
+ * or the layer has none, and while the numbers lie on the shelf. */
 export function chosenExperts(rows: RowStore, position: number, layer: number): ChosenExpert[] | null {
+	if (rows.state === "shelved") return null;
 	const found: ChosenExpert[] = [];
 	const { tokens, chosen } = countsOf(rows, layer);
 	for (let rank = 1; ; rank++) {
 		const expert = rows.value(`expert:${rank}`, position, layer);
 		const weight = rows.value(`expert_weight:${rank}`, position, layer);
-		if (expert === undefined || weight === undefined || Number.isNaN(expert)) break;
+		if (expert == null || weight == null || Number.isNaN(expert)) break;
 		found.push({ expert, weight, load: (chosen.get(expert) ?? 0) / tokens });
 	}
 	return found.length === 0 ? null : found;
@@ -48,7 +49,7 @@ function countsOf(rows: RowStore, layer: number): Counts {
 		if (!rows.carries(metric)) break;
 		for (let position = 0; position < rows.columns; position++) {
 			const expert = rows.value(metric, position, layer);
-			if (expert === undefined || Number.isNaN(expert)) continue;
+			if (expert == null || Number.isNaN(expert)) continue;
 			if (rank === 1) counts.tokens += 1;
 			counts.chosen.set(expert, (counts.chosen.get(expert) ?? 0) + 1);
 		}

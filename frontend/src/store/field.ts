@@ -9,6 +9,8 @@ export interface Field {
 	readonly columns: number;
 	/** No number has come, nor can any be drawn. */
 	readonly empty: boolean;
+	/** Its numbers lie on the shelf: until they are back no chunk can be read, and there is nothing to draw. */
+	readonly shelved: boolean;
 	/** What has come, oldest first; it only ever grows. */
 	readonly changes: readonly Change[];
 	/** The first position after 0 that has a number in any layer, or null. */
@@ -34,6 +36,10 @@ export class MetricField implements Field {
 
 	get empty(): boolean {
 		return !this.rows.carries(this.metric);
+	}
+
+	get shelved(): boolean {
+		return this.rows.state === "shelved";
 	}
 
 	get changes(): readonly Change[] {

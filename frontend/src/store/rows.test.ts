@@ -1,7 +1,7 @@
-import { describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import { NO_NUMBER } from "../protocol/fp16";
 import { chance, rowsFrame } from "../testing";
-import { CHUNK, NO_ROW, RowStore } from "./rows";
+import { CHUNK, type Chunks, NO_ROW, RowStore } from "./rows";
 
 describe("RowStore", () => {
 	test("keeps each number at its metric, position and layer", () => {
@@ -161,5 +161,75 @@ describe("RowStore", () => {
 		const store = new RowStore();
 		store.append(rowsFrame(0, 0));
 		expect([store.columns, store.received, store.changes.length]).toEqual([0, 0, 0]);
+	});
+
+	describe("whose numbers are on the shelf", () => {
+		const metrics = ["a", "b"];
+		let store: RowStore;
+		let shelf: Map<string, Chunks>;
+		beforeEach(() => {
+			store = new RowStore();
+			store.append(rowsFrame(0, 600, { metrics, rev: (p) => Math.floor(p / 400), entropy: () => 2 }));
+			shelf = new Map(metrics.map((metric) => [metric, [...store.chunks(metric)]]));
+			store.shelve();
+		});
+
+		test("knows all but the numbers, and says that it has none of those", () => {
+			expect([store.state, store.late, store.received, store.columns]).toEqual(["shelved", false, 600, 600]);
+			expect([store.metrics, store.carries("a"), store.carries("c")]).toEqual([metrics, true, false]);
+			expect([store.has(599), store.rev(599), store.entropy(599), store.first("b")]).toEqual([true, 1, 2, 1]);
+			expect(store.boundaries()).toEqual([{ rev: 1, position: 400 }]);
+			expect(store.size).toBe(6 * 600);
+			expect([store.value("a", 5, 0), store.value("a", 600, 0), store.value("c", 5, 0)]).toEqual([
+				null,
+				undefined,
+				undefined,
+			]);
+			expect(() => store.chunk("a", 0)).toThrow("lie on the shelf");
+			expect(() => store.chunks("a")).toThrow("lie on the shelf");
+		});
+
+		test("has them again, the same chunks", () => {
+			store.bring(shelf);
+			expect([store.state, store.chunk("b", 1), store.size]).toEqual([
+				"here",
+				shelf.get("b")![1],
+				6 * 600 + 4 * 2 * 2 * CHUNK,
+			]);
+			// Once more changes nothing.
+			store.bring(new Map());
+			expect(store.chunk("b", 1)).toBe(shelf.get("b")![1]);
+		});
+
+		test("takes rows meanwhile, and puts them where they belong", () => {
+			const whole = new RowStore();
+			whole.append(rowsFrame(0, 600, { metrics }));
+			for (const frame of [
+				rowsFrame(598, 3, { metrics, value: () => 9 }),
+				rowsFrame(5, 1, { metrics: ["c"] }),
+			]) {
+				store.append(frame);
+				whole.append(frame);
+			}
+			expect([store.late, store.received, store.has(600), store.carries("c"), store.first("c")]).toEqual([
+				true,
+				601,
+				true,
+				true,
+				5,
+			]);
+			store.bring(shelf);
+			expect(store.late).toBe(false);
+			for (const metric of [...metrics, "c"]) {
+				for (const index of [0, 1]) expect(store.chunk(metric, index)).toEqual(whole.chunk(metric, index));
+			}
+			expect(store.value("c", 5, 1)).toBe(whole.value("c", 5, 1));
+		});
+
+		test("has none when they are dropped, and none that come later", () => {
+			store.dropNumbers();
+			store.bring(shelf);
+			expect([store.state, store.metrics, store.value("a", 5, 0)]).toEqual(["here", [], undefined]);
+		});
 	});
 });

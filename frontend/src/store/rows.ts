@@ -5,6 +5,9 @@
 // Chunks are made when a row falls into them and never move or grow: a long reply costs each row the same, and what
 // reads them (a map, a recording, a store on disk) may take a chunk as it is.
 //
+// The chunks of a run that is not shown may lie on the shelf (`shelf.ts`), and all else of it stays here. Whoever reads
+// numbers asks `state` first: what is on the shelf is neither missing nor zero.
+//
 // Rows may arrive twice, late or with holes; every arrival is logged in `changes`, which is what lets the
 // heatmap draw new columns only.
 import { HALF_VALUES, halfCodes, isFiniteCode, NO_NUMBER } from "../protocol/fp16";
@@ -25,6 +28,9 @@ export interface Change {
 	end: number;
 }
 
+/** The chunks of one metric, with a hole where no row of the metric fell into one. */
+export type Chunks = Uint16Array[];
+
 export class RowStore {
 	layers = 0;
 	/** One past the last position that has a row. */
@@ -32,8 +38,12 @@ export class RowStore {
 	/** Positions that have a row. */
 	received = 0;
 	readonly changes: Change[] = [];
-	/** Per metric its chunks; a hole where no row of the metric fell into one. */
-	#chunks = new Map<string, Uint16Array[]>();
+	/** Per metric its chunks; of a store on the shelf none. */
+	#chunks = new Map<string, Chunks>();
+	/** Bytes of all chunks that are here. */
+	#bytes = 0;
+	/** Rows that came while the chunks were on the shelf; null while they are here. */
+	#late: Rows[] | null = null;
 	#entropy: Uint16Array | null = null;
 	#revs = new Int32Array(0);
 	/** Per metric the first position after 0 with a number; a metric without any is missing. */
@@ -58,8 +68,11 @@ export class RowStore {
 		const end = start + count;
 		this.#reserve(end);
 		metrics.forEach((metric, index) => {
-			this.#put(metric, codes, index * this.layers, metrics.length * this.layers, start, count);
+			if (!this.#chunks.has(metric)) this.#chunks.set(metric, []);
+			this.#note(metric, codes, index * this.layers, metrics.length * this.layers, start, count);
 		});
+		if (this.#late === null) this.#putAll(frame, codes);
+		else this.#late.push(frame);
 		if (entropy !== null) {
 			this.#entropy ??= new Uint16Array(this.#revs.length).fill(NO_NUMBER);
 			this.#entropy.set(entropy, start);
@@ -76,8 +89,45 @@ export class RowStore {
 	/** Keep which revision every row had, and no number. */
 	dropNumbers(): void {
 		this.#chunks.clear();
+		this.#bytes = 0;
+		this.#late = null;
 		this.#first.clear();
 		this.#entropy = null;
+	}
+
+	/** Whether the numbers can be read, or lie on the shelf. */
+	get state(): "here" | "shelved" {
+		return this.#late === null ? "here" : "shelved";
+	}
+
+	/** Rows came that wait for the numbers on the shelf. */
+	get late(): boolean {
+		return this.#late !== null && this.#late.length > 0;
+	}
+
+	/** The chunks of a metric as they are, for the shelf. */
+	chunks(metric: string): Readonly<Chunks> {
+		this.#mustBeHere();
+		return this.#chunks.get(metric) ?? [];
+	}
+
+	/** The numbers lie elsewhere from now on: let them go here. */
+	shelve(): void {
+		for (const metric of this.#chunks.keys()) this.#chunks.set(metric, []);
+		this.#bytes = 0;
+		this.#late ??= [];
+	}
+
+	/** The numbers are back from the shelf; rows that came meanwhile go into them. */
+	bring(found: ReadonlyMap<string, Chunks>): void {
+		const late = this.#late;
+		if (late === null) return;
+		for (const [metric, chunks] of found) {
+			this.#chunks.set(metric, chunks);
+			for (const chunk of chunks) this.#bytes += chunk?.byteLength ?? 0;
+		}
+		this.#late = null;
+		for (const frame of late) this.#putAll(frame, halfCodes(frame.data));
 	}
 
 	/** Metrics of which any row was had, in the order in which they came. */
@@ -85,13 +135,11 @@ export class RowStore {
 		return [...this.#chunks.keys()];
 	}
 
-	/** Bytes of all numbers. */
+	/** Bytes of all numbers that are here. */
 	get size(): number {
-		let size = this.#revs.byteLength + (this.#entropy?.byteLength ?? 0);
-		for (const chunks of this.#chunks.values()) {
-			for (const chunk of chunks) size += chunk?.byteLength ?? 0;
-		}
-		return size;
+		let late = 0;
+		for (const { data } of this.#late ?? []) late += data.byteLength;
+		return this.#bytes + late + this.#revs.byteLength + (this.#entropy?.byteLength ?? 0);
 	}
 
 	has(position: number): boolean {
@@ -109,17 +157,22 @@ export class RowStore {
 
 	/**
 	 * The numbers of a metric at positions [CHUNK * index, CHUNK * (index + 1)), [CHUNK, layers] as half floats;
-	 * undefined where no row of the metric fell among them.
+	 * undefined where no row of the metric fell among them. Throws while they lie on the shelf.
 	 */
 	chunk(metric: string, index: number): Uint16Array | undefined {
+		this.#mustBeHere();
 		return this.#chunks.get(metric)?.[index];
 	}
 
-	/** One number as sent, or undefined when that row, layer or metric is missing. */
-	value(metric: string, position: number, layer: number): number | undefined {
+	/**
+	 * One number as sent, undefined when that row, layer or metric is missing, and null while the numbers lie on the
+	 * shelf.
+	 */
+	value(metric: string, position: number, layer: number): number | null | undefined {
 		if (!this.has(position) || layer < 0 || layer >= this.layers) return undefined;
 		const chunks = this.#chunks.get(metric);
 		if (chunks === undefined) return undefined;
+		if (this.#late !== null) return null;
 		const code = chunks[Math.floor(position / CHUNK)]?.[(position % CHUNK) * this.layers + layer];
 		return code === undefined ? Number.NaN : HALF_VALUES[code];
 	}
@@ -151,6 +204,17 @@ export class RowStore {
 		return this.#boundaries;
 	}
 
+	#mustBeHere(): void {
+		if (this.#late === null) return;
+		throw new Error("The numbers of this run lie on the shelf: they must be fetched before they are read.");
+	}
+
+	#putAll({ metrics, start, count }: Rows, codes: Uint16Array): void {
+		metrics.forEach((metric, index) => {
+			this.#put(metric, codes, index * this.layers, metrics.length * this.layers, start, count);
+		});
+	}
+
 	/** `codes` has a row of `width` numbers per position, and this metric's begin `offset` behind the row's first. */
 	#put(
 		metric: string,
@@ -160,11 +224,7 @@ export class RowStore {
 		start: number,
 		count: number,
 	): void {
-		let chunks = this.#chunks.get(metric);
-		if (chunks === undefined) {
-			chunks = [];
-			this.#chunks.set(metric, chunks);
-		}
+		const chunks = this.#chunks.get(metric)!;
 		const { layers } = this;
 		for (let i = 0; i < count; i++) {
 			const position = start + i;
@@ -174,11 +234,11 @@ export class RowStore {
 				// NaN and not zero: a row that lacks this metric has no value, and must not look like one.
 				chunk = new Uint16Array(CHUNK * layers).fill(NO_NUMBER);
 				chunks[index] = chunk;
+				this.#bytes += chunk.byteLength;
 			}
 			const from = i * width + offset;
 			chunk.set(codes.subarray(from, from + layers), (position % CHUNK) * layers);
 		}
-		this.#note(metric, codes, offset, width, start, count);
 	}
 
 	/** Whether these are the first numbers of the metric. */

@@ -140,6 +140,11 @@ export class RunState {
 		return this.#phase === "away";
 	}
 
+	/** It is being written, or being fetched: most of its rows may be to come. */
+	get awaited(): boolean {
+		return this.live || (this.#phase === "done" && !this.complete && this.gone === null);
+	}
+
 	/** The server says which model writes this run. */
 	know(model: (TextFacts & Pick<ModelInfo, "max_model_len">) | null): void {
 		this.tokens.know(model);

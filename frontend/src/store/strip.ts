@@ -45,7 +45,7 @@ export class Strip {
 	refresh(): this {
 		if (this.earlier.length === 0) return this;
 		const { run } = this;
-		const told = [run, ...this.earlier].map(({ tokens, rows }) => `${tokens.length},${rows.received > 0}`);
+		const told = [run, ...this.earlier].map((one) => `${one.tokens.length},${hasNumbers(one)}`);
 		const made = `${told.join(";")} ${run.tokens.promptLength} ${run.model} ${run.reread}`;
 		if (made !== this.#made) {
 			this.#made = made;
@@ -73,6 +73,16 @@ export class Strip {
 
 	has(position: number): boolean {
 		return this.owner(position).rows.has(position);
+	}
+
+	/** The runs whose numbers stand in it. */
+	get runs(): readonly RunState[] {
+		return [...this.segments.map(({ run }) => run), this.run];
+	}
+
+	/** Numbers of it lie on the shelf. */
+	get shelved(): boolean {
+		return this.runs.some(({ rows }) => rows.state === "shelved");
 	}
 
 	/** Positions that have a row. */
@@ -122,12 +132,17 @@ export class Strip {
 	}
 }
 
+/** Where numbers are gone, those of a later turn stand in, if it has read the tokens. */
+function hasNumbers({ rows, gone }: RunState): boolean {
+	return rows.received > 0 && gone === null;
+}
+
 function segmentsOf(run: RunState, earlier: readonly RunState[]): Segment[] {
 	const segments: Segment[] = [];
 	let end = 0;
 	for (const one of earlier) {
 		// The same numbers are other tokens to another model, and an adapter is one.
-		if (one.model !== run.model || one.adapter !== run.adapter || one.rows.received === 0) continue;
+		if (one.model !== run.model || one.adapter !== run.adapter || !hasNumbers(one)) continue;
 		const common = commonTokens(one, run);
 		if (common <= end) continue;
 		end = common;
@@ -160,13 +175,13 @@ export class StripField implements Field {
 
 	/** Take in what its runs have had since. Called before anything is drawn of it. */
 	sync(): void {
-		const { segments, run } = this.strip.refresh();
+		const { segments } = this.strip.refresh();
 		if (segments !== this.#segments) {
 			this.#segments = segments;
 			this.#mixed.clear();
 			if (this.strip.columns > 0) this.changes.push({ start: 0, end: this.strip.columns });
 		}
-		for (const one of [...segments.map((segment) => segment.run), run]) {
+		for (const one of this.strip.runs) {
 			const { changes } = one.rows;
 			for (let i = this.#seen.get(one) ?? 0; i < changes.length; i++) this.changes.push(changes[i]!);
 			this.#seen.set(one, changes.length);
@@ -179,6 +194,10 @@ export class StripField implements Field {
 
 	get columns(): number {
 		return this.strip.columns;
+	}
+
+	get shelved(): boolean {
+		return this.strip.shelved;
 	}
 
 	get empty(): boolean {

@@ -23,14 +23,18 @@ export class TestPage {
 	readonly server: TestServer;
 	#root: Root;
 
-	constructor(tell: (callback: () => void) => void = atOnce, clock: Clock = PAGE_CLOCK) {
+	constructor(
+		tell: (callback: () => void) => void = atOnce,
+		clock: Clock = PAGE_CLOCK,
+		place?: ConstructorParameters<typeof TestServer>[2],
+	) {
 		vi.stubGlobal("IS_REACT_ACT_ENVIRONMENT", true);
 		const observer = class {
 			observe() {}
 			disconnect() {}
 		};
 		vi.stubGlobal("ResizeObserver", observer);
-		this.server = new TestServer(new FrameBatch(tell), clock);
+		this.server = new TestServer(new FrameBatch(tell), clock, place);
 		document.body.append(this.host);
 		this.#root = createRoot(this.host);
 	}

@@ -6,6 +6,7 @@ import type { ClientFrame, ServerFrame, Start, Stop } from "../protocol/types.ge
 import { Session } from "../session/session";
 import { defaultSettings } from "../session/settings";
 import type { RunState } from "../store/run";
+import type { ShelvingOptions } from "../store/shelving";
 import type { FrameBatch } from "../store/signal";
 import { errorFrame, finishedFrame, rowsFrame, startedFrame, tokensFrame } from "./frames";
 import { manualBatch } from "./tools";
@@ -22,7 +23,11 @@ export class TestServer {
 	/** The session's end of the newest line. */
 	line!: TransportHandlers;
 
-	constructor(batch: FrameBatch = manualBatch(), clock: Clock = STILL) {
+	constructor(
+		batch: FrameBatch = manualBatch(),
+		clock: Clock = STILL,
+		place: Pick<ShelvingOptions, "disk" | "budget"> = { disk: null },
+	) {
 		this.session = new Session(
 			(handlers) => {
 				this.line = handlers;
@@ -31,6 +36,8 @@ export class TestServer {
 			null,
 			batch,
 			clock,
+			null,
+			place,
 		);
 	}
 

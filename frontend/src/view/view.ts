@@ -78,6 +78,13 @@ export class ViewStore {
 		return this.#now.panes[0];
 	}
 
+	/** Whether any map shows a run, or is drawn against it; by the page's id. */
+	shows(id: string): boolean {
+		return this.#now.panes.some(
+			({ run, baseline }) => run === id || (baseline.kind === "run" && baseline.run === id),
+		);
+	}
+
 	change(change: Partial<View>): void {
 		this.#now = { ...this.#now, ...change };
 		this.changed.changed();

@@ -1,0 +1,221 @@
+// What leaves the page's memory and comes back, with a shelf in memory.
+import { beforeEach, describe, expect, test } from "vitest";
+import { gapFrame, manualBatch, rowsFrame, startedFrame, testRun } from "../testing";
+import { MemoryDisk } from "../testing/disk";
+import { CHUNK } from "./rows";
+import type { RunState } from "./run";
+import { LOST, Shelving } from "./shelving";
+
+const METRICS = ["a", "b"];
+/** Numbers that differ between runs, metrics and positions. */
+const numbers = (start: number, count: number, of: number) =>
+	rowsFrame(start, count, { metrics: METRICS, value: (p, m, l) => of * 100 + (p % 90) + m / 2 + l / 4 });
+/** Bytes of two chunks of each metric, and of what is one number per position. */
+const BYTES = 2 * 2 * 2 * 2 * CHUNK + 4 * 600;
+
+let disk: MemoryDisk;
+let runs: RunState[];
+let wanted: Set<RunState>;
+let shelf: Shelving;
+
+function make(of: number): RunState {
+	const run = testRun({ id: `c${of}` });
+	run.take(startedFrame(["a"]), 0);
+	run.take(numbers(0, 600, of), 0);
+	return run;
+}
+
+beforeEach(() => {
+	disk = new MemoryDisk();
+	runs = [1, 2, 3].map(make);
+	wanted = new Set([runs[2]!]);
+	shelf = new Shelving({
+		disk,
+		runs: () => runs,
+		wanted: () => wanted,
+		budget: 2.5 * BYTES,
+	});
+});
+
+/** All promises of the shelf have been kept. */
+const settled = () => new Promise((done) => setTimeout(done));
+async function look(): Promise<void> {
+	shelf.look();
+	await settled();
+}
+const states = () => runs.map(({ rows }) => rows.state).join();
+const sample = (run: RunState) =>
+	METRICS.map((metric) => [0, 1, 511, 512, 599].map((position) => run.rows.value(metric, position, 1)));
+
+test("the longest unused leave until the rest fits, whole and metric by metric", async () => {
+	const before = sample(runs[0]!);
+	await look();
+	expect([states(), disk.asked]).toEqual(["shelved,here,here", ["write 1/a", "write 1/b"]]);
+	expect(runs[0]!.rows.size).toBeLessThan(4000);
+	expect(sample(runs[0]!).flat()).toEqual(Array.from({ length: 10 }, () => null));
+	wanted = new Set([runs[0]!]);
+	await look();
+	expect([states(), sample(runs[0]!)]).toEqual(["here,shelved,here", before]);
+});
+
+test("what is shown moves to the end of the line", async () => {
+	wanted = new Set([runs[0]!]);
+	shelf.look();
+	wanted = new Set([runs[2]!]);
+	await look();
+	expect(states()).toBe("here,shelved,here");
+});
+
+test("a run that nothing was added to leaves again without being written", async () => {
+	await look();
+	for (const shown of [runs[0]!, runs[1]!, runs[2]!]) {
+		wanted = new Set([shown]);
+		await look();
+	}
+	expect(disk.asked.filter((one) => one === "write 1/a")).toHaveLength(1);
+	runs[0]!.take(numbers(600, 1, 1), 0);
+	wanted = new Set([runs[1]!, runs[2]!]);
+	await look();
+	expect([runs[0]!.rows.state, disk.asked.filter((one) => one === "write 1/a").length]).toEqual([
+		"shelved",
+		2,
+	]);
+	expect(disk.there.get("1/a")![1]![88 * 2]).not.toBe(0);
+});
+
+test("rows that come for a run on the shelf fetch it and go into it", async () => {
+	await look();
+	const [run] = runs as [RunState];
+	run.take(gapFrame(0, 1), 0);
+	run.take(numbers(598, 4, 7), 0);
+	expect([run.rows.state, run.rows.late, run.rows.received, run.rows.has(601)]).toEqual([
+		"shelved",
+		true,
+		602,
+		true,
+	]);
+	await look();
+	// It has come back for them, and what is unused for longer goes.
+	expect(states()).toBe("here,shelved,here");
+	expect([597, 598, 601].map((p) => run.rows.value("b", p, 0))).toEqual([100 + 57.5, 700 + 58.5, 700 + 61.5]);
+});
+
+test("a run that is shown or changed while it leaves stays", async () => {
+	disk.before = (asked) => {
+		if (asked === "write 1/b") wanted.add(runs[0]!);
+	};
+	await look();
+	expect(states()).toBe("here,shelved,here");
+	wanted = new Set([runs[2]!]);
+	disk.before = (asked) => {
+		if (asked !== "write 1/a" || runs[0]!.rows.columns > 600) return;
+		runs[0]!.take(numbers(600, 1, 5), 0);
+	};
+	runs[0]!.take(numbers(0, 1, 1), 0);
+	shelf = new Shelving({ disk, runs: () => runs, wanted: () => wanted, budget: BYTES });
+	await look();
+	wanted.add(runs[0]!);
+	await look();
+	expect(runs[0]!.rows.value("a", 600, 0)).toBe(500 + 60);
+});
+
+test("what somebody holds is fetched and stays until it is let go", async () => {
+	await look();
+	const release = await shelf.hold(runs[0]!);
+	await look();
+	expect(states()).toBe("here,shelved,here");
+	wanted = new Set([runs[1]!, runs[2]!]);
+	await look();
+	expect(states()).toBe("here,here,here");
+	release();
+	release();
+	await settled();
+	expect(states()).toBe("shelved,here,here");
+});
+
+describe("what goes from the page goes from the shelf", () => {
+	test("with its run", async () => {
+		await look();
+		expect(disk.names).toEqual(["1/a", "1/b"]);
+		runs = runs.slice(1);
+		await look();
+		expect(disk.names).toEqual([]);
+	});
+
+	test("while it is being written", async () => {
+		const [run] = runs as [RunState];
+		disk.before = (asked) => {
+			if (asked !== "write 1/b") return;
+			runs = runs.slice(1);
+			shelf.look();
+		};
+		await look();
+		expect([disk.names, run.rows.state]).toEqual([[], "here"]);
+	});
+
+	test("with its numbers, and they do not come back", async () => {
+		await look();
+		const [run] = runs as [RunState];
+		wanted.add(run);
+		disk.before = (asked) => {
+			if (asked === "read 1/b") run.dropNumbers();
+		};
+		await look();
+		await look();
+		expect([run.rows.state, run.rows.metrics, run.gone, disk.names.includes("1/a")]).toEqual([
+			"here",
+			[],
+			null,
+			false,
+		]);
+	});
+});
+
+describe("a shelf that refuses", () => {
+	test("leaves everything in memory, and is asked a few times only", async () => {
+		disk.refuses.add("write");
+		const before = runs.map(sample);
+		for (let i = 0; i < 9; i++) await look();
+		expect([states(), runs.map(sample)]).toEqual(["here,here,here", before]);
+		expect(disk.asked.filter((one) => one.startsWith("write"))).toHaveLength(3);
+	});
+
+	test("in the middle of a run lets go of nothing, and what lies there of it is deleted", async () => {
+		disk.before = (asked) => {
+			if (asked === "write 1/b") disk.refuses.add("write");
+		};
+		await look();
+		expect([states(), disk.names]).toEqual(["here,here,here", []]);
+	});
+
+	test("or is not there at all changes nothing", async () => {
+		shelf = new Shelving({ disk: null, runs: () => runs, wanted: () => new Set(), budget: 0 });
+		await look();
+		expect(states()).toBe("here,here,here");
+		(await shelf.hold(runs[0]!))();
+	});
+
+	test("what it took is said of the run, which has no numbers then", async () => {
+		await look();
+		disk.refuses.add("read");
+		wanted.add(runs[0]!);
+		await look();
+		expect([runs[0]!.gone, runs[0]!.rows.state, runs[0]!.rows.has(5)]).toEqual([LOST, "here", true]);
+		await look();
+		expect(states()).toBe("here,here,here");
+	});
+});
+
+test("a listener hears that numbers left and that they are back", async () => {
+	const batch = manualBatch();
+	const run = testRun({ id: "c9", batch });
+	run.take(startedFrame(["a"]), 0);
+	run.take(numbers(0, 600, 4), 0);
+	runs = [run, ...runs];
+	const before = run.changed.version;
+	await look();
+	const left = run.changed.version;
+	wanted.add(run);
+	await look();
+	expect([left > before, run.changed.version > left, run.rows.state]).toEqual([true, true, "here"]);
+});
