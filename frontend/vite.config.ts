@@ -5,11 +5,21 @@ import { defineConfig } from "vitest/config";
 
 const server = "http://127.0.0.1:8000";
 
-export default defineConfig({
+const served = { target: "es2022", assetsInlineLimit: 0 };
+// Once more as one script: `steersight replay --html` puts it into a page that opens from disk, where no script can
+// load another.
+const alone = {
+	...served,
+	outDir: "dist/alone",
+	emptyOutDir: true,
+	rolldownOptions: { output: { codeSplitting: false } },
+};
+
+export default defineConfig(({ mode }) => ({
 	plugins: [react()],
 	// Relative, so that the built page works behind any path prefix.
 	base: "./",
-	build: { target: "es2022", assetsInlineLimit: 0 },
+	build: mode === "alone" ? alone : served,
 	server: {
 		proxy: {
 			"/ws": { target: server, ws: true },
@@ -20,4 +30,4 @@ export default defineConfig({
 		},
 	},
 	test: { include: ["src/**/*.test.{ts,tsx}"], environment: "node" },
-});
+}));

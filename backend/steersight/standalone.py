@@ -1,8 +1,9 @@
 """The page and a recording in one HTML file that opens from disk, without any server.
 
-The built page's script, styles and icon are put where it names them, and the recording beside them in base64,
-where the page looks for one (`frontend/src/recording/doors.ts`). A policy in the file lets it run this script
-and no other, and load and send nothing: a recording of a stranger is text and numbers there too.
+The page is built once more as one script for this (`frontend/vite.config.ts`), because no script of a file
+from disk may load another. Its script, styles and icon are put where it names them, and the recording beside
+them in base64, where the page looks for one (`frontend/src/recording/doors.ts`). A policy in the file lets it
+run this script and no other, and load and send nothing: a stranger's recording is text and numbers there too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
+
+ALONE = "alone"
+"""Folder, in that of the built page, of the page as one script."""
 
 _SCRIPT = re.compile(r'<script type="module"[^>]*? src="\./([^"]+)"></script>')
 _STYLES = re.compile(r'<link rel="stylesheet"[^>]*? href="\./([^"]+)">')
@@ -44,10 +48,12 @@ def page_with(recording: bytes, title: str, ui: Path) -> str:
         title: of the recording, for the browser's tab.
         ui: folder of the built page.
     """
-    page = page_of(ui)
+    page_of(ui)
+    ui = ui / ALONE
+    page = _text(ui, "index.html")
     scripts, sheets = _SCRIPT.findall(page), _STYLES.findall(page)
     if len(scripts) != 1 or len(list(ui.glob("assets/*.js"))) != 1 or _CHARSET not in page:
-        raise PageError(f"The page in {ui} is not one script, so it cannot be put into one file.")
+        raise PageError(f"The page in {ui} is not one script. Build it anew with `make build`.")
     script, styles = _script(_text(ui, scripts[0])), [_style(_text(ui, name)) for name in sheets]
     policy = (
         f"default-src 'none'; script-src {_hash(script)}; style-src {' '.join(map(_hash, styles)) or _NONE}; "

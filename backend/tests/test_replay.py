@@ -42,14 +42,15 @@ STYLES = 'a::after { content: "</style>"; }\n'
 
 @pytest.fixture
 def ui(tmp_path: Path) -> Path:
-    """A built page."""
-    folder = tmp_path / "dist"
+    """A built page: as it is served, and as one script."""
+    served, folder = tmp_path / "dist", tmp_path / "dist" / "alone"
     (folder / "assets").mkdir(parents=True)
-    (folder / "index.html").write_text(INDEX)
+    for place in (served, folder):
+        (place / "index.html").write_text(INDEX)
     (folder / "icon.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     (folder / "assets" / "index-m8cOixup.js").write_bytes(SCRIPT.encode())
     (folder / "assets" / "index-BstDmaRG.css").write_text(STYLES)
-    return folder
+    return served
 
 
 class Page(HTMLParser):
@@ -129,10 +130,10 @@ def test_what_cannot_be_shown_is_refused_with_a_sentence(
             (ui / "index.html").unlink()
             why = "The page has not been built. Run `make build`"
         case "split page":
-            (ui / "assets" / "more-x.js").write_text("")
+            (ui / "alone" / "assets" / "more-x.js").write_text("")
             why = "is not one script"
         case "lacking":
-            (ui / "assets" / "index-BstDmaRG.css").unlink()
+            (ui / "alone" / "assets" / "index-BstDmaRG.css").unlink()
             why = "lacks assets/index-BstDmaRG.css"
         case "folder":
             (tmp_path / "out.html").mkdir()
