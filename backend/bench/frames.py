@@ -231,9 +231,10 @@ def weights(browser: Browser, url: str, asked: argparse.Namespace) -> Weights:
 
 def sizes(built: Path) -> tuple[float, float]:
     """kB after gzip of what the page loads first, and of all that it may load."""
+    # Not the page as one script, which nobody loads (`steersight replay --html`).
     packed = {
         path.name: len(gzip.compress(path.read_bytes(), 9)) / 1000
-        for path in built.rglob("*") if path.suffix in {".html", ".css", ".js"}
+        for path in (*built.glob("*"), *built.glob("assets/*")) if path.suffix in {".html", ".css", ".js"}
     }  # fmt: skip
     index = (built / "index.html").read_text(encoding="utf-8")
     first = sum(size for name, size in packed.items() if name == "index.html" or name in index)
