@@ -24,7 +24,10 @@ HUGE_HEADS = (
     b"\xdc\xff\xff",
     b"\xc8\xff\xff\x01",
 )
-WORDS = ("type", "run", "id", "rev", "messages", "sampling", "strengths", "after", "epoch", "__class__", "")
+WORDS = (
+    "type", "run", "id", "rev", "messages", "sampling", "strengths", "after", "epoch", "starts", "prefix_ids",
+    "rows_from", "__class__", "",
+)  # fmt: skip
 
 
 class _Raw:
