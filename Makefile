@@ -23,7 +23,7 @@ export STEERSIGHT_MODEL_DIR := $(BUNDLED)
 export STEERSIGHT_DATA_DIR  := $(DATA_DIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-units test-engine families e2e docker-test stranger-test targets-test picture types vectors bench bench-lens bench-cores bench-serve bench-turns bench-alone bench-page bench-sliders prove prove-prefixes doctor lock clean
+.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-units test-engine families e2e docker-test stranger-test targets-test picture recordings types vectors bench bench-lens bench-cores bench-serve bench-turns bench-alone bench-page bench-sliders prove prove-prefixes doctor lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,11 @@ picture: $(DEV_STAMP) $(PAGE) model ## Take the README's pictures of the page an
 	$(SAY) 'Taking pictures of the real page while it is steered'
 	@sh e2e/install-browser.sh $(BIN)
 	$(BIN)/python e2e/record.py
+
+recordings: $(DEV_STAMP) $(PAGE) model ## Make the recordings that browser stories are told from anew
+	$(SAY) 'Recording real replies for the stories'
+	@sh e2e/install-browser.sh $(BIN)
+	$(BIN)/python e2e/make_recordings.py $(ARGS)
 
 docker-test: $(DEV_STAMP) $(PAGE) model ## Build the images, run the browser tests against the containers, take them down
 	@sh e2e/install-browser.sh $(BIN)

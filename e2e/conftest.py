@@ -16,6 +16,7 @@ import pytest
 from playwright.sync_api import BrowserContext, ConsoleMessage, Request, WebError, expect
 
 from pages import SteersightPage
+from replay import FACTS, TALK, replaying
 from server import OwnServer, Server
 
 # Of a single step on the page. Generous: a story waits for a state and goes on as soon as it is there.
@@ -140,16 +141,20 @@ def complaints() -> Iterator[Complaints]:
     assert not left, "The page complained:\n" + "\n".join(left)
 
 
+class ContextFor(Protocol):
+    """Makes a browser context in which the page at one address is looked at."""
+
+    def __call__(self, url: str, **arguments: Any) -> BrowserContext: ...
+
+
 @pytest.fixture
-def new_context(
-    new_context: Callable[..., BrowserContext], complaints: Complaints, server: Server
-) -> Callable[..., BrowserContext]:
+def context_for(new_context: Callable[..., BrowserContext], complaints: Complaints) -> ContextFor:
     """The plugin's contexts, listened to."""
 
-    def make(**arguments: Any) -> BrowserContext:
+    def make(url: str, **arguments: Any) -> BrowserContext:
         context = new_context(**arguments)
         context.set_default_timeout(STEP_MS)
-        complaints.watch(context, urlsplit(server.url).netloc)
+        complaints.watch(context, urlsplit(url).netloc)
         return context
 
     return make
@@ -169,7 +174,7 @@ class Visit(Protocol):
 
 
 @pytest.fixture
-def visit(new_context: Callable[..., BrowserContext], server: Server) -> Visit:
+def visit(context_for: ContextFor, server: Server) -> Visit:
     """A function that opens the page for one more visitor."""
 
     def open_page(
@@ -179,7 +184,7 @@ def visit(new_context: Callable[..., BrowserContext], server: Server) -> Visit:
         scheme: str = "light",
         prepare: Callable[[SteersightPage], None] | None = None,
     ) -> SteersightPage:
-        context = new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context = context_for(server.url, viewport={"width": width, "height": 900}, color_scheme=scheme)
         visitor = SteersightPage(context.new_page(), server.url)
         if prepare is not None:
             prepare(visitor)
@@ -195,3 +200,41 @@ def visit(new_context: Callable[..., BrowserContext], server: Server) -> Visit:
 def app(visit: Visit) -> SteersightPage:
     """The page of one visitor, with the engine ready."""
     return visit()
+
+
+# ------------------------------------------------------------------ recordings
+
+
+@pytest.fixture(scope="session")
+def talk_url() -> Iterator[str]:
+    """Where TALK is shown, without any engine."""
+    with replaying(TALK) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def facts_url() -> Iterator[str]:
+    """Where FACTS is shown, without any engine."""
+    with replaying(FACTS) as url:
+        yield url
+
+
+def shown_at(context_for: ContextFor, url: str) -> SteersightPage:
+    """The page with a recording that has been drawn, for one visitor."""
+    context = context_for(url, viewport={"width": 1280, "height": 900}, color_scheme="light")
+    visitor = SteersightPage(context.new_page(), url)
+    visitor.open()
+    visitor.wait_for_recording()
+    return visitor
+
+
+@pytest.fixture
+def talk(context_for: ContextFor, talk_url: str) -> SteersightPage:
+    """The page, showing TALK."""
+    return shown_at(context_for, talk_url)
+
+
+@pytest.fixture
+def facts(context_for: ContextFor, facts_url: str) -> SteersightPage:
+    """The page, showing FACTS."""
+    return shown_at(context_for, facts_url)

@@ -6,6 +6,7 @@ attributes, which its drawing code writes after it has drawn.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,14 @@ class Cell:
     layer: int
     value: float
     unit: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file that the page gave to the browser."""
+
+    name: str
+    data: bytes
 
 
 class SteersightPage:
@@ -93,6 +102,10 @@ class SteersightPage:
         self.import_button = at("import")
         self.import_dialog = at("import-dialog")
         self.card = at("vector-card")
+        self.recording = at("recording-banner")
+        self.recording_title = at("recording-title")
+        self.back_to_live = at("back-to-live")
+        self.drop_area = at("drop-area")
 
     # -------------------------------------------------------------- arriving
 
@@ -288,11 +301,11 @@ class SteersightPage:
         return text
 
     def copied(self) -> str:
-        """What comes out where the selection is copied and pasted: here, into the message box."""
+        """What comes out where the selection is copied and pasted as text."""
+        self.page.context.grant_permissions(["clipboard-read"])
         self.page.keyboard.press("ControlOrMeta+c")
-        self.prompt.fill("")
-        self.prompt.press("ControlOrMeta+v")
-        return self.prompt.input_value()
+        text: str = self.page.evaluate("navigator.clipboard.readText()")
+        return text
 
     def found(self, text: str) -> bool:
         """Whether a search in the page finds a text."""
@@ -588,6 +601,47 @@ class SteersightPage:
         self.page.get_by_test_id("vector-delete").click()
         self.page.get_by_test_id("vector-delete-sure").click()
         expect(self.slider(vector)).to_have_count(0)
+
+    # -------------------------------------------------------------- recordings
+
+    def save(self, what: str) -> Saved:
+        """Save the "conversation", what is "shown" on the map, or the conversation as a "page"."""
+        self.page.get_by_test_id("save-recording").click()
+        with self.page.expect_download() as started:
+            self.page.get_by_test_id(f"save-{what}").click()
+        return Saved(started.value.suggested_filename, started.value.path().read_bytes())
+
+    def choose_recording(self, file: Saved) -> None:
+        """Choose a file with the Open button."""
+        chosen = {"name": file.name, "mimeType": "application/octet-stream", "buffer": file.data}
+        self.page.get_by_test_id("recording-file").set_input_files(files=[chosen])
+
+    def drop(self, file: Saved) -> None:
+        """Drag a file over the page and drop it."""
+        carried = self.page.evaluate_handle(
+            """([name, text]) => {
+                const bytes = Uint8Array.from(atob(text), one => one.charCodeAt(0));
+                const carried = new DataTransfer();
+                carried.items.add(new File([bytes], name));
+                return carried;
+            }""",
+            [file.name, base64.b64encode(file.data).decode()],
+        )
+        self.page.dispatch_event("main", "dragover", {"dataTransfer": carried})
+        expect(self.drop_area).to_be_visible()
+        self.page.dispatch_event("main", "drop", {"dataTransfer": carried})
+        expect(self.drop_area).to_have_count(0)
+
+    def wait_for_recording(self) -> Heatmap:
+        """A recording is shown, and the map of its last reply is drawn."""
+        expect(self.recording).to_be_visible()
+        return self.wait_for_whole_map()
+
+    def show_in_map(self, index: int) -> None:
+        """Show an earlier reply in the map."""
+        reply = self.replies.nth(index)
+        reply.get_by_role("button", name="Show in heatmap").click()
+        expect(reply).to_have_class(re.compile("shown"))
 
     # -------------------------------------------------------------- looks
 

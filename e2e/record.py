@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageChops
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from pages import SteersightPage
 from server import OwnServer, Server
@@ -148,14 +148,22 @@ def film(browser: Browser, url: str) -> None:
     reel.save(DOCS / "page.gif", last_seconds=4)
 
 
-def main() -> None:
+@contextmanager
+def launched(playwright: Playwright) -> Iterator[Browser]:
+    """The system's Chromium where there is one; its sandbox does not run as root."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with server() as served, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+    browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+    try:
+        yield browser
+    finally:
+        browser.close()
+
+
+def main() -> None:
+    with server() as served, sync_playwright() as playwright, launched(playwright) as browser:
         picture(browser, served.url)
         film(browser, served.url)
-        browser.close()
 
 
 if __name__ == "__main__":

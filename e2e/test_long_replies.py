@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from pages import SteersightPage
+from pages import Saved, SteersightPage
+from replay import WRITTEN_ON
 
 LIST = "Write a numbered list of twelve facts about Paris, each in a line of its own."
-TOKENS = 160
 # Longer than any of these replies is watched, so that none ends before something has happened to it.
 LONG = 600
 
@@ -35,17 +35,15 @@ def same_places(app: SteersightPage, what: str) -> None:
     np.testing.assert_allclose(divided, whole, atol=0.1, err_msg=what)
 
 
-def test_what_is_copied_is_the_text_and_nothing_else(app: SteersightPage) -> None:
-    app.be_greedy(TOKENS)
-    text = app.answer_to(LIST)
-    pieces = app.reply_tokens()
-    assert len(app.passages()) > 1, f"This reply has too few lines: {text!r}"
+def test_what_is_copied_is_the_text_and_nothing_else(facts: SteersightPage) -> None:
+    text, pieces = facts.reply_text(), facts.reply_tokens()
+    assert len(facts.passages()) > 1
 
-    app.select_tokens(0, len(pieces) - 1)
-    assert app.copied() == text
+    facts.select_tokens(0, len(pieces) - 1)
+    assert facts.copied() == text
 
-    app.select_tokens(3, len(pieces) - 4)
-    assert app.copied() == "".join(pieces[3:-3])
+    facts.select_tokens(3, len(pieces) - 4)
+    assert facts.copied() == "".join(pieces[3:-3])
 
 
 def test_a_selection_stays_while_the_reply_goes_on(app: SteersightPage) -> None:
@@ -61,63 +59,47 @@ def test_a_selection_stays_while_the_reply_goes_on(app: SteersightPage) -> None:
     app.stop()
 
 
-def test_where_a_passage_ends_cannot_be_seen(app: SteersightPage) -> None:
-    app.be_greedy(LONG)
-    app.steer("joy", 0.2)
-    app.ask(LIST)
-    app.wait_for_passages(2)
-    app.steer("joy", 0)
-    app.wait_until_in_force("joy")
-    app.write_on("joy")
-    app.wait_for_passages(4)
-    app.stop()
-    written_on = app.reply.locator(".reply-text").last.locator(".token").first
-    expect(written_on).to_be_attached()
+def test_where_a_passage_ends_cannot_be_seen(talk: SteersightPage) -> None:
+    talk.drop(Saved(WRITTEN_ON.name, WRITTEN_ON.read_bytes()))
+    expect(talk.recording_title).to_contain_text("twelve facts")
+    talk.wait_for_whole_map()
+    assert len(talk.passages()) >= 4
+    expect(talk.reply.locator(".reply-text")).to_have_count(2)
 
     for width in (390, 820, 1280, 1600):
-        app.look("light", width)
-        same_places(app, f"{width}")
-    app.rewrite_tokens(MIXED)
+        talk.look("light", width)
+        same_places(talk, f"{width}")
+    talk.rewrite_tokens(MIXED)
     for width in (390, 1280):
-        app.look("light", width)
-        same_places(app, f"mixed directions, {width}")
+        talk.look("light", width)
+        same_places(talk, f"mixed directions, {width}")
 
 
 def test_a_slider_moved_in_a_later_paragraph_is_marked_there(
-    app: SteersightPage, pytestconfig: pytest.Config
+    facts: SteersightPage, pytestconfig: pytest.Config
 ) -> None:
-    app.be_greedy(LONG)
-    app.ask(LIST)
-    app.wait_for_passages(2)
-    app.steer("joy", 0.3)
-    position = app.wait_until_in_force("joy")
-    app.wait_while_writing(tokens=position - app.position_of(0) + 12)
-    app.stop()
+    position = facts.wait_until_in_force("joy")
 
-    mark = app.reply.locator(".token[data-rev]")
+    mark = facts.reply.locator(".token[data-rev]")
     expect(mark).to_have_count(1)
     expect(mark).to_have_attribute("data-position", str(position + 1))
-    assert mark.locator("xpath=..").text_content() != app.passages()[0]
+    assert mark.locator("xpath=..").text_content() != facts.passages()[0]
     mark.hover()
     expect(mark).to_have_class("token lit")
-    expect(app.tooltip).to_contain_text(f"{position + 1} reply")
-    cell = app.walk_map("End", "ArrowLeft")
-    expect(app.reply.locator(".token.lit")).to_have_attribute("data-position", str(cell.position))
+    expect(facts.tooltip).to_contain_text(f"{position + 1} reply")
+    cell = facts.walk_map("End", "ArrowLeft")
+    expect(facts.reply.locator(".token.lit")).to_have_attribute("data-position", str(cell.position))
 
     folder = Path(pytestconfig.getoption("--output")) / "looks"
     folder.mkdir(parents=True, exist_ok=True)
     for scheme, width in product(("light", "dark"), (1280, 390)):
-        app.look(scheme, width)
+        facts.look(scheme, width)
         mark.scroll_into_view_if_needed()
-        assert app.sideways_overflow() <= 0, (scheme, width)
-        app.page.screenshot(path=folder / f"{scheme}-{width}-paragraphs.png", full_page=True)
+        assert facts.sideways_overflow() <= 0, (scheme, width)
+        facts.page.screenshot(path=folder / f"{scheme}-{width}-paragraphs.png", full_page=True)
 
 
-def test_a_word_of_an_early_paragraph_is_found_in_the_page(app: SteersightPage) -> None:
-    app.be_greedy(LONG)
-    app.ask(LIST)
-    app.wait_for_passages(2)
-    app.stop()
-    first = app.reply_tokens()[1].strip()
+def test_a_word_of_an_early_paragraph_is_found_in_the_page(facts: SteersightPage) -> None:
+    first = facts.reply_tokens()[1].strip()
 
-    assert app.found(first), f"{first!r} is in the page and is not found."
+    assert facts.found(first), f"{first!r} is in the page and is not found."

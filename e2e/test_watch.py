@@ -73,16 +73,12 @@ def test_a_projection_shows_the_sliders_push(app: SteersightPage) -> None:
     assert set(untouched) == {0.0}
 
 
-def test_a_token_tells_its_surprisal_rank_and_entropy(app: SteersightPage) -> None:
-    app.be_greedy()
-    app.answer_to()
-    app.wait_for_whole_map()
+def test_a_token_tells_its_surprisal_rank_and_entropy(talk: SteersightPage) -> None:
+    talk.point_at_map(0.85, 0.5)
 
-    app.point_at_map(0.85, 0.5)
-
-    expect(app.drawn).to_contain_text("surprisal")
-    expect(app.drawn).to_contain_text("rank 1,")
-    expect(app.drawn).to_contain_text("drawn at entropy")
+    expect(talk.drawn).to_contain_text("surprisal")
+    expect(talk.drawn).to_contain_text("rank 1,")
+    expect(talk.drawn).to_contain_text("drawn at entropy")
 
 
 def test_metrics_of_your_own_show_up_by_themselves(app: SteersightPage, own_metrics: None) -> None:

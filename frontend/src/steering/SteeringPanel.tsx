@@ -80,7 +80,7 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 			</header>
 			{fixed && vectors.length > 0 && (
 				<p className="steering-note" data-testid="sliders-fixed">
-					Sliders stand as at the end of the reply that the map shows. In a recording they cannot be moved.
+					Sliders stand as at the end of the reply on the map. Here they cannot be moved.
 				</p>
 			)}
 			{info && (
