@@ -108,7 +108,7 @@ test("a regeneration that is refused puts the reply back, and its numbers are st
 	await act(async () => page.server.refuse(page.starts.at(-1)!.id));
 	await act(async () => page.session.show(old));
 	await settled();
-	expect([runOf(1), old.gone, old.rows.value("norm", 1, 0)]).toEqual([old, null, 21]);
+	expect([runOf(1), old.delivery.gone, old.rows.value("norm", 1, 0)]).toEqual([old, null, 21]);
 });
 
 test("a new chat leaves nothing on disk", async () => {

@@ -74,7 +74,7 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 							session={session}
 							turn={turn}
 							continues={turn.run.model === null ? session.continues : turn.run.tokens.continues}
-							phase={turn.run.phase}
+							phase={turn.run.delivery.phase}
 							name={turn.run.name}
 							shown={session.shown === turn.run}
 							problem={turn.run.problem?.message ?? null}
@@ -86,7 +86,9 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 							choosable={session.live === null}
 							watch={session.shown === turn.run ? session.watchLink(turn.run) : null}
 							onRegenerate={
-								turn === last && !blocked && !turn.run.live ? () => session.regenerate(settings) : null
+								turn === last && !blocked && !turn.run.delivery.live
+									? () => session.regenerate(settings)
+									: null
 							}
 						/>
 						<Asides session={session} after={index + 1} />

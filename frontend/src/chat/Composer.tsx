@@ -85,10 +85,10 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 						type="button"
 						className="primary"
 						data-testid="stop"
-						disabled={live.name === null || live.stopAsked}
+						disabled={live.name === null || live.delivery.stopAsked}
 						onClick={() => session.stop()}
 					>
-						<StopIcon /> {live.stopAsked ? "Stopping" : "Stop"}
+						<StopIcon /> {live.delivery.stopAsked ? "Stopping" : "Stop"}
 					</button>
 				) : (
 					<button

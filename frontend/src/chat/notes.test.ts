@@ -40,7 +40,7 @@ test("while the line is down the turn says what becomes of the reply", () => {
 	run.leave();
 	expect(waitingFor(run)).toBeNull();
 	expect(noteOf(run)).toContain("The reply goes on being written");
-	run.stopAsked = true;
+	run.delivery.stopAsked = true;
 	expect(noteOf(run)).toContain("will be stopped when it is back");
 	run.take(resumedFrame(), 0);
 	expect(noteOf(run)).toBeNull();

@@ -3,18 +3,20 @@ import type { RunState } from "../store/run";
 
 /** What a reply without a word waits for; null when it does not. */
 export function waitingFor(run: RunState): string | null {
-	if (!run.live || run.away) return null;
-	if (run.queued !== null) {
-		const before = run.queued - 1;
+	if (!run.delivery.live || run.delivery.away) return null;
+	if (run.delivery.queued !== null) {
+		const before = run.delivery.queued - 1;
 		return before === 0 ? "Waiting for a place: you are next" : `Waiting for a place: ${before} before you`;
 	}
-	return run.tokens.ids.length === 0 && run.remembered === null ? "Waiting for the first token" : null;
+	return run.tokens.ids.length === 0 && run.delivery.remembered === null
+		? "Waiting for the first token"
+		: null;
 }
 
 /** What a person should know of a reply whose line is down; or null. */
 export function noteOf(run: RunState): string | null {
-	if (!run.live || !run.away) return null;
-	if (run.stopAsked) return "The connection is lost. The reply will be stopped when it is back.";
+	if (!run.delivery.live || !run.delivery.away) return null;
+	if (run.delivery.stopAsked) return "The connection is lost. The reply will be stopped when it is back.";
 	return "The connection is lost. The reply goes on being written, and comes when the connection is back.";
 }
 
@@ -29,7 +31,7 @@ export function endingOf(run: RunState): string {
 	const reason = run.finished?.reason;
 	if (reason === "length") return "Ended at the token limit";
 	if (reason === "cancelled") return "Stopped";
-	if (run.phase === "lost") return "Interrupted";
-	if (run.phase === "failed") return "Failed";
+	if (run.delivery.phase === "lost") return "Interrupted";
+	if (run.delivery.phase === "failed") return "Failed";
 	return run.finished?.stop ? `Ended at ${JSON.stringify(run.finished.stop)}` : "";
 }

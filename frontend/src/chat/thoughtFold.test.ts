@@ -98,8 +98,8 @@ test("special tokens are read nowhere and written on with", () => {
 
 test("a remembered reply is parted by its marks", () => {
 	const kept = new RunState("c9", { sentAt: null, phase: "done" });
-	kept.remembered = "<think>\nHm\n</think>\n\nYes";
-	kept.rememberedMarks = MARKS;
+	kept.delivery.remembered = "<think>\nHm\n</think>\n\nYes";
+	kept.delivery.rememberedMarks = MARKS;
 	new TokenText(root, kept).sync();
 	expect(fold()!.querySelector("summary")!.textContent).toBe("Thought");
 	expect(fold()!.querySelector(".thought-text")!.textContent).toBe("Hm");

@@ -162,7 +162,7 @@ describe("TokenText", () => {
 	});
 
 	test("a remembered text stands alone until its tokens have come again", () => {
-		run.remembered = "Onetwo";
+		run.delivery.remembered = "Onetwo";
 		text.sync();
 		run.take(tokensFrame(2, ["One"]), 0);
 		text.sync();

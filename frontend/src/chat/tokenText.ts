@@ -40,8 +40,8 @@ export class TokenText {
 
 	/** Bring the text up to date with the run. */
 	sync(): void {
-		if (this.run.remembered !== null) {
-			this.#remember(this.run.remembered);
+		if (this.run.delivery.remembered !== null) {
+			this.#remember(this.run.delivery.remembered);
 			return;
 		}
 		if (this.#remembered !== null) {
@@ -65,7 +65,7 @@ export class TokenText {
 
 	#remember(text: string): void {
 		if (this.#remembered !== null) return;
-		const { thought, answer } = parted(text, this.run.rememberedMarks);
+		const { thought, answer } = parted(text, this.run.delivery.rememberedMarks);
 		if (thought !== null) {
 			this.#fold = new ThoughtFold(this.root);
 			this.#fold.say(null, false);
@@ -128,7 +128,7 @@ export class TokenText {
 		this.#foldUp();
 		const end = Math.min(tokens.unanswered, tokens.ids.length);
 		const whole = tokens.ids.length >= tokens.unanswered;
-		const goesOn = this.run.live && !whole;
+		const goesOn = this.run.delivery.live && !whole;
 		this.#fold!.say(Math.max(0, end - (tokens.thought - tokens.promptLength)), goesOn);
 		if (this.#ended || !whole) return;
 		this.#ended = true;

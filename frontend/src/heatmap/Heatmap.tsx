@@ -189,9 +189,9 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 							: "Each column is a token, each row a layer. Ask something, and the map grows while the reply is written."}
 					</p>
 				)}
-				{run?.gone != null && (
+				{run?.delivery.gone != null && (
 					<p className="heatmap-empty" role="status" data-testid="heatmap-gone">
-						{run.gone}
+						{run.delivery.gone}
 					</p>
 				)}
 				{strip !== null && <Shelved strip={strip} />}

@@ -202,7 +202,7 @@ function valueText(run: RunState, metric: MetricInfo | null, cursor: Cursor): st
 	if (sent === undefined && !run.rows.has(cursor.position)) return "no value yet";
 	if (sent === null) return "being fetched";
 	// Numbers that were had once, and that nobody has any more.
-	if (sent === undefined && run.gone !== null) return "no longer here";
+	if (sent === undefined && run.delivery.gone !== null) return "no longer here";
 	// A run that is not watched with the metric, or a layer or position that the logit lens skips.
 	if (sent === undefined || Number.isNaN(sent)) return "not computed here";
 	const shown = formatValue(toDisplay(metric, sent));

@@ -75,12 +75,12 @@ function metaOf(run: RunState, known: Known): RunMeta {
 	const { tokens, rows, finished, problem } = run;
 	const revisions = revisionsOf(run);
 	const acted = new Set(revisions.flatMap(({ strengths }) => Object.keys(strengths ?? {})));
-	const alone = tokens.length === 0 && run.remembered !== null;
+	const alone = tokens.length === 0 && run.delivery.remembered !== null;
 	const { type: _, run: __, seq: ___, ...ending } = finished ?? { type: "", run: "", seq: 0 };
 	return {
 		name: run.name,
 		server: known.name,
-		epoch: run.epoch,
+		epoch: run.delivery.epoch,
 		model: run.model === null ? null : known.modelNamed(run.model),
 		adapter: run.adapter ?? null,
 		metrics: rows.metrics.map((id) => known.metrics.find((one) => one.id === id) ?? unknownMetric(id)),

@@ -18,7 +18,7 @@ async function played(recording: Recording): Promise<Session> {
 	const session = new Session(recordingTransport(recording), null, manualBatch(), STILL, READ_ONLY);
 	session.play(playTurns(recording.meta));
 	session.connection.connect();
-	for (let i = 0; i < 200 && session.turns.some(({ run }) => run.live); i++) await nextTask();
+	for (let i = 0; i < 200 && session.turns.some(({ run }) => run.delivery.live); i++) await nextTask();
 	return session;
 }
 
@@ -35,14 +35,14 @@ test("a conversation is shown as it was", async () => {
 	expect(turns.map(({ user }) => user)).toEqual(["Say hello 🌍", "Again"]);
 	const [{ run }, { run: second }] = turns as [(typeof turns)[0], (typeof turns)[0]];
 	expect(run.replyText()).toBe("<think>Ü</think>Hello 🌍");
-	expect([run.phase, run.adapter, run.tokens.promptLength]).toEqual(["done", null, 3]);
+	expect([run.delivery.phase, run.adapter, run.tokens.promptLength]).toEqual(["done", null, 3]);
 	expect([run.rows.value("norm", 4, 1), run.rows.has(0), run.rows.received]).toEqual([4.25, false, 5]);
 	expect([run.rows.entropy(1), run.tokens.rank(4), run.tokens.surprisal(5)]).toEqual([1, 2, null]);
 	expect(run.rows.boundaries()).toEqual([{ rev: 1, position: 4 }]);
 	expect(run.guesses.at(3, 1)?.map(({ text }) => text)).toEqual(["Ü</think>", "Hello 🌍"]);
 	expect(run.cached.first(9)).toEqual({ start: 0, count: 1 });
 	expect(shown).toBe(second);
-	expect([second.phase, second.problem?.message]).toEqual(["failed", "The line went down."]);
+	expect([second.delivery.phase, second.problem?.message]).toEqual(["failed", "The line went down."]);
 	expect(can).toEqual({ ask: READ_ONLY, steer: READ_ONLY, watch: READ_ONLY });
 });
 
@@ -82,7 +82,7 @@ test("nothing can be asked, written on or watched in another tab", async () => {
 
 test("a reply that was being written says so", async () => {
 	const run = (await played(one({ finished: null }))).shown!;
-	expect([run.phase, run.problem?.message, run.replyText()]).toEqual([
+	expect([run.delivery.phase, run.problem?.message, run.replyText()]).toEqual([
 		"failed",
 		UNFINISHED,
 		"<think>Ü</think>Hello 🌍",
@@ -97,7 +97,7 @@ test("a reply of which only the text is there is shown without a map", async () 
 	const recording = { meta: testMeta({ turns, runs: [alone] }), runs: [empty] };
 	const { turns: shown, server, shelf } = await played(recording);
 	expect(shown[0]!.run.replyText()).toBe("All of it.");
-	expect(shown[0]!.run.gone).toContain("no map");
+	expect(shown[0]!.run.delivery.gone).toContain("no map");
 	const recorded = await captured(shown, server, new Date(), (run) => shelf.hold(run));
 	const [again] = recorded.meta.runs;
 	expect(again).toMatchObject({ remembered: "All of it.", finished: null, prompt: { tokens: 0 } });

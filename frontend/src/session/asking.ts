@@ -53,8 +53,8 @@ export class Asking {
 	/** Whether the last reply has a beginning and, as far as is known, not its end. */
 	get canWriteOn(): boolean {
 		const { last, unfinished } = this.parts.turns;
-		if (last === undefined || this.away !== null || this.#writeOn?.run.live) return false;
-		return last.run.live ? last.run.name !== null && replyText(last).trim() !== "" : unfinished;
+		if (last === undefined || this.away !== null || this.#writeOn?.run.delivery.live) return false;
+		return last.run.delivery.live ? last.run.name !== null && replyText(last).trim() !== "" : unfinished;
 	}
 
 	/**
@@ -64,7 +64,7 @@ export class Asking {
 	writeOn(settings: Settings): void {
 		const run = this.parts.turns.last?.run;
 		if (run === undefined || !this.canWriteOn) return;
-		if (run.live) {
+		if (run.delivery.live) {
 			this.#writeOn = { run, settings };
 			this.stop();
 		} else {
@@ -76,7 +76,7 @@ export class Asking {
 	stop(): void {
 		const run = this.parts.turns.live;
 		if (run === null || run.name === null) return;
-		run.stopAsked = true;
+		run.delivery.stopAsked = true;
 		this.parts.connection.send({ type: "stop", run: run.name });
 		this.parts.changed.changed();
 	}
@@ -101,7 +101,7 @@ export class Asking {
 
 	/** Runs may have ended without their last frame: none of them is written on. */
 	forgetEnded(): void {
-		if (this.#writeOn !== null && !this.#writeOn.run.live) this.#writeOn = null;
+		if (this.#writeOn !== null && !this.#writeOn.run.delivery.live) this.#writeOn = null;
 	}
 
 	/** The conversation was put away. */

@@ -41,7 +41,7 @@ export function conversation(
 	for (const turn of history) {
 		const reply = replyText(turn);
 		// A question whose reply failed before its first word was not answered: the model need not know of it.
-		if (reply === "" && turn.run.phase !== "done") continue;
+		if (reply === "" && turn.run.delivery.phase !== "done") continue;
 		messages.push({ role: "user", content: turn.user });
 		const { thought, answer } = partsOf([...turn.before, turn.run]);
 		messages.push({ role: "assistant", content: answer, ...(thought === null ? {} : { thought }) });

@@ -26,14 +26,15 @@ beforeEach(() => {
 function begun(name = "r1", epoch = "e1"): RunState {
 	const run = testRun({ id: `c-${name}` });
 	run.take(startedFrame(["p"], run.id, name), 0);
-	run.epoch = epoch;
+	run.delivery.epoch = epoch;
 	delivery.follow(run);
 	return run;
 }
 /** A reply of which a reload left the text. */
 function kept(name: string, epoch = "e1"): RunState {
 	const run = testRun({ id: `c-${name}`, sentAt: null, phase: "done" });
-	Object.assign(run, { name, epoch, remembered: "text" });
+	run.name = name;
+	Object.assign(run.delivery, { epoch, remembered: "text" });
 	delivery.follow(run);
 	return run;
 }
@@ -53,12 +54,12 @@ describe("after a line that came back", () => {
 		const run = begun();
 		say(run, { ...tokensFrame(1, ["x"]), seq: 8 });
 		delivery.lost();
-		expect([run.live, run.away]).toEqual([true, true]);
-		run.stopAsked = true;
+		expect([run.delivery.live, run.delivery.away]).toEqual([true, true]);
+		run.delivery.stopAsked = true;
 		delivery.back("e1");
 		expect(sent).toEqual([{ type: "resume", run: "r1", epoch: "e1", after: 8 }]);
 		say(run, resumedFrame({ seq: 8 }));
-		expect(run.away).toBe(false);
+		expect(run.delivery.away).toBe(false);
 		expect(sent.at(-1)).toEqual({ type: "stop", run: "r1" });
 	});
 
@@ -75,7 +76,11 @@ describe("after a line that came back", () => {
 		const old = kept("r0");
 		delivery.back("e2");
 		expect(sent).toEqual([]);
-		expect([live.phase, live.problem?.message, old.gone]).toEqual(["lost", OTHER_EPOCH, NO_MAP]);
+		expect([live.delivery.phase, live.problem?.message, old.delivery.gone]).toEqual([
+			"lost",
+			OTHER_EPOCH,
+			NO_MAP,
+		]);
 		expect(delivery.find("r1")).toBeUndefined();
 	});
 
@@ -83,7 +88,7 @@ describe("after a line that came back", () => {
 		const run = begun();
 		delivery.back("e1");
 		delivery.unavailable(run, "unknown_run");
-		expect([run.phase, run.problem?.message]).toEqual(["lost", UNKNOWN]);
+		expect([run.delivery.phase, run.problem?.message]).toEqual(["lost", UNKNOWN]);
 		const strange = testRun({ id: "c9", sentAt: null, phase: "away" });
 		strange.name = "r9";
 		delivery.follow(strange);
@@ -100,13 +105,13 @@ describe("after a line that came back", () => {
 		say(three, resumedFrame(), startedFrame(["p"]), finishedFrame());
 		expect(resumes()).toEqual(["r4", "r3", "r2"]);
 		delivery.unavailable(two, "unknown_run");
-		expect(two.gone).toBe(NO_MAP);
+		expect(two.delivery.gone).toBe(NO_MAP);
 		expect(resumes().at(-1)).toBe("r1");
 		delivery.lost();
 		delivery.back("e1");
 		expect(resumes().slice(4)).toEqual(["r4", "r1"]);
 		say(one, resumedFrame(), finishedFrame());
-		expect([one.gone, one.complete]).toEqual([null, true]);
+		expect([one.delivery.gone, one.delivery.complete]).toEqual([null, true]);
 	});
 
 	test("a resume that was too much at once is said again", () => {
@@ -165,7 +170,7 @@ describe("skipped rows", () => {
 		delivery.unavailable(run, "invalid");
 		clock.advance(10 * ANSWER_MS);
 		expect(asks().length).toBe(4);
-		expect([run.missing.none, run.gone, run.problem]).toEqual([true, null, null]);
+		expect([run.delivery.missing.none, run.delivery.gone, run.problem]).toEqual([true, null, null]);
 	});
 
 	test("nobody has are not waited for", () => {

@@ -70,13 +70,13 @@ export class Delivery {
 	back(epoch: string): void {
 		this.#oweNothing();
 		for (const [name, run] of [...this.#runs].reverse()) {
-			run.epoch ??= epoch;
-			if (run.epoch !== epoch) {
+			run.delivery.epoch ??= epoch;
+			if (run.delivery.epoch !== epoch) {
 				this.#runs.delete(name);
 				this.#without(run, OTHER_EPOCH);
-			} else if (run.live) {
+			} else if (run.delivery.live) {
 				this.resume(run);
-			} else if (!run.complete || !run.missing.none) {
+			} else if (!run.delivery.complete || !run.delivery.missing.none) {
 				this.#toFetch.push(run);
 			}
 		}
@@ -85,19 +85,20 @@ export class Delivery {
 
 	/** Ask how a run stands and for all that came after what was had; no more than once at a time. */
 	resume(run: RunState): void {
-		const { name, epoch } = run;
+		const { name } = run;
+		const { epoch } = run.delivery;
 		if (name === null || epoch === null || this.#resuming.has(run)) return;
-		if (this.send({ type: "resume", run: name, epoch, after: run.seq })) this.#resuming.add(run);
+		if (this.send({ type: "resume", run: name, epoch, after: run.delivery.seq })) this.#resuming.add(run);
 	}
 
 	/** A frame of a followed run came, and the run has taken it. */
 	took(run: RunState, frame: RunFrame): void {
 		if (frame.type === "resumed") {
 			this.#resuming.delete(run);
-			if (run.stopAsked && run.live) this.send({ type: "stop", run: frame.run });
+			if (run.delivery.stopAsked && run.delivery.live) this.send({ type: "stop", run: frame.run });
 		}
 		this.#skipped.took(run, frame);
-		if (run.complete && this.#fetching === run && !this.#resuming.has(run)) this.#fetchNext();
+		if (run.delivery.complete && this.#fetching === run && !this.#resuming.has(run)) this.#fetchNext();
 	}
 
 	/** The server refused something about a run as too much at once. */
@@ -112,15 +113,15 @@ export class Delivery {
 		this.#skipped.refuse(run);
 		if (code === "unknown_run" || code === "other_epoch") {
 			this.#runs.delete(run.name!);
-			const never = run.tokens.length === 0 && run.remembered === null;
+			const never = run.tokens.length === 0 && run.delivery.remembered === null;
 			this.#without(run, code === "other_epoch" ? OTHER_EPOCH : never ? NEVER_KNOWN : UNKNOWN);
 		}
 		if (this.#fetching === run) this.#fetchNext();
 	}
 
 	#without(run: RunState, message: string): void {
-		if (run.live) run.lose(message);
-		else if (!run.complete) run.giveUp(NO_MAP);
+		if (run.delivery.live) run.lose(message);
+		else if (!run.delivery.complete) run.giveUp(NO_MAP);
 	}
 
 	#fetchNext(): void {

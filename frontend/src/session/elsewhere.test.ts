@@ -39,7 +39,7 @@ describe("a reload", () => {
 		server.say(startedFrame(["p", "q"], server.starts[1]!.id, "r2"));
 		server.say(tokensFrame(2, ["B"], undefined, "r2"));
 		reload();
-		expect(session.turns.map(({ user, run }) => [user, run.replyText(), run.live])).toEqual([
+		expect(session.turns.map(({ user, run }) => [user, run.replyText(), run.delivery.live])).toEqual([
 			["one", "A", false],
 			["two", "B", true],
 		]);
@@ -58,7 +58,7 @@ describe("a reload", () => {
 		expect(server.sent.at(-1)).toMatchObject({ type: "steer", run: "r2", rev: 5 });
 		server.say(errorFrame({ code: "unknown_run", run: "r1" }));
 		const first = session.turns[0]!.run;
-		expect([first.gone, first.phase, first.problem]).toEqual([NO_MAP, "done", null]);
+		expect([first.delivery.gone, first.delivery.phase, first.problem]).toEqual([NO_MAP, "done", null]);
 		server.say(finishedFrame({ run: "r2" }));
 		session.ask("three", settings);
 		expect(server.starts.at(-1)!.messages.map(({ content }) => content)).toEqual([
@@ -96,7 +96,7 @@ describe("a reload", () => {
 		reload();
 		server.say({ ...welcome, epoch: "e2" });
 		const { run } = session.turns[0]!;
-		expect([run.replyText(), run.phase, run.problem?.message]).toEqual(["A", "lost", OTHER_EPOCH]);
+		expect([run.replyText(), run.delivery.phase, run.problem?.message]).toEqual(["A", "lost", OTHER_EPOCH]);
 		expect(session.moved).toBeNull();
 	});
 });

@@ -31,7 +31,7 @@ export class Elsewhere {
 		turns.all = kept.map(({ user, before, beforeMarks, watched, run: was }, index) => {
 			const key = turns.newId();
 			const run = revive(was, key, index === kept.length - 1, batch);
-			if (run.name !== null && (run.live || run.finished !== null)) delivery.follow(run);
+			if (run.name !== null && (run.delivery.live || run.finished !== null)) delivery.follow(run);
 			const beginning = before === "" ? [] : [reviveText(before, `${key}.0`, batch, beforeMarks)];
 			return { key, user, run, before: beginning, watched };
 		});
@@ -59,7 +59,7 @@ export class Elsewhere {
 		const runOf = (one: Recorded): RunState => {
 			if ("text" in one) {
 				const run = reviveText(one.text, turns.newId(), batch);
-				run.gone = TEXT_ALONE;
+				run.delivery.gone = TEXT_ALONE;
 				return run;
 			}
 			const known = made.get(one.name);
@@ -100,7 +100,7 @@ export class Elsewhere {
 		const key = turns.newId();
 		const run = new RunState(key, { sentAt: null, phase: "away", batch });
 		run.name = name;
-		run.epoch = server.epoch;
+		run.delivery.epoch = server.epoch;
 		turns.all = [...turns.all, { key, user: "", run, before: [], watched: true }];
 		turns.shown = run;
 		delivery.follow(run);
@@ -115,9 +115,9 @@ export class Elsewhere {
 		const there =
 			server.readOnly === null &&
 			run.name !== null &&
-			run.epoch === server.epoch &&
-			run.gone === null &&
-			run.phase !== "lost";
+			run.delivery.epoch === server.epoch &&
+			run.delivery.gone === null &&
+			run.delivery.phase !== "lost";
 		return there && connection.state.kind === "live" ? `#watch=${run.name}` : null;
 	}
 

@@ -37,7 +37,8 @@ export class Filling {
 
 	of(reply: RunState): Filled {
 		if (this.fills(reply)) return { kind: "under-way" };
-		if (startFor(reply) === null || reply.epoch !== this.parts.server.epoch) return { kind: "never" };
+		if (startFor(reply) === null || reply.delivery.epoch !== this.parts.server.epoch)
+			return { kind: "never" };
 		// Another model's numbers are other numbers.
 		if (reply.model !== null && reply.model !== this.parts.server.model?.id) return { kind: "never" };
 		return { kind: "possible", problem: this.#problems.get(reply) ?? null };
@@ -69,14 +70,15 @@ export class Filling {
 		if (frame.type === "started") run.know(server.modelNamed(frame.model));
 		run.take(frame, clock.now());
 		if (frame.type === "started") {
-			run.epoch = server.epoch;
+			run.delivery.epoch = server.epoch;
 			delivery.follow(run);
 			if (!sameTokens(frame.prompt.ids, reply.tokens.prompt.ids)) this.#end(run, OTHER_TEXT);
 		}
 		if (frame.type === "rows") this.#fill(reply, frame);
 		delivery.took(run, frame);
 		if (run.problem !== null) this.#end(run, run.problem.message);
-		else if (run.complete && run.missing.none) this.#end(run, reply.cached.none ? null : NOT_SENT);
+		else if (run.delivery.complete && run.delivery.missing.none)
+			this.#end(run, reply.cached.none ? null : NOT_SENT);
 		return true;
 	}
 
@@ -111,7 +113,7 @@ export class Filling {
 		const reply = this.#under.get(run);
 		if (reply === undefined) return;
 		const { connection, delivery, changed } = this.parts;
-		if (run.live && run.name !== null) connection.send({ type: "stop", run: run.name });
+		if (run.delivery.live && run.name !== null) connection.send({ type: "stop", run: run.name });
 		this.#under.delete(run);
 		delivery.forget(run);
 		if (problem !== null) this.#problems.set(reply, problem);

@@ -49,7 +49,7 @@ test("a place in the queue is told", () => {
 	server.say(startedFrame(["p"]));
 	const version = session.changed.version;
 	server.say({ type: "queued", run: "r1", seq: 2, position: 2 });
-	expect([session.live?.queued, session.changed.version > version]).toEqual([2, true]);
+	expect([session.live?.delivery.queued, session.changed.version > version]).toEqual([2, true]);
 });
 
 test("an error of a run stands at the run, one of steering at the sliders, others on the page", () => {
@@ -103,7 +103,7 @@ describe("a connection that breaks in a reply", () => {
 	test("leaves it live, and it goes on in its place when the line is back", () => {
 		breakOff();
 		const { run } = session.turns[0]!;
-		expect([run.live, run.away, session.live]).toEqual([true, true, run]);
+		expect([run.delivery.live, run.delivery.away, session.live]).toEqual([true, true, run]);
 		expect(session.can.ask).toBe("There is no connection to the server now.");
 		comeBack();
 		expect(server.sent.filter(({ type }) => type === "resume")).toEqual([
@@ -112,7 +112,7 @@ describe("a connection that breaks in a reply", () => {
 		server.say(resumedFrame({ seq: 3 }));
 		server.say(tokensFrame(1, ["A", "B"]));
 		server.say(finishedFrame());
-		expect([run.away, run.phase, run.replyText()]).toEqual([false, "done", "AB"]);
+		expect([run.delivery.away, run.delivery.phase, run.replyText()]).toEqual([false, "done", "AB"]);
 		expect(session.moved).toBeNull();
 	});
 
@@ -120,7 +120,7 @@ describe("a connection that breaks in a reply", () => {
 		breakOff();
 		session.steering.set("joy", 0.4);
 		session.stop();
-		expect(session.live?.stopAsked).toBe(true);
+		expect(session.live?.delivery.stopAsked).toBe(true);
 		comeBack();
 		server.say(resumedFrame({ rev: 2 }));
 		expect(server.sent.slice(-2)).toEqual([
@@ -134,7 +134,7 @@ describe("a connection that breaks in a reply", () => {
 		comeBack();
 		server.say(errorFrame({ code: "unknown_run", run: "r1" }));
 		const { run } = session.turns[0]!;
-		expect([run.phase, run.problem?.message, run.replyText()]).toEqual(["lost", UNKNOWN, "A"]);
+		expect([run.delivery.phase, run.problem?.message, run.replyText()]).toEqual(["lost", UNKNOWN, "A"]);
 		expect([session.notice, session.can.ask]).toEqual([null, null]);
 		session.ask("two", settings);
 		expect(server.starts[1]!.messages.map(({ content }) => content)).toEqual(["one", "A", "two"]);
@@ -194,6 +194,6 @@ describe("runs that nothing shows any more", () => {
 		session.ask("one", settings);
 		const run = server.admit("r1");
 		server.say({ ...rowsFrame(64, 1), run: "r1" });
-		expect([run.phase, run.rows.columns]).toEqual(["failed", 1]);
+		expect([run.delivery.phase, run.rows.columns]).toEqual(["failed", 1]);
 	});
 });

@@ -79,10 +79,10 @@ export class FrameRouter {
 			const model = server.modelNamed(frame.type === "started" ? frame.model : (run.model ?? ""));
 			if (model !== null) run.know(model);
 		}
-		const before = { live: run.live, queued: run.queued, tokens: run.tokens.ids.length };
+		const before = { live: run.delivery.live, queued: run.delivery.queued, tokens: run.tokens.ids.length };
 		run.take(frame, clock.now());
 		// A run that the page can no longer show rightly need not be written to its end.
-		if (before.live && !run.live && frame.type !== "finished") {
+		if (before.live && !run.delivery.live && frame.type !== "finished") {
 			connection.send({ type: "stop", run: frame.run });
 			steering.ended(run);
 			changed.changed();
@@ -116,14 +116,14 @@ export class FrameRouter {
 				if (run.rows.changes.length === 1) steering.changed.changed();
 				break;
 			case "queued":
-				if (run.queued !== before.queued) changed.changed();
+				if (run.delivery.queued !== before.queued) changed.changed();
 				break;
 		}
 	}
 
 	#admitted(run: RunState): void {
 		const { server, turns, steering, delivery } = this.parts;
-		run.epoch = server.epoch;
+		run.delivery.epoch = server.epoch;
 		delivery.follow(run);
 		turns.admitted();
 		// Of runs that this one replaces nothing is shown any more.
@@ -167,7 +167,7 @@ export class FrameRouter {
 			notes.notify("steering", message);
 		} else if (run === undefined) {
 			notes.notify("page", message);
-		} else if (run.complete) {
+		} else if (run.delivery.complete) {
 			// Only rows are still asked of it, and the map shows which are missing.
 			delivery.unavailable(run, code);
 		} else {
@@ -178,7 +178,7 @@ export class FrameRouter {
 
 	/** Runs may have ended without their last frame: none of them is steered or written on. */
 	#knowEnds(): void {
-		for (const { run } of this.parts.turns.everything) if (!run.live) this.parts.steering.ended(run);
+		for (const { run } of this.parts.turns.everything) if (!run.delivery.live) this.parts.steering.ended(run);
 		this.asking.forgetEnded();
 	}
 }

@@ -24,7 +24,7 @@ function turn(user: string, reply: string, name = "r1"): Turn {
 	const run = testRun({ id: user });
 	run.take(startedFrame(["p"], run.id, name), 0);
 	run.take(tokensFrame(1, [reply], undefined, name), 0);
-	run.epoch = "e1";
+	run.delivery.epoch = "e1";
 	return { key: user, user, run, before: [], watched: false };
 }
 
@@ -33,7 +33,7 @@ describe("a kept conversation", () => {
 		const [one, two] = [turn("one", "A"), turn("two", "B", "r2")];
 		one.run.take(finishedFrame({ reason: "length" }), 0);
 		const before = [reviveText("Once ", "c0", manualBatch())];
-		two.run.stopAsked = true;
+		two.run.delivery.stopAsked = true;
 		two.run.adapter = "poet";
 		keep(storage, [one, { ...two, before, watched: true }], "three");
 		const found = findKept(storage)!;
@@ -43,18 +43,23 @@ describe("a kept conversation", () => {
 			["two", "Once ", true],
 		]);
 		const done = revive(found.turns[0]!.run, "c1", false, manualBatch());
-		expect([done.replyText(), done.phase, done.finished?.reason]).toEqual(["A", "done", "length"]);
-		expect([done.name, done.epoch, done.seq, done.away, done.complete]).toEqual([
-			"r1",
-			"e1",
-			0,
-			false,
-			false,
-		]);
+		expect([done.replyText(), done.delivery.phase, done.finished?.reason]).toEqual(["A", "done", "length"]);
+		expect([
+			done.name,
+			done.delivery.epoch,
+			done.delivery.seq,
+			done.delivery.away,
+			done.delivery.complete,
+		]).toEqual(["r1", "e1", 0, false, false]);
 		const live = revive(found.turns[1]!.run, "c2", true, manualBatch());
 		expect([done.adapter, live.adapter]).toEqual([null, "poet"]);
-		expect([live.replyText(), live.live, live.away, live.stopAsked]).toEqual(["B", true, true, true]);
-		expect(revive(found.turns[1]!.run, "c2", false, manualBatch()).phase).toBe("lost");
+		expect([live.replyText(), live.delivery.live, live.delivery.away, live.delivery.stopAsked]).toEqual([
+			"B",
+			true,
+			true,
+			true,
+		]);
+		expect(revive(found.turns[1]!.run, "c2", false, manualBatch()).delivery.phase).toBe("lost");
 	});
 
 	test("has room for so much, and the newest come first", () => {

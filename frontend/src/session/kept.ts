@@ -86,7 +86,14 @@ export class Keeper {
 	look(): void {
 		const { turns, asked } = this.now();
 		const run = turns.at(-1)?.run;
-		const seen = [turns, asked, run?.name, run?.phase, run?.complete, run?.stopAsked];
+		const seen = [
+			turns,
+			asked,
+			run?.name,
+			run?.delivery.phase,
+			run?.delivery.complete,
+			run?.delivery.stopAsked,
+		];
 		if (seen.every((one, index) => one === this.#last[index])) return;
 		this.#last = seen;
 		keep(this.storage, turns, asked);
@@ -117,17 +124,17 @@ export function revive(kept: KeptRun, id: string, last: boolean, batch: FrameBat
 	const resumable = last && kept.run !== null;
 	const phase = isLive(status) ? (resumable ? "away" : "lost") : status;
 	const run = new RunState(id, { sentAt: null, phase, batch });
-	run.remembered = kept.text;
-	run.rememberedMarks = kept.marks;
+	run.delivery.remembered = kept.text;
+	run.delivery.rememberedMarks = kept.marks;
 	run.name = kept.run;
-	run.epoch = kept.epoch;
+	run.delivery.epoch = kept.epoch;
 	run.model = kept.model;
 	run.tokens.specialIds = new Set(kept.special);
 	run.finished = kept.finished;
 	run.problem = kept.problem;
-	run.stopAsked = kept.stopAsked;
+	run.delivery.stopAsked = kept.stopAsked;
 	run.adapter = kept.adapter;
-	if (run.name === null) run.gone = NO_MAP;
+	if (run.name === null) run.delivery.gone = NO_MAP;
 	return run;
 }
 
@@ -139,14 +146,15 @@ export function reviveText(
 	marks: Marks | null = null,
 ): RunState {
 	const run = new RunState(id, { sentAt: null, phase: "done", batch });
-	run.remembered = text;
-	run.rememberedMarks = marks;
-	run.gone = NO_MAP;
+	run.delivery.remembered = text;
+	run.delivery.rememberedMarks = marks;
+	run.delivery.gone = NO_MAP;
 	return run;
 }
 
 function toKept({ user, before, watched, run }: Turn): KeptTurn {
-	const { name, epoch, model, phase, finished, problem, stopAsked, adapter } = run;
+	const { name, model, finished, problem, adapter } = run;
+	const { epoch, phase, stopAsked } = run.delivery;
 	const status = phase === "away" ? "streaming" : phase;
 	return {
 		user,

@@ -80,7 +80,7 @@ describe("what a person is told when another server answers", () => {
 			"You are now on another server (replica-b). Your conversation was kept. " +
 				"The reply that was being written ended there.",
 		);
-		expect(session.turns[0]!.run.phase).toBe("lost");
+		expect(session.turns[0]!.run.delivery.phase).toBe("lost");
 		expect(session.can.ask).toBeNull();
 	});
 });

@@ -142,7 +142,7 @@ export class Session {
 			wanted: () => {
 				const shown = new Set(this.strip?.runs);
 				const wanted = (run: RunState) =>
-					shown.has(run) || this.view.shows(run.id) || run.awaited || this.#filling.fills(run);
+					shown.has(run) || this.view.shows(run.id) || run.delivery.awaited || this.#filling.fills(run);
 				return new Set(turns.runs.filter(wanted));
 			},
 		});

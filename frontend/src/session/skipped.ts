@@ -36,7 +36,7 @@ export class SkippedRows {
 	took(run: RunState, frame: RunFrame): void {
 		if (frame.type === "rows" || frame.type === "gap") this.#answered(run);
 		if (frame.type === "gap" && frame.kept) this.#calmDown(run);
-		if (run.complete) this.#ask(run);
+		if (run.delivery.complete) this.#ask(run);
 	}
 
 	/** The server refused something about a run as too much at once. */
@@ -58,7 +58,7 @@ export class SkippedRows {
 	/** An answer to what was asked cannot come any more. */
 	refuse(run: RunState): void {
 		this.#forgetAsked(run);
-		run.missing.clear();
+		run.delivery.missing.clear();
 	}
 
 	clear(): void {
@@ -67,7 +67,7 @@ export class SkippedRows {
 	}
 
 	#calmDown(run: RunState): void {
-		if (run.complete) return;
+		if (run.delivery.complete) return;
 		this.timers.stop(this.#calming.get(run));
 		this.#calming.set(
 			run,
@@ -80,9 +80,9 @@ export class SkippedRows {
 
 	/** Ask for the first rows that are missing, unless an answer is owed or the run must calm down. */
 	#ask(run: RunState): void {
-		if (this.#asked.has(run) || (this.#calming.has(run) && !run.complete)) return;
-		const stretch = run.missing.first(MOST_ROWS);
-		if (stretch !== null && !run.away) this.#askFor(run, stretch, 1);
+		if (this.#asked.has(run) || (this.#calming.has(run) && !run.delivery.complete)) return;
+		const stretch = run.delivery.missing.first(MOST_ROWS);
+		if (stretch !== null && !run.delivery.away) this.#askFor(run, stretch, 1);
 	}
 
 	#askFor(run: RunState, { start, count }: Stretch, tries: number): void {
@@ -99,13 +99,13 @@ export class SkippedRows {
 			this.#askFor(run, asked, asked.tries + 1);
 			return;
 		}
-		run.missing.remove(asked.start, asked.count);
+		run.delivery.missing.remove(asked.start, asked.count);
 		this.#ask(run);
 	}
 
 	#answered(run: RunState): void {
 		const asked = this.#asked.get(run);
-		if (asked === undefined || run.missing.any(asked)) return;
+		if (asked === undefined || run.delivery.missing.any(asked)) return;
 		this.#forgetAsked(run);
 		this.#ask(run);
 	}

@@ -85,7 +85,7 @@ describe("a conversation", () => {
 	test("rows that come late for a reply that is not shown are still taken", () => {
 		server.say({ type: "gap", run: "r1", seq: 1, start: 1, count: 1, kept: true, cached: false });
 		session.goBeside(session.turns[0]!, -1);
-		expect(session.shown!.missing.count).toBe(1);
+		expect(session.shown!.delivery.missing.count).toBe(1);
 	});
 
 	test("nothing is chosen while a reply is written, and a refused one leaves no trace", () => {

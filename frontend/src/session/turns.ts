@@ -82,7 +82,7 @@ export class Turns {
 	/** The run being written, if any: always the last turn's. */
 	get live(): RunState | null {
 		const run = this.last?.run;
-		return run?.live ? run : null;
+		return run?.delivery.live ? run : null;
 	}
 
 	/** All runs that are shown or may be again: also those that a start which waits would replace. */

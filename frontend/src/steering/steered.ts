@@ -56,7 +56,7 @@ export class SteeredRun {
 			told();
 			return true;
 		}, clock);
-		if (run.away) this.#sender.hold();
+		if (run.delivery.away) this.#sender.hold();
 	}
 
 	/** Whether a vector was changed in this run, or acted when it began. */
@@ -66,7 +66,7 @@ export class SteeredRun {
 
 	/** These sliders were moved. */
 	move(ids: readonly string[]): void {
-		if (!this.run.live) {
+		if (!this.run.delivery.live) {
 			// The run is over: a change belongs to the next one.
 			for (const id of ids) this.#changedIn.delete(id);
 			return;
@@ -103,7 +103,7 @@ export class SteeredRun {
 		}
 		this.#sender.atLeast(rev);
 		this.#carries(rev, strengths);
-		if (this.#pending.size > 0 && this.run.live) this.#sender.change(this.sliders.steered());
+		if (this.#pending.size > 0 && this.run.delivery.live) this.#sender.change(this.sliders.steered());
 		this.#sender.release();
 	}
 
@@ -126,7 +126,7 @@ export class SteeredRun {
 		this.#again = this.clock.setTimeout(() => {
 			this.#again = null;
 			const { rev } = this.#sender;
-			if (!this.run.live || this.run.applied.some((applied) => applied.rev >= rev)) return;
+			if (!this.run.delivery.live || this.run.applied.some((applied) => applied.rev >= rev)) return;
 			this.#sayAgain((changed) => changed === rev);
 			this.#sender.change(this.sliders.steered());
 		}, AGAIN_MS);
@@ -142,7 +142,7 @@ export class SteeredRun {
 
 	standing(id: string): Standing {
 		const rev = this.#changedIn.get(id);
-		const { live } = this.run;
+		const { live } = this.run.delivery;
 		if (rev === undefined) return { kind: "unchanged" };
 		if (live && this.#pending.has(id)) return this.#sender.held ? { kind: "held" } : { kind: "sent", rev };
 		const position = firstInForce(this.run, rev);

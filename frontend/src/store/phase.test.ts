@@ -29,8 +29,8 @@ describe("phases of a run", () => {
 		const found = RUN_PHASES.map((phase) => {
 			const run = testRun({ phase });
 			EVENTS[event](run);
-			expect(run.phase).toBe(NEXT_RUN_PHASE[phase][event] ?? phase);
-			return run.phase === phase ? "." : run.phase;
+			expect(run.delivery.phase).toBe(NEXT_RUN_PHASE[phase][event] ?? phase);
+			return run.delivery.phase === phase ? "." : run.delivery.phase;
 		});
 		expect(found).toEqual(wanted);
 	});
@@ -38,7 +38,7 @@ describe("phases of a run", () => {
 	test("a reply whose end is an error has failed", () => {
 		const run = testRun({ phase: "away" });
 		run.take(finishedFrame({ reason: "error" }), 0);
-		expect(run.phase).toBe("failed");
+		expect(run.delivery.phase).toBe("failed");
 	});
 
 	test("live are those that something can still follow, and only live runs can be away", () => {
@@ -53,8 +53,8 @@ describe("phases of a run", () => {
 			let over: RunPhase | null = null;
 			for (let i = 0; i < 12; i++) {
 				events[Math.floor(random() * events.length)]!(run);
-				if (over !== null) expect(run.phase).toBe(over);
-				if (!run.live) over = run.phase;
+				if (over !== null) expect(run.delivery.phase).toBe(over);
+				if (!run.delivery.live) over = run.delivery.phase;
 			}
 		}
 	});

@@ -18,12 +18,12 @@ beforeEach(() => {
 
 describe("RunState", () => {
 	test("goes from starting to streaming to done", () => {
-		expect(run.phase).toBe("starting");
+		expect(run.delivery.phase).toBe("starting");
 		run.take(startedFrame(["a", "b"]), 1001);
-		expect([run.phase, run.name, run.tokens.promptLength]).toEqual(["streaming", "r1", 2]);
+		expect([run.delivery.phase, run.name, run.tokens.promptLength]).toEqual(["streaming", "r1", 2]);
 		run.take(tokensFrame(2, ["x", "y"]), 1010);
 		run.take(finishedFrame(), 1020);
-		expect(run.phase).toBe("done");
+		expect(run.delivery.phase).toBe("done");
 		expect(run.replyText()).toBe("xy");
 		expect([0, 1, 2, 3, 4].map((p) => run.tokens.textAt(p))).toEqual(["a", "b", "x", "y", undefined]);
 	});
@@ -45,7 +45,7 @@ describe("RunState", () => {
 		run.take(startedFrame(["a"]), 0);
 		run.take(tokensFrame(1, ["x"]), 0);
 		run.take(tokensFrame(4, ["z"]), 0);
-		expect(run.phase).toBe("failed");
+		expect(run.delivery.phase).toBe("failed");
 		expect(run.problem?.message).toBe("Tokens 2 to 3 never arrived, so the text would be wrong.");
 		expect(run.tokens.texts).toEqual(["x"]);
 	});
@@ -82,25 +82,25 @@ describe("RunState", () => {
 		run.take(startedFrame(["a"]), 0);
 		run.take(rowsFrame(0, 1, { layers: 2 }), 0);
 		run.take(rowsFrame(1, 1, { layers: 5 }), 0);
-		expect(run.phase).toBe("failed");
+		expect(run.delivery.phase).toBe("failed");
 		expect(run.problem?.message).toContain("5 layers");
 	});
 
 	test("what was lost stays lost, and a finished run cannot be", () => {
 		run.take(startedFrame(["a"]), 0);
 		run.leave();
-		expect([run.phase, run.live, run.away]).toEqual(["away", true, true]);
+		expect([run.delivery.phase, run.delivery.live, run.delivery.away]).toEqual(["away", true, true]);
 		run.lose("It is gone.");
-		expect([run.phase, run.live, run.away]).toEqual(["lost", false, false]);
+		expect([run.delivery.phase, run.delivery.live, run.delivery.away]).toEqual(["lost", false, false]);
 		expect(run.problem?.message).toBe("It is gone.");
 		run.take(finishedFrame(), 0);
-		expect(run.phase).toBe("lost");
+		expect(run.delivery.phase).toBe("lost");
 		const done = testRun({ id: "c2" });
 		done.take(startedFrame(["a"]), 0);
 		done.take(finishedFrame(), 0);
 		done.leave();
 		done.lose("It is gone.");
-		expect([done.phase, done.problem]).toEqual(["done", null]);
+		expect([done.delivery.phase, done.problem]).toEqual(["done", null]);
 	});
 
 	test("speed is the page's until the server says it", () => {
@@ -143,14 +143,14 @@ describe("RunState", () => {
 		run.take(startedFrame(["a"]), 0);
 		run.take(lensFrame(0, 1), 0);
 		run.take(lensFrame(1, 1, { top: 3 }), 0);
-		expect(run.phase).toBe("failed");
+		expect(run.delivery.phase).toBe("failed");
 	});
 
 	test("reason error fails the run, with the server's sentence", () => {
 		run.take(startedFrame(["a"]), 0);
 		const error = { code: "engine_failed" as const, message: "The engine's process ended." };
 		run.take(finishedFrame({ reason: "error", error }), 0);
-		expect([run.phase, run.problem]).toEqual(["failed", error]);
+		expect([run.delivery.phase, run.problem]).toEqual(["failed", error]);
 	});
 
 	test("what was applied is noted once", () => {
@@ -165,33 +165,33 @@ describe("RunState", () => {
 		run.take(rowsFrame(4, 1), 0);
 		const gap = { type: "gap" as const, run: "r1", seq: 2, start: 3, count: 4 };
 		run.take({ ...gap, kept: false, cached: false }, 0);
-		expect(run.missing.none).toBe(true);
+		expect(run.delivery.missing.none).toBe(true);
 		run.take({ ...gap, kept: true, cached: false }, 0);
 		run.take({ ...gap, kept: true, cached: false }, 0);
-		expect(run.missing.first(9)).toEqual({ start: 3, count: 1 });
+		expect(run.delivery.missing.first(9)).toEqual({ start: 3, count: 1 });
 		run.take(rowsFrame(3, 1), 0);
-		expect(run.missing.first(9)).toEqual({ start: 5, count: 2 });
+		expect(run.delivery.missing.first(9)).toEqual({ start: 5, count: 2 });
 		run.take({ ...gap, start: 5, kept: false, cached: false }, 0);
-		expect(run.missing.none).toBe(true);
+		expect(run.delivery.missing.none).toBe(true);
 	});
 
 	test("knows up to where it has had everything", () => {
 		run.take(startedFrame(["a"]), 0);
 		run.take({ ...tokensFrame(1, ["x"]), seq: 7 }, 0);
 		run.take({ ...rowsFrame(0, 1), seq: 4 }, 0);
-		expect(run.seq).toBe(7);
+		expect(run.delivery.seq).toBe(7);
 	});
 
 	test("waits in the queue until its turn or its first token", () => {
 		run.take(startedFrame(["a"]), 0);
 		const queued = { type: "queued" as const, run: "r1", seq: 2, position: 3 };
 		run.take(queued, 0);
-		expect(run.queued).toBe(3);
+		expect(run.delivery.queued).toBe(3);
 		run.take({ ...queued, position: 0 }, 0);
-		expect(run.queued).toBeNull();
+		expect(run.delivery.queued).toBeNull();
 		run.take(queued, 0);
 		run.take(tokensFrame(1, ["x"]), 0);
-		expect(run.queued).toBeNull();
+		expect(run.delivery.queued).toBeNull();
 	});
 
 	test("the same events twice, in any portions, are the same reply", () => {
@@ -214,7 +214,7 @@ describe("RunState", () => {
 	});
 
 	test("a remembered text stands until its tokens have come again", () => {
-		run.remembered = "One two";
+		run.delivery.remembered = "One two";
 		run.take(startedFrame(["a"]), 0);
 		run.take(tokensFrame(1, ["One"]), 0);
 		expect(run.replyText()).toBe("One two");
@@ -242,16 +242,16 @@ describe("RunState", () => {
 			run.know({ special_ids: [], chat: "template", thoughts: null, max_model_len: 64 });
 			run.take(startedFrame(["a"]), 0);
 			run.take(frame, 0);
-			expect(run.phase).toBe("failed");
+			expect(run.delivery.phase).toBe("failed");
 			expect(run.problem?.message).toMatch(
 				/^The server spoke of position 5\d+, and this model's texts end at 63/,
 			);
-			expect([run.rows.columns, run.rows.chunk("norm", 0), run.missing.none, run.applied.length]).toEqual([
-				0,
-				undefined,
-				true,
-				0,
-			]);
+			expect([
+				run.rows.columns,
+				run.rows.chunk("norm", 0),
+				run.delivery.missing.none,
+				run.applied.length,
+			]).toEqual([0, undefined, true, 0]);
 		});
 
 		test("the last position is within", () => {
@@ -259,7 +259,7 @@ describe("RunState", () => {
 			run.take(startedFrame(["a"]), 0);
 			run.take(rowsFrame(63, 1), 0);
 			run.take({ ...gap, start: 0, count: 64 }, 0);
-			expect([run.phase, run.rows.columns]).toEqual(["streaming", 64]);
+			expect([run.delivery.phase, run.rows.columns]).toEqual(["streaming", 64]);
 		});
 	});
 
@@ -270,7 +270,7 @@ describe("RunState", () => {
 		const began = performance.now();
 		run.take({ type: "gap", run: "r1", seq: 2, start: 0, count: many, kept: true, cached: false }, 0);
 		for (let p = 1; p < many; p += 2) run.take(rowsFrame(p, 1), 0);
-		expect(run.missing.none).toBe(true);
+		expect(run.delivery.missing.none).toBe(true);
 		expect(performance.now() - began).toBeLessThan(2000);
 	});
 });

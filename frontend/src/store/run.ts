@@ -1,9 +1,9 @@
-// One reply being written. Frames go in through `take`, which gives each to the store that keeps its kind (tokens,
-// rows, guesses, missing rows); everything else reads. Events may come twice and rows late or never: the stores are
-// kept by position, so nothing doubles, and what contradicts itself fails the run with a sentence.
+// One run: its tokens and numbers, and what these mean: the model and adapter that wrote it, its prompt and sampling, how
+// it was steered from where on, and how it ended. How it stands to this page is beside it (`Delivered`).
 //
-// A run outlives its connection: while the line is down it is `away` and still live, and `seq` says from where
-// on its events are wanted. After a reload its text is `remembered` until its tokens have come again.
+// Frames go in through `take`, which gives each to the store that keeps its kind (tokens, rows, guesses, missing rows);
+// everything else reads. Events may come twice and rows late or never: the stores are kept by position, so nothing
+// doubles, and what contradicts itself fails the run with a sentence.
 import type {
 	Applied,
 	ErrorCode,
@@ -21,13 +21,14 @@ import type {
 	Started,
 	Tokens,
 } from "../protocol/types.gen";
+import { Delivered } from "./delivered";
 import { GuessStore } from "./guesses";
 import { Missing, type Stretch } from "./missing";
-import { isLive, NEXT_RUN_PHASE, type RunEvent, type RunPhase } from "./phase";
+import type { RunPhase } from "./phase";
 import { RowStore } from "./rows";
 import { type FrameBatch, pageBatch, Signal } from "./signal";
 import { Speed } from "./speed";
-import { type Marks, type Parted, parted } from "./thought";
+import type { Marks } from "./thought";
 import { type TextFacts, TokenStore } from "./tokens";
 
 /** Positions of a run where no model says how long its texts may be. */
@@ -64,8 +65,8 @@ export class RunState {
 	readonly changed: Signal;
 	readonly tokens = new TokenStore();
 	readonly rows = new RowStore();
-	/** Rows that were skipped and can be had. */
-	readonly missing = new Missing();
+	/** How it stands to this page, and what of it is still to come. */
+	readonly delivery: Delivered;
 	/**
 	 * Positions without a row that the engine did not compute for this run, because it had their keys and values in its
 	 * cache, or that were not asked for, because the turns in front have theirs.
@@ -81,22 +82,6 @@ export class RunState {
 	name: string | null = null;
 	/** Id of the model that writes it; null where that is not known. */
 	model: string | null = null;
-	/** The life of the server in which that name means this run. */
-	epoch: string | null = null;
-	/** Cursor in the run's events: every event up to this one has been had. */
-	seq = 0;
-	/** Its last event has come: nothing but skipped rows can follow. */
-	complete = false;
-	/** Place in the queue, 1 for the next to begin; null when it does not wait. */
-	queued: number | null = null;
-	/** The person wants its end; said again when the line is back. */
-	stopAsked = false;
-	/** The reply's text from before a reload, until its tokens have come again. */
-	remembered: string | null = null;
-	/** What stands around the thought in that text; null where there is none. */
-	rememberedMarks: Marks | null = null;
-	/** Why the numbers of a remembered reply cannot be had, as a sentence. */
-	gone: string | null = null;
 	/** The LoRA adapter that it is written with; null is the base model, undefined until it is known. */
 	adapter: string | null | undefined = undefined;
 	/** What the run is watched with; null until `started`. */
@@ -111,7 +96,6 @@ export class RunState {
 	readonly applied: Revision[] = [];
 	finished: Finished | null = null;
 	problem: { code: ErrorCode | "lost"; message: string } | null = null;
-	#phase: RunPhase;
 	readonly #speed: Speed;
 	/** As many positions as the model's texts may have: what lies beyond cannot be, and gets no memory. */
 	#longest = LONGEST;
@@ -123,26 +107,8 @@ export class RunState {
 	) {
 		this.changed = new Signal(batch);
 		this.steered = steered;
-		this.#phase = phase;
+		this.delivery = new Delivered(phase);
 		this.#speed = new Speed(sentAt);
-	}
-
-	get phase(): RunPhase {
-		return this.#phase;
-	}
-
-	get live(): boolean {
-		return isLive(this.#phase);
-	}
-
-	/** Live, and out of reach. */
-	get away(): boolean {
-		return this.#phase === "away";
-	}
-
-	/** It is being written, or being fetched: most of its rows may be to come. */
-	get awaited(): boolean {
-		return this.live || (this.#phase === "done" && !this.complete && this.gone === null);
 	}
 
 	/** The server says which model writes this run. */
@@ -153,7 +119,7 @@ export class RunState {
 
 	/** Take one frame of this run, at a moment of the clock of `sentAt`. */
 	take(frame: RunFrame, now: number): void {
-		this.seq = Math.max(this.seq, frame.seq);
+		this.delivery.seq = Math.max(this.delivery.seq, frame.seq);
 		try {
 			const end = endOf(frame);
 			if (end > this.#longest) {
@@ -178,13 +144,13 @@ export class RunState {
 				this.adapter = frame.adapter ?? null;
 				this.sampling = frame.sampling ?? this.sampling;
 				this.began = steeredIn(frame) ?? this.began;
-				this.#on("started");
+				this.delivery.on("started");
 				break;
 			case "resumed":
-				this.#on("resumed");
+				this.delivery.on("resumed");
 				break;
 			case "queued":
-				this.queued = frame.position === 0 ? null : frame.position;
+				this.delivery.queued = frame.position === 0 ? null : frame.position;
 				break;
 			case "part":
 				this.tokens.part(frame);
@@ -194,7 +160,7 @@ export class RunState {
 				break;
 			case "rows":
 				this.rows.append(frame);
-				this.missing.remove(frame.start, frame.count);
+				this.delivery.missing.remove(frame.start, frame.count);
 				this.cached.remove(frame.start, frame.count);
 				break;
 			case "lens":
@@ -214,12 +180,12 @@ export class RunState {
 	}
 
 	#takeTokens(frame: Tokens, now: number): void {
-		if (this.complete || this.tokens.append(frame) === 0) return;
-		this.queued = null;
+		if (this.delivery.complete || this.tokens.append(frame) === 0) return;
+		this.delivery.queued = null;
 		this.#speed.tokens(now);
-		const { remembered } = this;
+		const { remembered } = this.delivery;
 		if (remembered !== null && this.tokens.written(null).length >= remembered.length) {
-			this.remembered = null;
+			this.delivery.remembered = null;
 		}
 	}
 
@@ -236,8 +202,8 @@ export class RunState {
 	}
 
 	#takeGap({ start, count, kept, cached }: Gap): void {
-		if (!kept) this.missing.remove(start, count);
-		const into = kept ? this.missing : cached ? this.cached : null;
+		if (!kept) this.delivery.missing.remove(start, count);
+		const into = kept ? this.delivery.missing : cached ? this.cached : null;
 		if (into === null) return;
 		// The same gap may be told twice, and its rows may have been brought in between.
 		for (let from = start; from < start + count; from++) {
@@ -250,36 +216,34 @@ export class RunState {
 
 	#takeFinished(frame: Finished): void {
 		this.finished = frame;
-		this.complete = true;
-		this.remembered = null;
-		this.queued = null;
-		this.#on(frame.reason === "error" ? "failed" : "finished");
+		this.delivery.end();
+		this.delivery.on(frame.reason === "error" ? "failed" : "finished");
 		if (frame.error !== null) this.problem = frame.error;
 	}
 
 	/** The server said that this run failed, or the page found that it cannot be right. */
 	fail(code: ErrorCode, message: string): void {
 		this.problem = { code, message };
-		this.#on("failed");
+		this.delivery.on("failed");
 		this.changed.changed();
 	}
 
 	/** The line to the run went down; a live run goes on being written for a while. */
 	leave(): void {
-		if (this.#on("left")) this.changed.changed();
+		if (this.delivery.on("left")) this.changed.changed();
 	}
 
 	/** A live run cannot be had any more; the sentence says why. */
 	lose(message: string): void {
-		if (!this.#on("lost")) return;
-		this.queued = null;
+		if (!this.delivery.on("lost")) return;
+		this.delivery.queued = null;
 		this.problem = { code: "lost", message };
 		this.changed.changed();
 	}
 
 	/** The numbers of a remembered reply cannot be had; the sentence says why. */
 	giveUp(message: string): void {
-		this.gone = message;
+		this.delivery.gone = message;
 		this.changed.changed();
 	}
 
@@ -291,22 +255,17 @@ export class RunState {
 
 	/** The reply as it is read. */
 	replyText(): string {
-		return this.remembered ?? this.tokens.replyText(this.finished?.stop ?? null);
+		return this.delivery.remembered ?? this.tokens.replyText(this.finished?.stop ?? null);
 	}
 
 	/** The reply as it goes on: as it is read, and with all that stands around its thought. */
 	written(): string {
-		return this.remembered ?? this.tokens.written(this.finished?.stop ?? null);
+		return this.delivery.remembered ?? this.tokens.written(this.finished?.stop ?? null);
 	}
 
 	/** What stands around the thought of the reply; null where it has none. */
 	get marks(): Marks | null {
-		return this.remembered !== null ? this.rememberedMarks : this.tokens.marks;
-	}
-
-	/** Thought and answer of the remembered text. */
-	get rememberedParts(): Parted | null {
-		return this.remembered === null ? null : parted(this.remembered, this.rememberedMarks);
+		return this.delivery.remembered !== null ? this.delivery.rememberedMarks : this.tokens.marks;
 	}
 
 	/** Nats of the distribution from which the token at a position was drawn: the row before tells it. */
@@ -329,14 +288,6 @@ export class RunState {
 		return this.finished !== null
 			? this.finished.timing.tokens_per_s
 			: this.#speed.tokensPerSecond(this.tokens.ids.length);
-	}
-
-	/** Whether the event moved this run into another phase. */
-	#on(event: RunEvent): boolean {
-		const next = NEXT_RUN_PHASE[this.#phase][event];
-		if (next === undefined) return false;
-		this.#phase = next;
-		return true;
 	}
 }
 

@@ -162,7 +162,7 @@ describe("what goes from the page goes from the shelf", () => {
 		};
 		await look();
 		await look();
-		expect([run.rows.state, run.rows.metrics, run.gone, disk.names.includes("1/a")]).toEqual([
+		expect([run.rows.state, run.rows.metrics, run.delivery.gone, disk.names.includes("1/a")]).toEqual([
 			"here",
 			[],
 			null,
@@ -200,7 +200,7 @@ describe("a shelf that refuses", () => {
 		disk.refuses.add("read");
 		wanted.add(runs[0]!);
 		await look();
-		expect([runs[0]!.gone, runs[0]!.rows.state, runs[0]!.rows.has(5)]).toEqual([LOST, "here", true]);
+		expect([runs[0]!.delivery.gone, runs[0]!.rows.state, runs[0]!.rows.has(5)]).toEqual([LOST, "here", true]);
 		await look();
 		expect(states()).toBe("here,here,here");
 	});

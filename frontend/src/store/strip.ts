@@ -133,7 +133,7 @@ export class Strip {
 }
 
 /** Where numbers are gone, those of a later turn stand in, if it has read the tokens. */
-function hasNumbers({ rows, gone }: RunState): boolean {
+function hasNumbers({ rows, delivery: { gone } }: RunState): boolean {
 	return rows.received > 0 && gone === null;
 }
 
