@@ -46,6 +46,7 @@ export class Painter {
 	/** Take in what came since the last time. Null where nothing can be coloured. */
 	update(): Backing | null {
 		const subject = this.#subject;
+		subject?.field.sync();
 		// A metric that a run was not watched with has nothing to fit a scale to, and nothing to draw. What lies on the
 		// shelf has neither until it is back; then all of it is coloured anew.
 		if (subject === null || subject.field.empty || subject.field.shelved) {

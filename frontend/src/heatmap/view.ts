@@ -125,7 +125,6 @@ export class HeatmapView {
 		this.#ink ??= readInk(this.elements.host);
 		const context = this.elements.cells.getContext("2d");
 		if (context === null) return;
-		this.#field?.sync();
 		const backing = this.#painter.update();
 		drawStatic(context, g, this.#stage.scroll, strip, backing, this.#ink, this.#labels);
 		this.#drawTop();

@@ -11,7 +11,9 @@ export interface Field {
 	readonly empty: boolean;
 	/** Its numbers lie on the shelf: until they are back no chunk can be read, and there is nothing to draw. */
 	readonly shelved: boolean;
-	/** What has come, oldest first; it only ever grows. */
+	/** Take in what that of which it is made has had since. Called before anything is drawn of it. */
+	sync(): void;
+	/** What has come, oldest first; it only ever grows. As of the last `sync`. */
 	readonly changes: readonly Change[];
 	/** The first position after 0 that has a number in any layer, or null. */
 	readonly first: number | null;
@@ -25,6 +27,9 @@ export class MetricField implements Field {
 		private readonly rows: RowStore,
 		readonly metric: string,
 	) {}
+
+	/** Its rows are its own. */
+	sync(): void {}
 
 	get layers(): number {
 		return this.rows.layers;

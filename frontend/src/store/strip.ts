@@ -7,6 +7,7 @@
 // them. Where an earlier run has no row, the next later one that has read the token stands in.
 import { NO_NUMBER } from "../protocol/fp16";
 import type { Field } from "./field";
+import { JoinedChanges, MadeChunks } from "./made";
 import { CHUNK, type Change, NO_ROW } from "./rows";
 import type { RunState } from "./run";
 
@@ -161,31 +162,28 @@ function commonTokens(one: RunState, later: RunState): number {
 
 /** One metric of a strip, as a map draws it. */
 export class StripField implements Field {
-	readonly changes: Change[] = [];
-	/** Of each run, entries of its change log that are in `changes`. */
-	#seen = new Map<RunState, number>();
+	readonly #changes = new JoinedChanges();
 	#segments: readonly Segment[] = [];
 	/** Chunks that more than one run has columns of. */
-	#mixed = new Map<number, { codes: Uint16Array; upTo: number }>();
+	readonly #mixed = new MadeChunks(this.#changes.all, (...at) => this.#copy(...at));
 
 	constructor(
 		readonly strip: Strip,
 		readonly metric: string,
 	) {}
 
-	/** Take in what its runs have had since. Called before anything is drawn of it. */
 	sync(): void {
 		const { segments } = this.strip.refresh();
 		if (segments !== this.#segments) {
 			this.#segments = segments;
 			this.#mixed.clear();
-			if (this.strip.columns > 0) this.changes.push({ start: 0, end: this.strip.columns });
+			if (this.strip.columns > 0) this.#changes.all.push({ start: 0, end: this.strip.columns });
 		}
-		for (const one of this.strip.runs) {
-			const { changes } = one.rows;
-			for (let i = this.#seen.get(one) ?? 0; i < changes.length; i++) this.changes.push(changes[i]!);
-			this.#seen.set(one, changes.length);
-		}
+		for (const run of this.strip.runs) this.#changes.take(run.rows.changes);
+	}
+
+	get changes(): readonly Change[] {
+		return this.#changes.all;
 	}
 
 	get layers(): number {
@@ -218,15 +216,7 @@ export class StripField implements Field {
 		const { segments, run } = this.strip;
 		const start = index * CHUNK;
 		if (start >= (segments.at(-1)?.end ?? 0)) return run.rows.chunk(this.metric, index);
-		const mixed = this.#mixed.get(index);
-		const codes = mixed?.codes ?? new Uint16Array(CHUNK * this.layers).fill(NO_NUMBER);
-		const upTo = mixed?.upTo ?? 0;
-		for (let i = upTo; i < this.changes.length; i++) {
-			const change = this.changes[i]!;
-			this.#copy(codes, start, Math.max(start, change.start), Math.min(start + CHUNK, change.end));
-		}
-		this.#mixed.set(index, { codes, upTo: this.changes.length });
-		return codes;
+		return this.#mixed.get(index, this.layers);
 	}
 
 	#copy(codes: Uint16Array, first: number, from: number, to: number): void {
