@@ -170,6 +170,15 @@ def asked_for(dice: random.Random, name: str, welcome: messages.Welcome) -> dict
     return {"type": "start_together", "id": name, "starts": [start(dice, one, welcome) for one in names]}
 
 
+def watch(dice: random.Random, welcome: messages.Welcome) -> dict[str, Any]:
+    """What one run is to be watched with in the middle, as a map without the run's name."""
+    frame = start(dice, "x", welcome)
+    told = {key: frame[key] for key in ("metrics", "lens", "entropy", "alternatives") if key in frame}
+    if dice.random() < 0.1:
+        told["metrics"] = ["no-such-metric"]
+    return {"type": "watch", **told}
+
+
 async def greeted(socket: ClientConnection) -> messages.Welcome:
     """Say hello; the answer."""
     await socket.send(codec.encode(messages.Hello()))
@@ -180,10 +189,17 @@ async def greeted(socket: ClientConnection) -> messages.Welcome:
 
 
 async def ended(
-    socket: ClientConnection, name: str, where: str, names: Iterable[str] = ()
+    socket: ClientConnection,
+    name: str,
+    where: str,
+    names: Iterable[str] = (),
+    change: dict[str, Any] | None = None,
 ) -> tuple[str, list[int]]:
     """How what was started as `name` ended, or the code it was refused with; and the ids of its reply. Of
-    runs that were started together, by their `names`, the one that ended last."""
+    runs that were started together, by their `names`, the one that ended last. Each is watched with `change`
+    as soon as it has a name, which may be refused."""
+    import msgpack
+
     waiting, runs, ids = set(names or [name]), dict[str, str](), list[int]()
     async with asyncio.timeout(ANSWER_SECONDS):
         while True:
@@ -191,6 +207,12 @@ async def ended(
             match frame:
                 case messages.Started() if frame.id in waiting:
                     runs[frame.run] = frame.id
+                    if change is not None:
+                        await socket.send(msgpack.packb({**change, "run": frame.run}))
+                case messages.Error() if frame.run is not None:  # of a `watch`, perhaps the last run's
+                    known = ("invalid", "unknown_metric")
+                    promise(frame.code in known, f"{where} could not be watched: {frame.message}")
+                    promise(frame.message.endswith("."), f"This is no sentence: {frame.message}")
                 case messages.Error():
                     promise(frame.code != "internal", f"{where} hit the server: {frame.message}")
                     promise(frame.message.endswith((".", "`")), f"This is no sentence: {frame.message}")
@@ -252,9 +274,10 @@ async def fuzz(address: str, frames: int, seed: int, at_once: int = AT_ONCE) -> 
                     name = f"f{number}"
                     frame = asked_for(dice, name, welcome)
                     await socket.send(msgpack.packb(frame, use_bin_type=True))
+                    change = watch(dice, welcome) if dice.random() < 0.5 else None
                     where = f"Frame {number} of seed {seed}, {str(frame)[:600]},"
                     names = [each["id"] for each in frame.get("starts", [])]
-                    how, _ = await ended(socket, name, where, names)
+                    how, _ = await ended(socket, name, where, names, change)
                     seen[how] += 1
 
     replies = 0

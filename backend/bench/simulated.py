@@ -136,6 +136,7 @@ def _step(runs: list[_Run], numbers: np.ndarray, words: Sequence[int], dice: np.
         runs=[run.name for run in runs], starts=starts, counts=counts,
         first=(np.cumsum(counts) - counts).astype("<i4"), revisions=revisions, tokens=tokens,
         logprobs=np.full(len(runs), -1.0, dtype="<f4"), ranks=np.ones(len(runs), dtype="<i4"),
+        watches=np.zeros(len(runs), dtype="<i4"),
         metrics=list(runs[0].metrics), layers=numbers.shape[-1],
         values=numbers[at : at + rows, : len(runs[0].metrics)],
     )  # fmt: skip

@@ -31,6 +31,7 @@ class RunView:
         self.rows: dict[int, tuple[int, bytes]] = {}
         """Position -> revision and numbers."""
         self.guesses: dict[int, bytes] = {}
+        self.named: dict[int, bytes] = {}
         self.skipped: set[int] = set()
         """Named by a `gap` that is kept, and not had yet."""
         self.lost: set[int] = set()
@@ -61,6 +62,8 @@ class RunView:
                 self._take_rows(frame)
             case m.Lens():
                 self._take_lens(frame)
+            case m.Alternatives():
+                self._take_alternatives(frame)
             case m.Gap():
                 self._take_gap(frame)
             case m.Applied():
@@ -170,6 +173,15 @@ class RunView:
             ids = frame.ids[row * cells * 4 : (row + 1) * cells * 4]
             shares = frame.probabilities[row * cells * 2 : (row + 1) * cells * 2]
             self._once(self.guesses, frame.start + row, ids + shares, "guess")
+
+    def _take_alternatives(self, frame: m.Alternatives) -> None:
+        size = frame.top * 4
+        self._check(
+            len(frame.ids) == len(frame.logprobs) == size * frame.count, "sent alternatives of the wrong size"
+        )
+        for row in range(frame.count):
+            mine = slice(row * size, (row + 1) * size)
+            self._once(self.named, frame.start + row, frame.ids[mine] + frame.logprobs[mine], "alternatives")
 
     def _take_gap(self, frame: m.Gap) -> None:
         self.gaps += 1

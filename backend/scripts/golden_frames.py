@@ -155,6 +155,14 @@ def client_frames() -> dict[str, m.Frame]:
             run="c1-7", rev=2**31 - 1, strengths={"joy": -0.3, "french": -10.0}
         ),
         "steer_nothing": m.Steer(run="c1-7", rev=3, strengths={}),
+        "watch": m.Watch(
+            run="c1-7",
+            metrics=["residual_norm", "projection:joy"],
+            lens=m.LensOptions(stride=3, top=20),
+            entropy=True,
+            alternatives=5,
+        ),
+        "watch_the_default": m.Watch(run="c1-7"),
         "stop": m.Stop(run="c1-7"),
         "resume": m.Resume(run="c1-7", epoch="e-5f2c", after=2**32),
         "resume_from_the_beginning": m.Resume(run="c1-7", epoch="e-5f2c"),
@@ -312,6 +320,18 @@ def server_frames() -> dict[str, m.Frame]:
             settings={"joy": m.VectorSetting(operator="clamp", lo=-0.25, scope="reply", layers=[4, 9])},
         ),
         "applied_without_its_strengths": m.Applied(run="c1-7", seq=7, rev=3, position=41),
+        "watched": m.Watched(
+            run="c1-7",
+            seq=7,
+            position=42,
+            metrics=["residual_norm", "lens_entropy"],
+            lens=m.LensOptions(stride=3, top=20),
+            entropy=True,
+            alternatives=5,
+        ),
+        "watched_nothing": m.Watched(
+            run="c1-7", seq=7, position=43, metrics=[], lens=None, entropy=False, alternatives=0
+        ),
         "gap": m.Gap(run="c1-7", seq=2**32, start=42, count=8149, kept=True),
         "gap_for_good": m.Gap(run="c1-7", seq=8, start=42, count=1, kept=False),
         "finished_by_end_of_turn": m.Finished(

@@ -14,6 +14,7 @@ from steersight.engine.observer import Observer
 from steersight.engine.outgoing import DeviceStep
 from steersight.engine.plan import Block, Span, StepPlan
 from steersight.engine.reply import Entry, entries
+from steersight.engine.request import Wants
 from steersight.engine.steering import Steering, steering_tables
 from steersight.engine.step import NO_TOKEN
 from steersight.metrics import Registry
@@ -155,6 +156,37 @@ def test_a_steer_that_comes_before_its_run_is_not_lost() -> None:
     observer.remove("r")
     assert len(observer.runs) == 0
     assert observer.steer("a", 5, ()) is None
+
+
+def test_what_is_watched_changes_between_two_steps() -> None:
+    """Also before the run's first step; rows that a preemption lets be computed again are not sent again."""
+    observer = make_observer()
+    observer.watch("a", 1, Wants(("update_norm",)))
+    observer.add("r", {**options("a"), "sums": True})
+    observer.add("n", options("neighbour"))
+    first = step(observer, ("r", 0, 3), ("n", 0, 2))
+    assert first.metrics == METRICS, "the neighbour wants all"
+    assert [(block.run, block.watch) for block in first.blocks] == [("a", 1), ("neighbour", 0)]
+    assert first.summed == {"a"}, "what was asked for of its streams stays"
+    observer.remove("n")
+    assert step(observer, ("r", 3, 1)).metrics == ["update_norm"]
+    observer.watch("a", 2, Wants(("cosine_below",), entropy=True))
+    (block,) = step(observer, ("r", 4, 1)).blocks
+    assert (block.start, block.watch) == (4, 2)
+    again = step(observer, ("r", 0, 6))
+    assert again.metrics == ["cosine_below"]
+    assert [(block.start, len(block.revisions)) for block in again.blocks] == [(5, 1)]
+    with pytest.raises(KeyError, match="no metric projection:gone"):
+        observer.watch("a", 3, Wants(("projection:gone",)))
+    assert step(observer, ("r", 6, 1)).blocks[0].watch == 2
+
+
+def test_who_wants_alternatives_only_costs_no_streams() -> None:
+    observer = make_observer()
+    observer.add("r", {**options("a"), "metrics": [], "alternatives": 5})
+    plan = step(observer, ("r", 0, 3))
+    assert (plan.keep, plan.blocks) == ([], [])
+    assert [(block.alternatives, len(block.revisions)) for block in plan.bare] == [(5, 3)]
 
 
 def test_numbers_and_steering_of_one_step() -> None:

@@ -113,6 +113,23 @@ def test_a_graph_that_reads_a_prompt_steers_and_shows_each_of_its_tokens() -> No
     assert moved.tolist() == [True, False, True, True, False]
 
 
+def test_what_is_watched_is_chosen_for_each_replay() -> None:
+    """The graph is recorded once; a run gets other numbers in mid-run, and its neighbour the same."""
+    model = Model(set())
+    model.observer.add("one", RunOptions("one", wants=Wants(("residual_norm",))).to_wire())
+
+    def rehearse(at: int, replay: bool) -> torch.Tensor:
+        return model.observer.rehearse([Span("one", at, 1)], lambda: model.run(1, replay))
+
+    assert rehearse(3, replay=True).shape == (1, 1, LAYERS)
+    later = ("update_norm", "cosine_below", "steering_share")
+    model.observer.watch("one", 1, Wants(later, lens_stride=0))
+    eager, replayed = rehearse(4, replay=False), rehearse(5, replay=True)
+    assert eager.shape == (1, len(later), LAYERS)
+    assert torch.isfinite(replayed).all()
+    assert torch.allclose(eager, replayed, rtol=1e-5)
+
+
 def test_a_step_that_no_graph_can_hold_leaves_the_table_alone() -> None:
     model = Model(set())
     model.observer.add("reads", RunOptions("reads", wants=Wants(NUMBERS)).to_wire())

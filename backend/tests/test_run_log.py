@@ -14,7 +14,16 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersight.protocol.messages import Alternatives, Applied, Gap, Lens, Rows, Tokens, VectorSetting
+from steersight.protocol.messages import (
+    Alternatives,
+    Applied,
+    Gap,
+    Lens,
+    Rows,
+    Tokens,
+    VectorSetting,
+    Watched,
+)
 from steersight.runs import log as module
 from steersight.runs.budget import RowBudget, common_level
 from steersight.runs.events import (
@@ -24,6 +33,7 @@ from steersight.runs.events import (
     AppliedEvent,
     GapEvent,
     LensEvent,
+    WatchedEvent,
 )
 from steersight.runs.log import RunLog
 
@@ -36,8 +46,18 @@ def since(log: RunLog, cursor: int, most_bytes: int | None = None) -> tuple[list
     return sent(frames), end
 
 
-# One letter per event: a token, rows of two positions, an applied.
-histories = st.lists(st.sampled_from("tra"), max_size=60)
+# One letter per event: a token, rows of two positions, an applied, a change of what is watched.
+histories = st.lists(st.sampled_from("traw"), max_size=60)
+
+WATCHED = (["m"], ["m", "n", "o"], [])
+"""What the rows of a log hold, in turns; every second time with entropies."""
+
+
+def watch(log: RunLog, position: int) -> None:
+    """From a position on with the next columns."""
+    turn = sum(isinstance(event, WatchedEvent) for event in log.others) + 1
+    log.rows.begin(WATCHED[turn % 3])
+    log.append(WatchedEvent(position, WATCHED[turn % 3], None, bool(turn % 2), 0))
 
 
 def grow(log: RunLog, kind: str) -> None:
@@ -45,9 +65,13 @@ def grow(log: RunLog, kind: str) -> None:
     if kind == "t":
         log.add_token(tokens, tokens, f"<{tokens}>", None, None)
     elif kind == "r":
-        values = np.full((2, 1, 3), rows, dtype="<f2")
+        turn = sum(isinstance(event, WatchedEvent) for event in log.others)
+        values = np.full((2, len(WATCHED[turn % 3]), 3), rows, dtype="<f2")
         values[1] += 1
-        log.add_rows(rows, [rows, rows + 1], values.tobytes())
+        nats = np.array([rows, rows + 1], dtype="<f2").tobytes() if turn % 2 else None
+        log.add_rows(rows, [rows, rows + 1], values.tobytes(), nats)
+    elif kind == "w":
+        watch(log, rows)
     else:
         log.append(AppliedEvent(rows, rows))
 
@@ -63,8 +87,14 @@ def read(frames: list[Any]) -> tuple[list[int], list[int], int]:
         elif isinstance(frame, Rows):
             assert frame.start == len(rows)
             assert frame.count == len(frame.revs)
-            values = np.frombuffer(frame.data, dtype="<f2").reshape(frame.count, 1, 3)
-            assert values[:, 0, 0].tolist() == frame.revs
+            told = [one for one in frames if isinstance(one, Watched) and one.position <= frame.start]
+            assert frame.metrics == (told[-1].metrics if told else WATCHED[0])
+            values = np.frombuffer(frame.data, dtype="<f2").reshape(frame.count, len(frame.metrics), 3)
+            assert (values == np.array(frame.revs)[:, None, None]).all()
+            if told and told[-1].entropy:
+                assert np.frombuffer(frame.entropy or b"", dtype="<f2").tolist() == frame.revs
+            else:
+                assert frame.entropy is None
             rows += frame.revs
         elif isinstance(frame, Applied):
             applied += 1
@@ -86,7 +116,7 @@ def test_a_reader_that_lags_gets_everything_once(history: list[str], data: st.Da
     assert tokens == list(range(history.count("t")))
     assert rows == list(range(2 * history.count("r")))
     assert applied == history.count("a")
-    assert cursor == log.end == history.count("t") + 2 * history.count("r") + history.count("a")
+    assert cursor == log.end == len(history) + history.count("r")
     seqs = [frame.seq for frame in frames]
     assert seqs == sorted(seqs)
 
@@ -129,6 +159,12 @@ def test_what_revisions_say_is_kept_within_bounds_and_settings_once() -> None:
 
 
 LAYERS = 4
+CHANGES = 5
+"""What is watched changes after so many positions."""
+
+
+def columns_at(position: int) -> list[str]:
+    return WATCHED[(position + 1) // CHANGES % 3]
 
 
 Write = Callable[[RunLog], None]
@@ -138,13 +174,15 @@ def watched(rows: int) -> Iterator[Write]:
     """Tokens, rows, guesses and alternatives of so many positions, an event each; every position's guess is a
     token of its own, which is named there and never again by its kind."""
     for position in range(rows):
-        row = np.full((1, 1, LAYERS), position, dtype="<f2").tobytes()
         ids = np.array([[position], [position // 2]], dtype="<i4")
         names = [(position, f"<{position}>")]
         guesses = LensEvent(position, [1, 3], ids, np.ones((2, 1), dtype="<f2"), names)
         yield partial(
             RunLog.add_token, position=position, token=position, text=f"<{position}>", logprob=None, rank=None
         )
+        if position % CHANGES == CHANGES - 1:
+            yield partial(watch, position=position)
+        row = np.full((len(columns_at(position)), LAYERS), position, dtype="<f2").tobytes()
         yield partial(RunLog.add_rows, start=position, revs=[0], values=row)
         yield partial(RunLog.add_guesses, event=guesses)
         others = np.array([position, position // 3], dtype="<i4")
@@ -178,7 +216,13 @@ class Client:
                 assert skip >= 0, "a token was lost"
                 self.tokens += frame.ids[skip:]
             elif isinstance(frame, Rows):
-                self.rows |= set(range(frame.start, frame.start + frame.count))
+                values = np.frombuffer(frame.data, dtype="<f2").reshape(
+                    frame.count, len(frame.metrics), LAYERS
+                )
+                for position, row in enumerate(values, frame.start):
+                    assert frame.metrics == columns_at(position)
+                    assert (row == position).all()
+                    self.rows.add(position)
             elif isinstance(frame, Gap):
                 assert not frame.kept
                 self.lost |= set(range(frame.start, frame.start + frame.count))

@@ -10,6 +10,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ import pytest_asyncio
 import torch
 
 from steersight.engine.reply import Entry, Reply
-from steersight.engine.request import RunRequest
+from steersight.engine.request import RunRequest, Wants
 from steersight.engine.service import (
     Ended,
     EngineLostError,
@@ -28,7 +29,7 @@ from steersight.engine.service import (
     RunFailedError,
 )
 from steersight.engine.status import EnginePhase, Status
-from steersight.engine.step import Step
+from steersight.engine.step import Alternatives, Step
 from steersight.engine.use import VectorUse
 from steersight.metrics import Registry
 from steersight.protocol.codec import FrameError
@@ -45,9 +46,10 @@ from steersight.protocol.messages import (
     StartTogether,
     Steer,
     VectorSetting,
+    Watch,
 )
 from steersight.runs import table as table_module
-from steersight.runs.events import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent
+from steersight.runs.events import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent, WatchedEvent
 from steersight.runs.prompt import Built
 from steersight.runs.run import Run, RunPhase
 from steersight.runs.table import RunLimits, RunTable
@@ -57,15 +59,18 @@ from .banks import steering_vector
 from .sent import sent
 
 
-def entry(end: int, token: int, rows: int = 1, rev: int = 0) -> Entry:
+def entry(end: int, token: int, rows: int = 1, rev: int = 0, watch: int = 0) -> Entry:
     """Rows of the positions before `end`, numbers of which nobody asked for, and the token there."""
+    named = np.arange(8, dtype="<i4")[None]
     numbers = Step(
         runs=["a"], starts=np.array([end - rows]), counts=np.array([rows]), first=np.array([0]),
         revisions=np.full(rows, rev), tokens=np.array([token]), logprobs=np.zeros(1), ranks=np.ones(1),
+        watches=np.array([watch], dtype="<i4"),
+        alternatives=Alternatives(np.array([0], dtype="<i4"), named, -named.astype("<f4")),
         metrics=["residual_norm", "update_norm", "cosine_below"], layers=2,
         values=np.zeros((rows, 3, 2), dtype="<f2"), entropy=np.zeros(rows, dtype="<f2"),
     )  # fmt: skip
-    return Entry(end - rows, [rev] * rows, token, -1.0, 1, numbers, 0, 0)
+    return Entry(end - rows, [rev] * rows, token, -1.0, 1, numbers, 0, 0, watch)
 
 
 class Engine:
@@ -82,6 +87,7 @@ class Engine:
         self.requests: dict[str, RunRequest] = {}
         self.steered: list[tuple[str, int]] = []
         self.steering: asyncio.Event | None = None
+        self.watched: list[tuple[str, int, Wants]] = []
         self.loses_rows = False
         self._answers: dict[str, asyncio.Future[Exception | None]] = {}
         self._listeners: list[Callable[[], None]] = []
@@ -111,6 +117,11 @@ class Engine:
         if self.steering is not None:
             await self.steering.wait()
 
+    async def watch(self, run: str, number: int, wants: Wants) -> None:
+        self.watched.append((run, number, wants))
+        if self.steering is not None:
+            await self.steering.wait()
+
 
 class Table:
     """A table with its engine, and runs by the names that the test gives them."""
@@ -129,6 +140,9 @@ class Table:
 class Texts:
     def next(self, _token: int) -> str:
         return "."
+
+    def alone(self, token: int) -> str:
+        return f"<{token}>"
 
 
 @pytest.fixture(autouse=True)
@@ -324,6 +338,100 @@ async def test_while_the_engine_takes_one_state_only_the_newest_waits(table: Mak
     t.engine.steering.set()
     await settle()
     assert t.engine.steered == [(run.id, 1), (run.id, 3)]
+
+
+def watched(run: Run) -> list[tuple[int, list[str], int]]:
+    """Position, metrics and number of alternatives of each change that has a row."""
+    return [(e.position, e.metrics, e.alternatives) for e in run.log.others if isinstance(e, WatchedEvent)]
+
+
+def columns(run: Run) -> list[tuple[int, int, list[str], bool]]:
+    """First position, rows, metrics, and whether there are entropies, of each stretch of rows."""
+    frames = sent(run.log.frames_since(0)[0])
+    return [
+        (frame.start, frame.count, frame.metrics, frame.entropy is not None)
+        for frame in frames
+        if frame.type == "rows"
+    ]
+
+
+async def test_rows_change_their_columns_where_the_engine_says_so(rows: Rows) -> None:
+    """The newest of what is asked for at once wins; what a row was computed with comes from its entry,
+    however     late; and a run that asks for alternatives only has rows without numbers."""
+    run, table = rows.run, rows.table
+    metrics = run.log.metrics
+    rows.step(5, 5, rows=5)
+    for names in (["update_norm"], [], ["cosine_below", "update_norm"]):
+        table.watch_with(Watch(run=run.id, metrics=names), run)
+    await settle()
+    assert [(run, number, wants.metrics) for run, number, wants in rows.engine.watched] == [
+        (run.id, 3, ("update_norm", "cosine_below"))
+    ]
+    rows.step(6, 6)  # computed before the engine was told
+    table.watch_with(Watch(run=run.id, metrics=[], alternatives=3), run)
+    await settle()
+    rows.step(7, 7, watch=3)
+    rows.step(8, 8, watch=4)
+    rows.step(9, 9, watch=4)
+    rows.confirm(5)
+    pair = ["update_norm", "cosine_below"]
+    assert watched(run) == [(6, pair, 0), (7, [], 3)]
+    assert columns(run) == [(0, 6, metrics, True), (6, 1, pair, False), (7, 2, [], False)]
+    named = [frame for frame in sent(run.log.frames_since(0)[0]) if frame.type == "alternatives"]
+    assert [(frame.start, frame.count, frame.top) for frame in named] == [(7, 2, 3)]
+    assert named[0].new_ids == [0, 1, 2]
+
+
+async def test_a_step_whose_numbers_were_lost_says_all_the_same_what_is_watched(rows: Rows) -> None:
+    run, table = rows.run, rows.table
+    rows.step(5, 5, rows=5)
+    table.watch_with(Watch(run=run.id, metrics=[], alternatives=2), run)
+    await settle()
+    lost = entry(6, 6, watch=1)
+    assert lost.step is not None
+    rows._release(rows.reply.take(lost._replace(step=replace(lost.step, alternatives=None, lost=True))))
+    rows.step(7, 7, watch=1)
+    rows.confirm(3)
+    assert watched(run) == [(5, [], 2)]
+    assert [(e.start, e.count) for e in run.log.others if isinstance(e, GapEvent)] == [(5, 1)]
+    assert columns(run)[1:] == [(6, 1, [], False)]
+
+
+async def test_a_waiting_run_begins_with_what_is_watched_last(table: MakeTable) -> None:
+    t = table(max_runs=1)
+    first, second = await t.start(), await t.start()
+    for count in (1, 2):
+        t.table.watch_with(Watch(run=second.id, metrics=["residual_norm"], alternatives=count), second)
+    await settle()
+    assert watched(second) == []
+    t.engine.end(first)
+    await settle()
+    options = t.engine.requests[second.id].options
+    assert (options.watch, options.wants.metrics, options.wants.alternatives) == (2, ("residual_norm",), 2)
+    assert t.engine.watched == [], "the engine knew of it from the start"
+
+
+async def test_what_cannot_be_watched_is_refused_and_changes_nothing(table: MakeTable) -> None:
+    t = table()
+    run = await t.start()
+    await settle()
+    before = run.watching
+    for asked, code, words in (
+        (Watch(run=run.id, metrics=["no_such"]), "unknown_metric", "no metric 'no_such'; there are resid"),
+        (Watch(run=run.id, metrics=["lens_kl"]), "invalid", "needs the logit lens"),
+    ):
+        with pytest.raises(FrameError, match=words) as refused:
+            t.table.watch_with(asked, run)
+        assert refused.value.code == code
+    assert run.watching is before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table_module, "MAX_WATCHES", 1)
+        t.table.watch_with(Watch(run=run.id), run)
+        with pytest.raises(FrameError, match="changed 1 times"):
+            t.table.watch_with(Watch(run=run.id), run)
+    run.cancel()
+    with pytest.raises(FrameError, match="has ended"):
+        t.table.watch_with(Watch(run=run.id), run)
 
 
 async def test_a_run_that_nobody_watches_ends_after_the_grace_time(table: MakeTable) -> None:
@@ -561,8 +669,8 @@ async def test_what_a_vector_is_built_from_stands_in_the_same_line(table: MakeTa
 class Rows:
     """An engine's run whose reply stop strings may end: a test says what comes when."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, made: Table) -> None:
+        self.run, self.engine, self.table = run, made.engine, made.table
         self.reply = Reply(run.prompt_tokens, None)
         self.take: Callable[[Entry], None] = lambda _entry: None
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
@@ -571,9 +679,9 @@ class Rows:
         for one in released:
             self.take(one)
 
-    def step(self, end: int, token: int, rows: int = 1, rev: int = 0) -> None:
+    def step(self, end: int, token: int, rows: int = 1, rev: int = 0, watch: int = 0) -> None:
         """The worker has computed the rows before `end`, and drawn the token there."""
-        self._release(self.reply.take(entry(end, token, rows, rev)))
+        self._release(self.reply.take(entry(end, token, rows, rev, watch)))
 
     async def steer(self, rev: int) -> None:
         """The engine has been told of another state."""
@@ -603,7 +711,7 @@ async def followed(t: Table, monkeypatch: pytest.MonkeyPatch, frame: Start) -> R
         return await sent.ended
 
     monkeypatch.setattr(t.engine, "generate", generate)
-    sent = Rows(await t.table.admit(frame, lambda: None))
+    sent = Rows(await t.table.admit(frame, lambda: None), t)
     await started.wait()
     return sent
 
@@ -696,7 +804,7 @@ async def test_rows_from_a_position_on(table: MakeTable, monkeypatch: pytest.Mon
     first.confirm(1)
     assert positions(first.run) == list(range(100, LONG))
     # Of the block with position 100 a part is missing.
-    state, columns = first.run._past, first.run._columns
+    state, columns = first.run._past, first.run.watching.columns
     assert [t.table.kept.reach(columns, range(LONG), state, at) for at in (0, 100, 112)] == [0, 96, LONG]
     # Whoever wants what is kept gets that, and nothing before it.
     second = await followed(t, monkeypatch, asked(rows_from=120))

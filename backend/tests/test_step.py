@@ -40,6 +40,7 @@ def make(
         tokens=np.arange(entries_, dtype=np.int32) + 7,
         logprobs=-np.arange(entries_, dtype=np.float32) / 3,
         ranks=np.arange(entries_, dtype=np.int32) + 1,
+        watches=np.arange(entries_, dtype=np.int32) % 3,
         metrics=metrics,
         layers=LAYERS,
         values=np.arange(rows * len(metrics) * LAYERS).reshape(rows, len(metrics), LAYERS).astype("<f2"),
@@ -84,6 +85,11 @@ def tokens(step: Step) -> list[tuple[str, int, int, float | None, int | None]]:
     return [(run, e.end, e.token, e.logprob, e.rank) for run, e in entries(step) if e.token != NO_TOKEN]
 
 
+def watches(step: Step) -> list[tuple[str, int, int]]:
+    """(run, position, number of what it was watched with) of every row."""
+    return [(run, at, e.watch) for run, e in entries(step) for at in range(e.start, e.end)]
+
+
 def named(step: Step) -> list[tuple[str, int, list[int], list[float]]]:
     if step.guesses is None:
         return []
@@ -107,7 +113,7 @@ def alternatives(step: Step) -> list[tuple[str, int, list[int], list[float]]]:
     ]
 
 
-VIEWS: list[Callable[[Step], list[object]]] = [rows, tokens, named, alternatives]  # type: ignore[list-item]
+VIEWS: list[Callable[[Step], list[object]]] = [rows, tokens, watches, named, alternatives]  # type: ignore[list-item]
 
 
 @given(steps)

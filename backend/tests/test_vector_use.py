@@ -64,6 +64,15 @@ def test_a_vector_is_in_use_while_it_steers_or_is_watched() -> None:
         use.check_free("joy", "Joy")
         with pytest.raises(VectorInUseError, match="watched"):
             use.check_free("calm", "Calm")
+        # What is watched may change too: both count until the engine has taken it.
+        with use.watching("a", ["projection:joy"]):
+            for vector in ("joy", "calm"):
+                with pytest.raises(VectorInUseError, match="watched"):
+                    use.check_free(vector, vector)
+        use.check_free("calm", "Calm")
+        with pytest.raises(VectorInUseError, match="watched"):
+            use.check_free("joy", "Joy")
+    use.check_free("joy", "Joy")
     use.check_free("calm", "Calm")
 
 

@@ -41,6 +41,9 @@ LONGEST_PAUSE_SECONDS = 2.0
 SETTLED = ("ready", "failed", "draining", "stopped")
 """States of the engine that waiting does not change."""
 
+ROWS_FIELDS = ("start", "count")
+"""What may be wrong with a `rows` frame, which nobody waits for."""
+
 Dial = Callable[[], Awaitable[ClientConnection]]
 
 
@@ -313,7 +316,7 @@ class Client:
             await run.refuse(frame.rev, refusal)
             if frame.code == "stale_revision":  # somebody else steers it too; the answer says how far
                 await self._answer(Resume(run=run.id, epoch=self.epoch or "", after=run.seq))
-        else:
+        elif run is None or frame.field in ROWS_FIELDS or not await run.refuse_watch(refusal):
             self.last_error = frame
 
     async def _answer(self, frame: Frame) -> None:

@@ -17,6 +17,7 @@ from ..protocol.messages import (
     Frame,
     Gap,
     Lens,
+    LensOptions,
     Part,
     Queued,
     Resumed,
@@ -26,6 +27,8 @@ from ..protocol.messages import (
     Stop,
     Tokens,
     VectorSetting,
+    Watch,
+    Watched,
 )
 from ..protocol.text import before_stop, thought_of
 from .errors import SteersightError
@@ -61,6 +64,8 @@ class Run:
     def __init__(self, client: Client, started: Started) -> None:
         self.id = started.run
         self.prompt = started.prompt
+        self.watched: dict[int, Watched] = {}
+        """What it is watched with from a position on, where that has changed since the start."""
         self.model = started.model
         """Id of the model that writes it; empty where the server does not say."""
         self.adapter = started.adapter
@@ -113,6 +118,9 @@ class Run:
         self._special = client.special_ids
         self._marks = client.model.thoughts if client.model else None
         self.told = Told.of(client)
+        self._watching = asyncio.Lock()
+        self._asked_watch: Watch | None = None
+        self._refused_watch: SteersightError | None = None
         self._owed: list[Gap] = []
         self._applied: list[Applied] = []
         self._refused: dict[int, SteersightError] = {}
@@ -159,7 +167,8 @@ class Run:
         return before_stop(text, self.finished.stop if self.finished else None)
 
     def rows(self) -> NDArray[np.float32]:
-        """[prompt + reply tokens, metrics, layers] fp32 in the metrics' units; NaN where there is no row."""
+        """[prompt + reply tokens, metrics, layers] fp32 in the metrics' units; NaN where there is no row, or
+        none of the metric."""
         return self.numbers.rows(len(self.prompt.ids) + len(self.ids))
 
     def entropy(self) -> NDArray[np.float32]:
@@ -210,6 +219,43 @@ class Run:
             if applied.rev >= rev:
                 return applied.position
         raise SteersightError("finished", "The run ended before the new strengths came into force.")
+
+    async def watch(
+        self,
+        *,
+        metrics: list[str] | None = None,
+        lens: LensOptions | None = None,
+        entropy: bool = False,
+        alternatives: int = 0,
+    ) -> int:
+        """Change what the run is watched with, and wait for the first row computed so; returns its position.
+
+        All is replaced, with the meanings that `Client.start` gives the arguments. One change at a time: a
+        second call waits for the first.
+
+        Raises SteersightError when the server refuses it, or the run ends before.
+        """
+        asked = Watch(run=self.id, metrics=metrics, lens=lens, entropy=entropy, alternatives=alternatives)
+        async with self._watching:
+            before = set(self.watched)
+
+            def answers() -> list[int]:
+                fresh = sorted(set(self.watched) - before)
+                return [position for position in fresh if _answers(self.watched[position], asked)]
+
+            self._asked_watch, self._refused_watch = asked, None
+            try:
+                await self._client.send(asked)
+                await self._until(
+                    lambda: self._refused_watch is not None or self.finished is not None or bool(answers())
+                )
+            finally:
+                self._asked_watch = None
+            if self._refused_watch is not None:
+                raise self._refused_watch
+            if found := answers():
+                return found[0]
+        raise SteersightError("finished", "The run ended before a row was watched so.")
 
     async def stop(self) -> None:
         """Ask the server to end the run; `wait` returns when it has."""
@@ -284,6 +330,8 @@ class Run:
                 case Applied():
                     self._applied.append(frame)
                     self.revisions[frame.rev] = Revision(frame.position, frame.strengths, frame.settings)
+                case Watched():
+                    self._take_watched(frame)
                 case Queued():
                     self.waiting = frame.position
                 case Resumed():
@@ -330,14 +378,37 @@ class Run:
         self.logprobs += frame.logprobs[skip:]
         self.ranks += frame.ranks[skip:]
 
+    def _take_watched(self, frame: Watched) -> None:
+        self.watched[frame.position] = frame
+        known = self._client.metrics.items()
+        self.numbers.expect(frame.metrics, {name: metric.transform for name, metric in known})
+
     async def refuse(self, rev: int, refusal: SteersightError) -> None:
         """Tell whoever waits for this revision that the server did not take it."""
         async with self._changed:
             self._refused[rev] = refusal
             self._changed.notify_all()
 
+    async def refuse_watch(self, refusal: SteersightError) -> bool:
+        """Tell whoever waits for other numbers that they will not come; False where nobody does."""
+        if self._asked_watch is None:
+            return False
+        async with self._changed:
+            self._refused_watch = refusal
+            self._changed.notify_all()
+        return True
+
     async def fail(self, failure: SteersightError) -> None:
         """Tell everybody who waits that no more will come."""
         async with self._changed:
             self.failure = self.failure or failure
             self._changed.notify_all()
+
+
+def _answers(watched: Watched, asked: Watch) -> bool:
+    """Whether this is what was asked for. The logit lens brings metrics of its own."""
+    return (watched.lens, watched.entropy, watched.alternatives) == (
+        asked.lens,
+        asked.entropy,
+        asked.alternatives,
+    ) and (asked.metrics is None or set(asked.metrics) <= set(watched.metrics))

@@ -19,7 +19,7 @@ from ..text.rendering import UnknownTokenError, outside
 from .errors import RunFailedError
 from .life import CallError, Life
 from .reply import Entry, Reply, entries
-from .request import RunRequest
+from .request import RunRequest, Wants
 from .step import Step
 from .submission import submission
 from .use import Need, VectorUse
@@ -158,6 +158,20 @@ class Generations:
                 await self._call("steersight_steer", run, rev, [action.to_map() for action in actions])
         except CallError as error:
             why = f"The engine could not steer this reply, so it was ended. {error}"
+            self.fail({run: why})
+            raise RunFailedError(why) from error
+
+    async def watch(self, run: str, number: int, wants: Wants) -> None:
+        """Let all ranks compute other numbers for a run from between two steps on; entries will say from
+        where, by the number.
+
+        Raises: as `steer`: ranks that differ in what they compute could wait for each other for ever.
+        """
+        try:
+            with self._use.watching(run, wants.metrics):
+                await self._call("steersight_watch", run, number, wants.to_map())
+        except CallError as error:
+            why = f"The engine could not change what this reply is watched with, so it was ended. {error}"
             self.fail({run: why})
             raise RunFailedError(why) from error
 

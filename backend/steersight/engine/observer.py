@@ -26,7 +26,7 @@ from .ledger import BlockLedger, Deeds, ReadOtherwiseError
 from .plan import Span, StepPlan
 from .publish import Publisher
 from .reduce import Reducer, StepNumbers
-from .request import RunOptions
+from .request import RunOptions, Wants
 from .run_state import Revision, RunStates
 from .stream_sums import StreamSums
 
@@ -167,9 +167,7 @@ class Observer:
                     f"It was to be computed with {wanted.adapter or 'the base model'}, and is with "
                     f"{adapter or 'the base model'}."
                 )
-            unknown = [metric for metric in wanted.wants.metrics if metric not in self.registry]
-            if unknown:
-                raise KeyError(f"The engine has no metric {', '.join(unknown)}.")
+            self._check_metrics(wanted.wants)
             self.runs.add(request_id, wanted, self.bank.composed(wanted.actions))
         except Exception as error:
             # The run is not registered; it generates unsteered until the server aborts it.
@@ -199,6 +197,20 @@ class Observer:
         Raises: as `VectorBank.composed`; nothing has changed then.
         """
         return self.runs.steer(run, Revision(rev, self.bank.composed(actions)))
+
+    def watch(self, run: str, number: int, wants: Wants) -> None:
+        """Compute other numbers for a run from the next step on; called between two steps. Where the run is
+        not in the batch yet, from its first step on.
+
+        Raises: KeyError for a metric that there is none of; nothing has changed then.
+        """
+        self._check_metrics(wants)
+        self.runs.watch(run, number, wants)
+
+    def _check_metrics(self, wants: Wants) -> None:
+        unknown = [metric for metric in wants.metrics if metric not in self.registry]
+        if unknown:
+            raise KeyError(f"The engine has no metric {', '.join(unknown)}.")
 
     # ------------------------------------------------------------ one step
 

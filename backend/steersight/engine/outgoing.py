@@ -129,6 +129,7 @@ class DeviceStep:
             tokens=tokens,
             logprobs=logprobs.view(np.float32),
             ranks=ranks,
+            watches=np.array([block.watch for block in blocks], dtype=np.int32),
             metrics=[] if self._values is None else self.metrics,
             layers=self.layers,
             values=np.empty((0, 0, self.layers), dtype="<f2") if self._values is None else self._values(),

@@ -53,6 +53,8 @@ class Block(NamedTuple):
     """Index of the request in the batch, and so in logits and sampled tokens."""
     alternatives: int = 0
     """So many of the likeliest tokens are to be named for the place of the sampled one."""
+    watch: int = 0
+    """Number of what the run is watched with in this step."""
 
 
 @dataclass
@@ -180,7 +182,7 @@ def _plan_run(plan: StepPlan, state: RunState, request: int, span: Span, offset:
         return ()  # a piece of what was computed before: there is nothing to tell
     block = Block(
         state.run, first, [r.rev for r in revisions[first - start :]], samples, request,
-        state.wants.alternatives if samples else 0,
+        state.wants.alternatives if samples else 0, state.watch,
     )  # fmt: skip
     if state.wants.no_rows or not block.revisions:
         plan.bare.append(block)

@@ -45,6 +45,8 @@ class Entry(NamedTuple):
     """Index of the first row in `step.values`; `BARE` where they have no numbers."""
     place: int
     """Index of the entry in `step`."""
+    watch: int = 0
+    """Number of what the run was watched with; where there is no `step`, it says nothing."""
 
     @property
     def end(self) -> int:
@@ -59,14 +61,14 @@ def entries(step: Step) -> list[tuple[str, Entry]]:
     revisions = step.revisions.tolist()
     columns = zip(
         step.runs, step.starts.tolist(), step.counts.tolist(), step.first.tolist(), step.tokens.tolist(),
-        step.logprobs.tolist(), step.ranks.tolist(), strict=True,
+        step.logprobs.tolist(), step.ranks.tolist(), step.watches.tolist(), strict=True,
     )  # fmt: skip
-    for index, (run, start, count, first, token, logprob, rank) in enumerate(columns):
+    for index, (run, start, count, first, token, logprob, rank, watch) in enumerate(columns):
         mine = revisions[at : at + count]
         at += count
         # A stream that was steered beyond all numbers has no probabilities, and the wire no word for it.
         known = logprob if math.isfinite(logprob) else None
-        found.append((run, Entry(start, mine, token, known, rank, step, first, index)))
+        found.append((run, Entry(start, mine, token, known, rank, step, first, index, watch)))
     return found
 
 

@@ -50,6 +50,8 @@ class RunOptions:
     first_row: int = 0
     """Rows of positions below this are not wanted."""
     wants: Wants = field(default_factory=Wants)
+    watch: int = 0
+    """Number of what `wants` is; a change has another (`RunStates.watch`)."""
     actions: tuple[Action, ...] = ()
     """What steers it from the first pass on."""
     rev: int = 0
@@ -65,8 +67,9 @@ class RunOptions:
         """As plain values, for the way to the worker."""
         return {
             "run": self.run, "rev": self.rev, "actions": [action.to_map() for action in self.actions],
-            "first_row": self.first_row, **self.wants.to_map(), "read_most": self.read_most,
-            "adapter": self.adapter, "opening": None if self.opening is None else self.opening.to_map(),
+            "first_row": self.first_row, **self.wants.to_map(), "watch": self.watch,
+            "read_most": self.read_most, "adapter": self.adapter,
+            "opening": None if self.opening is None else self.opening.to_map(),
         }  # fmt: skip
 
     @classmethod
@@ -81,6 +84,7 @@ class RunOptions:
             adapter=told.get("adapter", ""),
             opening=None if told.get("opening") is None else Opening.from_map(told["opening"]),
             wants=Wants.from_map(told),
+            watch=told.get("watch", 0),
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..text.thoughts import ReplyParts
 from .request import RunOptions, Wants
@@ -18,8 +18,11 @@ from .request import RunOptions, Wants
 if TYPE_CHECKING:
     from ..vectors.action import Action
 
+_T = TypeVar("_T")
+
 MAX_WAITING_STEERS = 4096
-"""Steers kept for runs whose first step has not come; the oldest are forgotten first."""
+"""Changes of each kind that are kept for runs whose first step has not come; the oldest are forgotten
+first."""
 NOWHERE = (0, 0)
 """Where something acts that acts on no position."""
 
@@ -41,6 +44,7 @@ class RunState:
     first_row: int
     """Rows of positions below this are not wanted (prompt rows switched off)."""
     wants: Wants
+    """What is wanted of the steps to come."""
     starts: list[int]
     """Position from which the revision of the same index is in force; ascending."""
     revisions: list[Revision]
@@ -48,6 +52,8 @@ class RunState:
     """The first position that no forward pass has computed yet."""
     adapter: str = ""
     """The LoRA adapter it is computed with; "" is the base model."""
+    watch: int = 0
+    """Number of `wants`."""
     failed: bool = False
     """It is about to be aborted, and gets nothing any more."""
     parts: ReplyParts | None = None
@@ -62,6 +68,7 @@ class RunState:
             run=options.run,
             first_row=options.first_row,
             wants=options.wants,
+            watch=options.watch,
             starts=[0],
             revisions=[Revision(options.rev, actions)],
             adapter=options.adapter,
@@ -131,6 +138,10 @@ class RunState:
         steering = repr(sorted(found.items(), key=repr)) if found else ""
         return f"{self.adapter} {steering}" if self.adapter else steering
 
+    def watch_with(self, number: int, wants: Wants) -> None:
+        """Let other numbers be computed from the next step on; whose streams are summed stays."""
+        self.watch, self.wants = number, replace(wants, sums=self.wants.sums)
+
     def steer(self, revision: Revision) -> None:
         """Let `revision` be in force from the next uncomputed position on."""
         if self.starts[-1] == self.next_position:
@@ -142,7 +153,7 @@ class RunState:
 
 
 class RunStates:
-    """All live runs of a worker, and the steers that came before their runs."""
+    """All live runs of a worker, and the changes that came before their runs."""
 
     def __init__(self, tokenizer: Any = None) -> None:
         """`tokenizer`: of a model that thinks, as transformers has it; None for one that does not."""
@@ -150,6 +161,7 @@ class RunStates:
         self._by_request: dict[str, RunState] = {}
         self._by_run: dict[str, RunState] = {}
         self._waiting: dict[str, Revision] = {}
+        self._watching: dict[str, tuple[int, Wants]] = {}
 
     def __len__(self) -> int:
         return len(self._by_request)
@@ -166,7 +178,7 @@ class RunStates:
         return self._by_run.get(run)
 
     def add(self, request_id: str, options: RunOptions, actions: tuple[Action, ...]) -> None:
-        """Take up a run; a steer that came before it is in force from its first token on."""
+        """Take up a run; what came before it is in force from its first token on."""
         parts = None
         if options.opening is not None:
             if self._tokenizer is None:
@@ -175,6 +187,8 @@ class RunStates:
         state = RunState.begin(options, actions, parts)
         if state.run in self._waiting:
             state.steer(self._waiting.pop(state.run))
+        if state.run in self._watching:
+            state.watch_with(*self._watching.pop(state.run))
         self._by_request[request_id] = self._by_run[state.run] = state
 
     def remove(self, request_id: str) -> bool:
@@ -184,18 +198,25 @@ class RunStates:
             return False
         self._by_run.pop(state.run, None)
         self._waiting.pop(state.run, None)
+        self._watching.pop(state.run, None)
         return True
 
     def steer(self, run: str, revision: Revision) -> int | None:
         """New actions for a run; returns as `Observer.steer`."""
         state = self._by_run.get(run)
         if state is None:
-            if len(self._waiting) >= MAX_WAITING_STEERS:
-                self._waiting.pop(next(iter(self._waiting)))
-            self._waiting[run] = revision
+            _keep(self._waiting, run, revision)
             return None
         state.steer(revision)
         return state.next_position
+
+    def watch(self, run: str, number: int, wants: Wants) -> None:
+        """Other numbers for a run; see `Observer.watch`."""
+        state = self._by_run.get(run)
+        if state is None:
+            _keep(self._watching, run, (number, wants))
+        else:
+            state.watch_with(number, wants)
 
     def reachable(self) -> set[str]:
         """Vectors that some live run may still be computed with.
@@ -217,3 +238,9 @@ class RunStates:
         for state in self._by_request.values():
             yield from state.revisions
         yield from self._waiting.values()
+
+
+def _keep(waiting: dict[str, _T], run: str, change: _T) -> None:
+    if len(waiting) >= MAX_WAITING_STEERS:
+        waiting.pop(next(iter(waiting)))
+    waiting[run] = change

@@ -34,7 +34,7 @@ from .offer import Offer
 from .options import EngineOptions as EngineOptions
 from .options import ModelFacts as ModelFacts
 from .reply import Entry
-from .request import RunRequest
+from .request import RunRequest, Wants
 from .status import NEXT_PHASES, EnginePhase, Status
 from .step import Step
 from .use import VectorUse
@@ -369,6 +369,10 @@ class EngineService:
     async def steer(self, run: str, rev: int, actions: list[Action]) -> None:
         """Put new actions in force on all ranks between two steps; see `Generations.steer`."""
         await self.generations.steer(run, rev, actions)
+
+    async def watch(self, run: str, number: int, wants: Wants) -> None:
+        """Let all ranks compute other numbers for a run; see `Generations.watch`."""
+        await self.generations.watch(run, number, wants)
 
     async def held(self) -> dict[str, int]:
         """How many requests vLLM, NNsight and the observer still hold, how many steps' rows were dropped, and

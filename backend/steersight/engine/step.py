@@ -35,6 +35,7 @@ _COLUMNS = {
     "tokens": "<i4",
     "logprobs": "<f4",
     "ranks": "<i4",
+    "watches": "<i4",
 }
 """Per entry, with their types on the wire."""
 
@@ -96,6 +97,8 @@ class Step:
     """[entries] of that token in the model's final distribution, natural logarithm"""
     ranks: NDArray[np.int32]
     """[entries] of that token, 1 for the likeliest"""
+    watches: NDArray[np.int32]
+    """[entries] number of what the run is watched with: whether it changed says this, and not the numbers"""
     metrics: list[str]
     """What any run of the step asked for, in the registry's order."""
     layers: int
@@ -174,6 +177,7 @@ class Step:
             tokens=np.where(whole, self.tokens[at], NO_TOKEN).astype(np.int32),
             logprobs=self.logprobs[at],
             ranks=self.ranks[at],
+            watches=self.watches[at],
             values=self.values[rows],
             entropy=None if self.entropy is None else self.entropy[rows],
             guesses=guesses if guesses is not None and len(guesses.entries) else None,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..metrics.registry import for_vector
 from ..vectors.store import VectorError
@@ -51,14 +51,22 @@ class VectorUse:
         finally:
             self._running.pop(run, None)
 
-    @contextlib.contextmanager
-    def steering(self, run: str, vectors: Iterable[str]) -> Iterator[None]:
+    def steering(self, run: str, vectors: Iterable[str]) -> contextlib.AbstractContextManager[None]:
         """While new sliders of a run are on their way; when they have arrived they replace the older ones."""
+        return self._changing(run, vectors=frozenset(vectors))
+
+    def watching(self, run: str, metrics: Iterable[str]) -> contextlib.AbstractContextManager[None]:
+        """The same of what it is watched with."""
+        return self._changing(run, metrics=frozenset(metrics))
+
+    @contextlib.contextmanager
+    def _changing(self, run: str, **change: frozenset[str]) -> Iterator[None]:
+        """While one change of a run is on its way; there is one at a time."""
         needs = self._running.get(run)
         if needs is None:
             yield  # it has ended
             return
-        need = Need(frozenset(vectors), needs[0].metrics)
+        need = replace(needs[-1], **change)
         needs.append(need)
         yield
         # Where it has failed the run fails with it, and all of its needs are over.

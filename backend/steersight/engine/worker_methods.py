@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..vectors.action import Action
 from ..vectors.store import VectorError
 from .errors import ERROR
+from .request import Wants
 
 if TYPE_CHECKING:
     from .worker import ObservedRunner
@@ -58,6 +59,11 @@ class WorkerMethods:
     def steersight_steer(self, run: str, rev: int, actions: list[dict[str, Any]]) -> int | None:
         """Change what acts on a run between two steps; see Observer.steer."""
         return self.model_runner.observer.steer(run, rev, tuple(map(Action.from_map, actions)))
+
+    @answering
+    def steersight_watch(self, run: str, number: int, wants: dict[str, Any]) -> None:
+        """Change what is computed of a run between two steps; see Observer.watch."""
+        self.model_runner.observer.watch(run, number, Wants.from_map(wants))
 
     @answering
     def steersight_vector_piece(self, name: str, piece: bytes) -> None:

@@ -133,6 +133,19 @@ class Steer(Frame):
     settings: Settings = {}
 
 
+class Watch(Frame):
+    """Change what a live run is watched with, from the next step of the engine on. The full set travels, with
+    the meanings and defaults of `start`; the server answers `watched`. A run that waits for a place begins
+    with it."""
+
+    type: Literal["watch"] = "watch"
+    run: Identifier
+    metrics: Annotated[list[MetricId], Field(max_length=64)] | None = None
+    lens: LensOptions | None = None
+    entropy: bool = False
+    alternatives: Annotated[int, Field(ge=0, le=MAX_TOP)] = 0
+
+
 class Stop(Frame):
     """End a run now, also one that waits; `finished` follows with reason `cancelled`. Stopping a finished run
     is no error."""
@@ -173,10 +186,12 @@ class Ping(Frame):
 
 
 ClientFrame = Annotated[
-    Hello | Start | StartTogether | Steer | Stop | Resume | AskRows | Ping, Field(discriminator="type")
+    Hello | Start | StartTogether | Steer | Watch | Stop | Resume | AskRows | Ping,
+    Field(discriminator="type"),
 ]
 
 CLIENT_TYPES: dict[str, type[Frame]] = {
-    "hello": Hello, "start": Start, "start_together": StartTogether, "steer": Steer, "stop": Stop,
+    "hello": Hello, "start": Start, "start_together": StartTogether, "steer": Steer, "watch": Watch,
+    "stop": Stop,
     "resume": Resume, "rows": AskRows, "ping": Ping,
 }  # fmt: skip

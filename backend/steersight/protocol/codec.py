@@ -30,9 +30,10 @@ from .messages import (
     StartTogether,
     Steer,
     Stop,
+    Watch,
 )
 
-AnyClientFrame = Hello | Start | StartTogether | Steer | Stop | Resume | AskRows | Ping
+AnyClientFrame = Hello | Start | StartTogether | Steer | Watch | Stop | Resume | AskRows | Ping
 _client: TypeAdapter[AnyClientFrame] = TypeAdapter(ClientFrame)
 _server: TypeAdapter[Any] = TypeAdapter(ServerFrame)
 WireMap = dict[str, Any]

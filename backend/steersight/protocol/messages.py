@@ -24,6 +24,7 @@ from .client_frames import (
     StartTogether,
     Steer,
     Stop,
+    Watch,
 )
 from .descriptions import (
     AdapterInfo,
@@ -80,6 +81,7 @@ from .server_frames import (
     Timing,
     Tokens,
     Usage,
+    Watched,
     Welcome,
 )
 
@@ -92,5 +94,6 @@ __all__ = [
     "Finished", "Frame", "Gap", "Hello", "Lens", "LensOptions", "Limits", "MetricInfo", "ModelInfo",
     "Operator", "Part", "Ping", "Pong", "Prompt", "Queued", "Resume", "Resumed", "Rows", "RunError",
     "Sampling", "ServerFrame", "Span", "Start", "StartTogether", "Started", "Steer", "Stop",
-    "TemplateArgument", "ThoughtMarks", "Timing", "Tokens", "Usage", "VectorInfo", "VectorSetting", "Welcome",
+    "TemplateArgument", "ThoughtMarks", "Timing", "Tokens", "Usage", "VectorInfo", "VectorSetting", "Watch",
+    "Watched", "Welcome",
 ]  # fmt: skip

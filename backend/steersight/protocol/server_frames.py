@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .client_frames import Sampling
+from .client_frames import LensOptions, Sampling
 from .descriptions import EngineState, EngineStatus, Limits, MetricInfo, ModelInfo, VectorInfo
 from .parts import (
     MAX_NAME,
@@ -233,6 +233,21 @@ class Applied(Frame):
     settings: Settings | None = None
 
 
+class Watched(Frame):
+    """What the run is watched with has changed: the row of `position` is the first that was computed so. Rows
+    before it have the columns of before."""
+
+    type: Literal["watched"] = "watched"
+    run: Identifier
+    seq: Count
+    position: Count
+    metrics: list[MetricId]
+    """Of its rows, those of the logit lens among them."""
+    lens: LensOptions | None
+    entropy: bool
+    alternatives: Count
+
+
 class Gap(Frame):
     """Rows of `count` positions from `start` were skipped."""
 
@@ -325,6 +340,7 @@ ServerFrame = Annotated[
     | Lens
     | Alternatives
     | Applied
+    | Watched
     | Gap
     | Finished
     | Error
@@ -334,7 +350,6 @@ ServerFrame = Annotated[
 
 SERVER_TYPES: dict[str, type[Frame]] = {
     "welcome": Welcome, "engine": Engine, "started": Started, "resumed": Resumed, "queued": Queued,
-    "tokens": Tokens, "part": Part, "rows": Rows, "lens": Lens,
-    "alternatives": Alternatives, "applied": Applied, "gap": Gap, "finished": Finished, "error": Error,
-    "pong": Pong,
+    "tokens": Tokens, "part": Part, "rows": Rows, "lens": Lens, "alternatives": Alternatives,
+    "applied": Applied, "watched": Watched, "gap": Gap, "finished": Finished, "error": Error, "pong": Pong,
 }  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..protocol.messages import Prompt, RunError, Sampling, Timing, Usage, VectorSetting
+from ..protocol.messages import LensOptions, Prompt, RunError, Sampling, Timing, Usage, VectorSetting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +60,17 @@ class AppliedEvent:
 
 
 @dataclass(frozen=True)
+class WatchedEvent:
+    """What the run is watched with has changed: rows from a position on are computed with this."""
+
+    position: int
+    metrics: list[str]
+    lens: LensOptions | None
+    entropy: bool
+    alternatives: int
+
+
+@dataclass(frozen=True)
 class QueuedEvent:
     position: int
 
@@ -103,6 +114,6 @@ class StartedEvent:
     sampling: Sampling | None = None
 
 
-Event = StartedEvent | QueuedEvent | PartEvent | AppliedEvent | GapEvent | FinishedEvent
+Event = StartedEvent | QueuedEvent | PartEvent | WatchedEvent | AppliedEvent | GapEvent | FinishedEvent
 """Kept one by one. `LensEvent`s and `AlternativesEvent`s are kept apart (`beside.py`), because they weigh
 something and can be let go."""

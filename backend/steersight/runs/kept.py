@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..engine.run_state import RunState
+    from .columns import Columns
     from .log import RunLog
 
 BLOCK = 16
@@ -34,8 +35,6 @@ ARRAY_BYTES, BLOCK_BYTES = 150, 350
 Prefix = tuple[int, int, "NDArray[np.float16] | None"]
 """First position of some rows, one past the last, and the rows [positions, metrics, layers]; None where
 nobody has them."""
-Columns = Sequence[str | None]
-"""Per metric of a run: what its column is known by, None where a prompt's rows have none."""
 
 
 def block_keys(ids: Sequence[int], state: RunState, blocks: int) -> Iterator[bytes]:
@@ -73,14 +72,18 @@ class KeptRows:
         self._blocks.clear()
         self.size = 0
 
-    def keep(self, log: RunLog, columns: Columns, ids: Sequence[int], state: RunState) -> None:
-        """Keep what a run's log holds of whole blocks. `columns`: of the log's metrics."""
-        named = [(at, name) for at, name in enumerate(columns) if name is not None]
+    def keep(self, log: RunLog, ids: Sequence[int], state: RunState) -> None:
+        """Keep what a run's log holds of whole blocks, of each row the columns that it has."""
         rows = log.rows
-        if not named or not self._most or rows.gone == len(rows):
+        if not self._most:
             return
-        keys = list(block_keys(ids, state, rows.end // BLOCK))
+        keys: list[bytes] = []
         for first, last in rows.stretches(rows.gone, len(rows)):
+            columns = rows.segment(first).columns
+            named = [(at, name) for at, name in enumerate(columns) if name is not None]
+            if not named:
+                continue
+            keys = keys or list(block_keys(ids, state, rows.end // BLOCK))
             begin, end = rows.positions[first], rows.positions[last - 1] + 1
             shape = (end - begin, len(columns), log.layers)
             values = np.frombuffer(rows.values_of(first, last), dtype="<f2").reshape(shape)

@@ -25,7 +25,7 @@ from typing import Any
 from ..protocol.codec import WireMap
 from ..protocol.messages import Finished, VectorSetting
 from .beside import Beside, grouped, newest
-from .columns import RowColumns, TokenColumns
+from .columns import Columns, RowColumns, TokenColumns
 from .events import (
     SETTING_BYTES,
     STRENGTH_BYTES,
@@ -38,6 +38,7 @@ from .events import (
     PartEvent,
     QueuedEvent,
     StartedEvent,
+    WatchedEvent,
 )
 
 MAX_ROWS_PER_FRAME = 256
@@ -60,7 +61,10 @@ class RunLog:
     run: str
     client_id: str
     metrics: list[str]
+    """Those that its rows begin with; a change of what is watched begins others (`begin`)."""
     layers: int
+    columns: Columns = ()
+    """What those metrics are known by; see `RowColumns`."""
     end: int = 0
     """Number of the newest event."""
     size: int = 0
@@ -69,7 +73,7 @@ class RunLog:
     grew: Callable[[int], None] = lambda _size: None
     """Called with the bytes that were added."""
     tokens: TokenColumns = field(default_factory=TokenColumns)
-    rows: RowColumns = field(default_factory=RowColumns)
+    rows: RowColumns = field(init=False)
     guesses: Beside[LensEvent] = field(default_factory=Beside)
     alternatives: Beside[AlternativesEvent] = field(default_factory=Beside)
     others: list[Event] = field(default_factory=list)
@@ -82,6 +86,9 @@ class RunLog:
     _settings: Mapping[str, VectorSetting] | None = None
     """Those of the newest revision that was kept."""
 
+    def __post_init__(self) -> None:
+        self.rows = RowColumns(self.metrics, self.columns)
+
     # ------------------------------------------------------------ writing
 
     def add_token(
@@ -92,7 +99,8 @@ class RunLog:
         self.tokens.append(self.end, position, token, text, logprob, rank)
 
     def add_rows(self, start: int, revs: Sequence[int], values: bytes, entropy: bytes | None = None) -> None:
-        """Rows of consecutive positions, an event each; see `RowColumns.append`."""
+        """Rows of consecutive positions, an event each, with the columns begun last; see
+        `RowColumns.append`."""
         size = self.rows.append(self.end + 1, start, revs, values, entropy)
         self.end += len(revs)
         self.size += size
@@ -235,7 +243,7 @@ class RunLog:
     def _positions(self, first: int, last: int) -> list[Range]:
         """The positions of the rows [first, last), those that touch as one range."""
         positions = self.rows.positions
-        return [(positions[a], positions[b - 1] + 1) for a, b in self.rows.stretches(first, last)]
+        return _joined((positions[a], positions[b - 1] + 1) for a, b in self.rows.stretches(first, last))
 
     def _newest(self, first: int, last: int, most_bytes: int) -> int:
         """Of the rows [first, last) the newest that weigh at most `most_bytes` together with what stands
@@ -295,6 +303,19 @@ class RunLog:
             for event in others
             if isinstance(event, PartEvent)
         ]
+        frames += [
+            self._frame(
+                "watched",
+                seq,
+                position=event.position,
+                metrics=event.metrics,
+                lens=None if event.lens is None else event.lens.model_dump(),
+                entropy=event.entropy,
+                alternatives=event.alternatives,
+            )
+            for event in others
+            if isinstance(event, WatchedEvent)
+        ]
         return frames
 
     def _add_tokens(self, frames: list[WireMap], cursor: int, end: int) -> None:
@@ -326,7 +347,7 @@ class RunLog:
                     "start": rows.positions[begin],
                     "count": end - begin,
                     "revs": rows.revs[begin:end].tolist(),
-                    "metrics": self.metrics,
+                    "metrics": rows.segment(begin).metrics,
                     "layers": self.layers,
                     "dtype": "f2",
                     "data": rows.values_of(begin, end),

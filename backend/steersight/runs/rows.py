@@ -14,7 +14,6 @@ import numpy as np
 
 from ..engine.step import BARE, NO_TOKEN
 from ..metrics import LENS_METRICS
-from ..metrics.logit_lens import lens_layers
 from .events import AlternativesEvent, GapEvent, LensEvent
 from .kept import Prefix
 from .log import RunLog
@@ -24,22 +23,22 @@ if TYPE_CHECKING:
 
     from ..engine.reply import Entry
     from ..engine.step import Alternatives, Step
-    from ..protocol.messages import Start
     from ..telemetry import Telemetry
     from ..text.pieces import TokenTexts
+    from .watching import Watching
 
 
 class RowWriter:
     """Writes one run's rows and gaps, and what stands beside rows, into its log."""
 
     def __init__(
-        self, log: RunLog, start: Start, first_row: int, *, texts: TokenTexts, telemetry: Telemetry,
+        self, log: RunLog, watching: Watching, first_row: int, *, texts: TokenTexts, telemetry: Telemetry,
         applied: Callable[[int, int, bool], None], read: Callable[[int, int, int], Iterable[Prefix]],
     ) -> None:  # fmt: skip
         """
         Args:
             log: of the run.
-            start: what its client asked for.
+            watching: what it begins with.
             first_row: rows of positions below this are not wanted.
             texts: the text of any token.
             telemetry: counts rows.
@@ -54,21 +53,45 @@ class RowWriter:
         self._applied = applied
         self._read = read
         self._began = False
-        self._entropy = start.entropy
-        self._numbers = bool(log.metrics or start.entropy)
-        self._top = start.lens.top if start.lens else 0
+        self.watching = watching
+        """What the rows that are written are computed with."""
         # The engine reads for all runs of a step together: rows can hold layers that this one did not ask
         # for.
-        self._layers = lens_layers(log.layers, start.lens.stride) if start.lens else []
-        self._alternatives = start.alternatives
+        self._layers = watching.lens_layers(log.layers)
+        self._asked: dict[int, Watching] = {}
+        """By number, what somebody asked for and no entry has shown yet."""
+        self._untold = False
+        """Whether no row has been written since what the run is watched with has changed."""
         self._named: set[int] = set()
         self._named_alternatives: set[int] = set()
         self._end = first_row
         self.revs_seen = 0
         """The newest revision that a written row has."""
 
+    def expect(self, watching: Watching) -> None:
+        """What the run is watched with is about to change; entries will say from where."""
+        self._asked[watching.number] = watching
+
+    def _change(self, number: int) -> None:
+        """From this entry on rows are computed with what was asked for by this number."""
+        found = self._asked.pop(number)
+        # What it replaced before anything was computed with it never comes.
+        self._asked = {other: asked for other, asked in self._asked.items() if other > number}
+        self.watching = found
+        self._layers = found.lens_layers(self._log.layers)
+        self._log.rows.begin(found.metrics, found.columns)
+        self._untold = True
+
+    def _tell(self, position: int) -> None:
+        """Before the first row that is computed so."""
+        if self._untold:
+            self._untold = False
+            self._log.append(self.watching.event(position))
+
     def take(self, entry: Entry) -> None:
         """Write the rows of an entry, those that are not there yet."""
+        if entry.step is not None and entry.watch != self.watching.number:
+            self._change(entry.watch)
         skip = self._end - entry.start
         hole = not self._began and self._end > 0
         if skip < 0:
@@ -83,21 +106,22 @@ class RowWriter:
         if revs:
             self._take_rows(entry, skip, revs, hole=hole)
         step = entry.step
-        if self._alternatives and step is not None and step.alternatives and entry.token != NO_TOKEN:
+        if step is not None and step.alternatives and entry.token != NO_TOKEN:
             # Also of the prompt's last token where the prompt's rows were not asked for.
             self._write_alternatives(step.alternatives, entry.place, entry.end - 1)
 
     def _take_rows(self, entry: Entry, skip: int, revs: list[int], *, hole: bool) -> None:
         start, step = self._end, entry.step
+        self._tell(start)
         if self._lacks_rows(entry):
             self.close(entry.end)
         else:
             self._telemetry.rows_written(len(revs))
-            if self._numbers and step is not None:
+            if self.watching.numbers and step is not None:
                 self._write(step, entry.first + skip, start, revs)
-            elif self._alternatives:
+            elif self.watching.alternatives:
                 self._log.add_rows(start, revs, b"")
-            if self._top and step is not None and step.guesses is not None:
+            if self.watching.lens and step is not None and step.guesses is not None:
                 self._write_guesses(step, entry.place, entry.end - 1)
             self._end = entry.end
         if revs[-1] > self.revs_seen:  # revisions never fall within a run
@@ -108,19 +132,20 @@ class RowWriter:
 
     def _lacks_rows(self, entry: Entry) -> bool:
         """Whether what was asked for of an entry's rows has not come."""
-        if self._numbers:
+        if self.watching.numbers:
             return entry.step is None or entry.first == BARE
-        return bool(self._alternatives) and (entry.step is None or entry.step.lost)
+        return bool(self.watching.alternatives) and (entry.step is None or entry.step.lost)
 
     def _write_prefix(self, until: int, rev: int) -> None:
         """The run begins behind what the engine had in its cache, which was computed as with `rev`."""
-        for start, end, values in self._read(self._end, until, rev) if self._numbers else ():
+        self._tell(self._end)
+        for start, end, values in self._read(self._end, until, rev) if self.watching.numbers else ():
             if values is None:
                 self._log.append(GapEvent(start, end - start, cached=True))
                 continue
             revs = [rev] * len(values)
             self._telemetry.rows_written(len(revs))
-            nats = self._nothing(len(revs)).tobytes() if self._entropy else None
+            nats = self._nothing(len(revs)).tobytes() if self.watching.entropy else None
             self._log.add_rows(start, revs, values.tobytes(), nats)
             if rev > self.revs_seen:
                 self.revs_seen = rev
@@ -138,7 +163,7 @@ class RowWriter:
         # Copied: a slice would keep the numbers of all runs of its step for as long as this log is kept.
         rows = slice(first, first + len(revs))
         nats = None
-        if self._entropy:
+        if self.watching.entropy:
             nats = (self._nothing(len(revs)) if step.entropy is None else step.entropy[rows]).tobytes()
         self._log.add_rows(start, revs, self._mine(step, step.values[rows]).tobytes(), nats)
 
@@ -148,10 +173,11 @@ class RowWriter:
 
     def _mine(self, step: Step, found: NDArray[np.float16]) -> NDArray[np.float16]:
         """Of rows of a step this run's metrics, [rows, metrics, layers]; NaN where there are none."""
-        if step.metrics == self._log.metrics and not self._layers:
+        metrics = self.watching.metrics
+        if step.metrics == metrics and not self._layers:
             return found
-        mine = self._nothing(len(found), len(self._log.metrics), self._log.layers)
-        for column, name in enumerate(self._log.metrics):
+        mine = self._nothing(len(found), len(metrics), self._log.layers)
+        for column, name in enumerate(metrics):
             if name not in step.metrics:
                 continue  # it has failed since this run began
             theirs = found[:, step.metrics.index(name)]
@@ -162,14 +188,14 @@ class RowWriter:
         return mine
 
     def _write_guesses(self, step: Step, place: int, position: int) -> None:
-        guesses = step.guesses
-        if guesses is None:
+        guesses, lens = step.guesses, self.watching.lens
+        if guesses is None or lens is None:
             return
         at = int(np.searchsorted(guesses.entries, place))
         if at == len(guesses.entries) or guesses.entries[at] != place:
             return
         layers = [guesses.layers.index(layer) for layer in self._layers]
-        ids = guesses.ids[at, layers, : self._top]
+        ids = guesses.ids[at, layers, : lens.top]
         fresh = sorted(set(ids.ravel().tolist()) - self._named)
         self._named.update(fresh)
         self._log.add_guesses(
@@ -177,23 +203,23 @@ class RowWriter:
                 position=position,
                 layers=self._layers,
                 ids=ids,
-                probabilities=guesses.probabilities[at, layers, : self._top],
+                probabilities=guesses.probabilities[at, layers, : lens.top],
                 names=[(token, self._texts.alone(token)) for token in fresh],
             )
         )
 
     def _write_alternatives(self, found: Alternatives, place: int, position: int) -> None:
-        at = int(np.searchsorted(found.entries, place))
-        if at == len(found.entries) or found.entries[at] != place:
+        at, top = int(np.searchsorted(found.entries, place)), self.watching.alternatives
+        if not top or at == len(found.entries) or found.entries[at] != place:
             return
-        ids = found.ids[at, : self._alternatives].copy()
+        ids = found.ids[at, :top].copy()
         fresh = sorted(set(ids.tolist()) - self._named_alternatives)
         self._named_alternatives.update(fresh)
         self._log.add_alternatives(
             AlternativesEvent(
                 position=position,
                 ids=ids,
-                logprobs=found.logprobs[at, : self._alternatives].copy(),
+                logprobs=found.logprobs[at, :top].copy(),
                 names=[(token, self._texts.alone(token)) for token in fresh],
             )
         )

@@ -24,7 +24,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
 from .. import logs
-from ..engine.request import RunOptions, RunRequest, Wants
+from ..engine.request import RunOptions, RunRequest
 from ..engine.run_state import Revision, RunState
 from ..engine.service import EngineLostError, EngineNotReadyError, EngineService, RunFailedError
 from ..engine.step import NO_TOKEN
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from ..text.pieces import TokenTexts
     from ..text.thoughts import Opening
     from ..vectors.action import Action
-    from .kept import Columns, KeptRows, Prefix
+    from .kept import KeptRows, Prefix
     from .places import Place
+    from .watching import Watching
 
 logger = logging.getLogger(__name__)
 
@@ -103,23 +104,24 @@ class Run:
         texts: TokenTexts,
         opening: Opening | None = None,
         actions: list[Action],
-        metrics: list[str],
+        watching: Watching,
         layers: int,
         engine: EngineService,
         kept: KeptRows,
-        columns: Columns,
         max_reply_tokens: int,
         telemetry: Telemetry,
         ended: Callable[[Run], None],
     ) -> None:
         self.id = run_id
-        self.log = RunLog(run_id, start.id, metrics, layers)
+        self.log = RunLog(run_id, start.id, watching.metrics, layers, watching.columns)
         self.rev = 0
         self.actions = actions
         """What steers it by its newest revision."""
         self.strengths: dict[str, float] = dict(start.strengths)
         """The same as its clients say it."""
         self.settings: dict[str, VectorSetting] = dict(start.settings)
+        self.watching = watching
+        """What it is watched with, by the newest that was asked for."""
         self.phase = RunPhase.WAITING
         self.done = False
         """Whether it has ended."""
@@ -140,11 +142,10 @@ class Run:
         self._first_row = min(start.rows_from, len(prompt.ids)) if start.prompt_rows else len(prompt.ids)
         """Rows of positions below this are not wanted."""
         self._rows = RowWriter(
-            self.log, start, self._first_row, texts=texts, telemetry=telemetry, applied=self._apply,
+            self.log, watching, self._first_row, texts=texts, telemetry=telemetry, applied=self._apply,
             read=self._read_prefix,
         )  # fmt: skip
         self._kept = kept
-        self._columns = columns
         self.adapter = start.adapter
         """The LoRA adapter it is written with; None is the base model."""
         self._opening = opening
@@ -164,7 +165,7 @@ class Run:
         self._newest: float | None = None
         self._asked: dict[int, tuple[float, int]] = {}  # revision -> when, and how many tokens there were
         self._queued = 0
-        self._sent_rev = 0
+        self._sent_rev = self._sent_watch = 0
         self._told: Ending | None = None
         self._stream_task: asyncio.Task[Ending] | None = None
         self._steer_task: asyncio.Task[None] | None = None
@@ -189,9 +190,9 @@ class Run:
             self._wake()
 
     def begin(self) -> None:
-        """Start generating, with what the sliders say now."""
+        """Start generating, with what the sliders say now, watched as was asked for last."""
         self._become(RunPhase.WRITING)
-        self._sent_rev = self.rev
+        self._sent_rev, self._sent_watch = self.rev, self.watching.number
         self._said[self.rev] = (self.strengths, self.settings)
         self._past = self._begun()
         # Of its own: whoever gave the place back may have been another run, and the log names the task's.
@@ -269,27 +270,54 @@ class Run:
         self.strengths, self.settings = dict(frame.strengths), dict(frame.settings)
         self._asked[frame.rev] = (time.perf_counter(), self.prompt_tokens + self._tokens)
         self._telemetry.steered()
+        self._change()
+
+    @property
+    def live(self) -> bool:
+        """Whether anything of it may still change: it waits, or is being written."""
+        return self.phase in (RunPhase.WAITING, RunPhase.WRITING)
+
+    def watch(self, watching: Watching) -> None:
+        """Be watched otherwise from the next step on, or from the first where it waits. As with `steer`, the
+        newest wins; its number is the next."""
+        self.watching = watching
+        self._rows.expect(watching)
+        self._change()
+
+    def _change(self) -> None:
+        """Hand over what has changed, if nobody is at it. One call at a time: what a run needs of the vectors
+        is what is in force and what is on its way (`VectorUse`)."""
         if self.begun and (self._steer_task is None or self._steer_task.done()):
             self._steer_task = asyncio.create_task(self._hand_over(), name=f"steer-{self.id}")
 
     async def _hand_over(self) -> None:
-        while self._sent_rev != self.rev and not self.done:
-            rev = self.rev
-            self._sent[rev] = acting(self.actions)
-            self._said[rev] = (self.strengths, self.settings)
+        while self.live:
+            steers = self._sent_rev != self.rev
+            if not steers and self._sent_watch == self.watching.number:
+                return
             try:
-                await self._engine.steer(self.id, rev, self.actions)
+                await (self._hand_over_sliders() if steers else self._hand_over_watching())
             except (EngineLostError, EngineNotReadyError) as error:
                 self.fail(ErrorCode.ENGINE_FAILED, str(error))
             except RunFailedError as error:
                 self.fail(ErrorCode.STEERING_FAILED, str(error))
             except Exception as error:
-                logger.exception("Run %s could not be steered", self.id)
+                logger.exception("Run %s could not be changed", self.id)
+                what = "The new slider settings" if steers else "What was to be watched from now on"
                 self.fail(
                     ErrorCode.STEERING_FAILED,
-                    f"The new slider settings could not be applied, so the reply was ended: {error}",
+                    f"{what} could not be applied, so the reply was ended: {error}",
                 )
-            self._sent_rev = rev
+
+    async def _hand_over_sliders(self) -> None:
+        rev = self._sent_rev = self.rev
+        self._sent[rev] = acting(self.actions)
+        self._said[rev] = (self.strengths, self.settings)
+        await self._engine.steer(self.id, rev, self.actions)
+
+    async def _hand_over_watching(self) -> None:
+        self._sent_watch = self.watching.number
+        await self._engine.watch(self.id, self.watching.number, self.watching.wants())
 
     def _wake(self) -> None:
         for wake in list(self.watchers):
@@ -328,17 +356,11 @@ class Run:
         start = self._start
         sampling = start.sampling.model_dump()
         sampling["max_tokens"] = self._reply_limit()
-        wants = Wants(
-            metrics=tuple(self.log.metrics),
-            entropy=start.entropy,
-            lens_stride=start.lens.stride if start.lens else 0,
-            lens_top=start.lens.top if start.lens else 0,
-            alternatives=start.alternatives,
-        )
         options = RunOptions(
             run=self.id,
             first_row=self._first_row,
-            wants=wants,
+            wants=self.watching.wants(),
+            watch=self.watching.number,
             actions=tuple(self.actions),
             rev=self.rev,
             read_most=self._read_most(),
@@ -350,9 +372,10 @@ class Run:
     def _read_most(self) -> int | None:
         """How much of its prompt it may read from the engine's cache: a map has to be whole where that costs
         little, so what has no rows is computed, unless it is long."""
-        if not self.log.metrics or self._first_row == self.prompt_tokens:
+        if not self.watching.metrics or self._first_row == self.prompt_tokens:
             return None
-        reach = self._kept.reach(self._columns, self._prompt.ids, self._past, self._first_row)
+        columns = self.watching.columns
+        reach = self._kept.reach(columns, self._prompt.ids, self._past, self._first_row)
         return reach if self.prompt_tokens - reach <= READ_AGAIN_TOKENS else None
 
     # ------------------------------------------------------------ what the engine sends
@@ -371,12 +394,13 @@ class Run:
         """The rows of what the engine had in its cache, from one position on."""
         self._cached_tokens = until
         self._show(rev, 0)
-        return self._kept.find(self._columns, self.log.layers, self._prompt.ids, self._past, until, first)
+        columns = self._rows.watching.columns
+        return self._kept.find(columns, self.log.layers, self._prompt.ids, self._past, until, first)
 
     def _keep_rows(self) -> None:
         if self._past_is_open:
             return  # they would be known by what did not act on the positions before them
-        self._kept.keep(self.log, self._columns, [*self._prompt.ids, *self.log.tokens.ids], self._past)
+        self._kept.keep(self.log, [*self._prompt.ids, *self.log.tokens.ids], self._past)
 
     def _take_token(self, entry: Entry) -> None:
         now = time.perf_counter()

@@ -27,9 +27,8 @@ from typing import TYPE_CHECKING, cast
 from ..engine.service import EngineService
 from ..engine.status import EnginePhase
 from ..engine.use import Need
-from ..metrics import LENS_METRICS
 from ..protocol.codec import FrameError
-from ..protocol.messages import ErrorCode, Start, StartTogether, Steer
+from ..protocol.messages import ErrorCode, Start, StartTogether, Steer, Watch
 from ..telemetry import Telemetry
 from ..vectors.action import Action, OtherAdapterError, TooManyVectorsError, decide_all
 from ..vectors.store import VectorError
@@ -38,6 +37,7 @@ from .kept import KeptRows
 from .places import Places
 from .prompt import Built, build_prompt
 from .run import Run
+from .watching import MAX_WATCHES, Watching, decide
 
 if TYPE_CHECKING:
     from ..engine.service import ModelFacts
@@ -139,7 +139,7 @@ class RunTable:
         for start in starts:
             with _about(start):
                 self._check_adapter(start, model)
-                self._metrics(start)
+                self._watching(start)
         built = [await self._built(start, renderer, model) for start in starts]
         # While the prompts were made into tokens, anything may have happened.
         model = self._ready()
@@ -171,30 +171,15 @@ class RunTable:
 
     def _made(self, start: Start, built: Built, model: ModelFacts) -> Run:
         with _about(start):
-            metrics = self._metrics(start)
+            watching = self._watching(start)
             self._check_adapter(start, model)
             actions = self.actions(start, len(built.prompt.ids), start.adapter)
         return Run(
             run_id=secrets.token_hex(8), start=start, prompt=built.prompt, texts=built.texts,
-            opening=built.opening, metrics=metrics, actions=actions, layers=model.layers, engine=self.engine,
-            kept=self.kept, columns=self._columns(metrics),
-            max_reply_tokens=self.limits.max_reply_tokens, telemetry=self.telemetry, ended=self._ended,
+            opening=built.opening, watching=watching, actions=actions, layers=model.layers,
+            engine=self.engine, kept=self.kept, max_reply_tokens=self.limits.max_reply_tokens,
+            telemetry=self.telemetry, ended=self._ended,
         )  # fmt: skip
-
-    def _columns(self, metrics: list[str]) -> list[str | None]:
-        """What the rows of these metrics are known by, in a prompt that others have had too.
-
-        A projection is known by the vector that its name means now. The logit lens reads no prompt.
-        """
-        registry, vectors = self.engine.offer.registry, self.engine.offer.vectors
-        return [
-            None
-            if name in LENS_METRICS
-            else f"{name}#{vectors[name.partition(':')[2]].serial}"
-            if registry[name].family == "projection"
-            else name
-            for name in metrics
-        ]
 
     def _ready(self) -> ModelFacts:
         if self.draining:
@@ -248,25 +233,27 @@ class RunTable:
             self.places.refuse_all(FrameError(ErrorCode.ENGINE_FAILED, status.stage))
         self.places.fill()
 
-    def _metrics(self, start: Start) -> list[str]:
-        """Ids of the metrics the run's rows will have, in the registry's order."""
-        registry = self.engine.offer.registry
-        asked = registry.defaults() if start.metrics is None else start.metrics
-        for name in asked:
-            if name not in registry:
-                known = ", ".join(metric.id for metric in registry.all())
-                raise FrameError(
-                    ErrorCode.UNKNOWN_METRIC,
-                    f"There is no metric {name!r}; there are {known}.",
-                    field="metrics",
-                )
-            if name in LENS_METRICS and start.lens is None:
-                raise FrameError(
-                    ErrorCode.INVALID,
-                    f"{name!r} needs the logit lens. Give `lens` with a stride, or leave it out.",
-                    field="lens",
-                )
-        return registry.ordered([*asked, *(LENS_METRICS if start.lens else ())])
+    def _watching(self, frame: Start | Watch, number: int = 0) -> Watching:
+        """What a frame asks to see. Raises FrameError for what nobody can compute."""
+        return decide(frame, self.engine.offer.registry, self.engine.offer.vectors, number)
+
+    def watch_with(self, frame: Watch, run: Run) -> None:
+        """Change what a run is watched with. Raises FrameError and changes nothing."""
+        if not run.live:
+            raise FrameError(
+                ErrorCode.INVALID,
+                "This reply has ended, so nothing more is computed of it. Ask again to see other numbers.",
+                field="run",
+            )
+        number = run.watching.number + 1
+        if number > MAX_WATCHES:
+            raise FrameError(
+                ErrorCode.BUSY,
+                f"What this reply is watched with has been changed {MAX_WATCHES} times, which is all that it "
+                "may be.",
+                field="run",
+            )
+        run.watch(self._watching(frame, number))
 
     def actions(self, frame: Start | Steer, prompt_tokens: int, adapter: str | None) -> list[Action]:
         """What a frame's sliders come to in a run that is written with an adapter, or with the base model.
@@ -296,7 +283,9 @@ class RunTable:
         """What the runs that have not finished need of the vectors, waiting ones among them."""
         for run in self.live.values():
             if not run.done:
-                yield Need(frozenset(action.vector for action in run.actions), frozenset(run.log.metrics))
+                yield Need(
+                    frozenset(action.vector for action in run.actions), frozenset(run.watching.metrics)
+                )
 
     def _ended(self, run: Run) -> None:
         self.live.pop(run.id, None)

@@ -35,6 +35,7 @@ from ..protocol.messages import (
     StartTogether,
     Steer,
     Stop,
+    Watch,
 )
 from ..runs.run import Run
 from ..runs.table import RunTable
@@ -189,6 +190,8 @@ class Connection:
                 self._admissions.add(frame)
             case Steer():
                 self._steer(frame)
+            case Watch():
+                self._watch_with(frame)
             case Stop():
                 self._of(frame.run).cancel()
             case Resume():
@@ -298,6 +301,11 @@ class Connection:
         actions = self._table.actions(frame, run.prompt_tokens, run.adapter)
         if not run.done:
             run.steer(frame, actions)
+
+    def _watch_with(self, frame: Watch) -> None:
+        run = self._of(frame.run)
+        self._visit.may_steer(run.id)
+        self._table.watch_with(frame, run)
 
     def _of(self, run_id: str) -> Run:
         run = self._watched.get(run_id)

@@ -1,6 +1,6 @@
 // Generated from wire.schema.json by `npm run gen`. Do not edit: change the server's models and run it again.
 
-export type ClientFrame = Hello | Start | StartTogether | Steer | Stop | Resume | AskRows | Ping;
+export type ClientFrame = Hello | Start | StartTogether | Steer | Watch | Stop | Resume | AskRows | Ping;
 export type ServerFrame =
 	| Welcome
 	| Engine
@@ -13,6 +13,7 @@ export type ServerFrame =
 	| Lens
 	| Alternatives
 	| Applied
+	| Watched
 	| Gap
 	| Finished
 	| Error
@@ -148,6 +149,19 @@ export interface Steer {
 	settings?: {
 		[k: string]: VectorSetting;
 	};
+}
+/**
+ * Change what a live run is watched with, from the next step of the engine on. The full set travels, with
+ * the meanings and defaults of `start`; the server answers `watched`. A run that waits for a place begins
+ * with it.
+ */
+export interface Watch {
+	type: "watch";
+	run: string;
+	metrics?: string[] | null;
+	lens?: LensOptions | null;
+	entropy?: boolean;
+	alternatives?: number;
 }
 /**
  * End a run now, also one that waits; `finished` follows with reason `cancelled`. Stopping a finished run
@@ -492,6 +506,20 @@ export interface Applied {
 	} | null;
 }
 /**
+ * What the run is watched with has changed: the row of `position` is the first that was computed so. Rows
+ * before it have the columns of before.
+ */
+export interface Watched {
+	type: "watched";
+	run: string;
+	seq: number;
+	position: number;
+	metrics: string[];
+	lens: LensOptions | null;
+	entropy: boolean;
+	alternatives: number;
+}
+/**
  * Rows of `count` positions from `start` were skipped.
  */
 export interface Gap {
@@ -614,6 +642,7 @@ export const SERVER_TYPES: readonly string[] = [
 	"rows",
 	"started",
 	"tokens",
+	"watched",
 	"welcome"
 ];
 /** Limits of the numbers in `Sampling`. */

@@ -70,11 +70,19 @@ describe("GuessStore", () => {
 		}
 	});
 
-	test("another shape is refused with a sentence", () => {
+	test("a lens that is changed in mid-run reads other layers from there on", () => {
 		const store = new GuessStore();
-		store.append(lensFrame(3, 1, { layers: [1, 3] }));
-		const wanted = "Guesses of the logit lens came for other layers than those before them.";
-		expect(() => store.append(lensFrame(4, 1, { layers: [1, 2] }))).toThrow(wanted);
-		expect(() => store.append(lensFrame(4, 1, { layers: [1, 3], top: 4 }))).toThrow(wanted);
+		store.append(lensFrame(3, 2, { layers: [1, 3] }));
+		store.append(lensFrame(5, 2, { layers: [0, 3, 4], top: 4 }));
+		store.append(lensFrame(7, 1, { layers: [3], top: 1 }));
+		const ids = (position: number) =>
+			[0, 1, 2, 3, 4].map((layer) => store.at(position, layer)?.map(({ id }) => id) ?? null);
+		expect(ids(4)).toEqual([null, [410, 411], null, [430, 431], null]);
+		expect(ids(6)).toEqual([[600, 601, 602, 603], null, null, [630, 631, 632, 633], [640, 641, 642, 643]]);
+		expect(ids(7)).toEqual([null, null, null, [730], null]);
+		expect([store.layers, store.top]).toEqual([[0, 1, 3, 4], 4]);
+		// What comes again stays what it was.
+		store.append(lensFrame(3, 2, { layers: [1, 3] }));
+		expect(ids(3)).toEqual([null, [310, 311], null, [330, 331], null]);
 	});
 });

@@ -14,9 +14,13 @@ export interface Guess {
 	probability: number;
 }
 
+/** For an id: the lens did not read this layer at this position, or named fewer tokens there. */
+const NOT_READ = -1;
+
 export class GuessStore {
-	/** Layers that were read, ascending; empty until the first frame. */
+	/** Layers that were read anywhere, ascending; empty until the first frame. */
 	layers: readonly number[] = [];
+	/** The most tokens that were named. */
 	top = 0;
 	#base = 0;
 	/** Positions that the arrays have room for, from `#base` on. */
@@ -26,7 +30,7 @@ export class GuessStore {
 	#probabilities = new Float32Array(0);
 	#texts = new Map<number, string>();
 
-	/** Take one lens frame. Throws a sentence when its shape contradicts its bytes or the frames before it. */
+	/** Take one lens frame. Throws a sentence when its shape contradicts its bytes. */
 	append(frame: Lens): void {
 		const probabilities = decodeHalves(frame.probabilities);
 		const [tokens, wanted] = [frame.ids.byteLength / 4, frame.count * frame.layers.length * frame.top];
@@ -40,21 +44,46 @@ export class GuessStore {
 			this.#texts.set(id, frame.new_texts[index] ?? "");
 		});
 		if (frame.count === 0) return;
-		if (this.#room === 0) {
-			this.layers = frame.layers;
-			this.top = frame.top;
-		}
-		if (frame.top !== this.top || frame.layers.join() !== this.layers.join()) {
-			throw new Error("Guesses of the logit lens came for other layers than those before them.");
-		}
+		this.#widen(frame);
 		this.#reserve(frame.start, frame.start + frame.count);
 		const at = frame.start - this.#base;
 		const width = this.#width;
+		this.#ids.fill(NOT_READ, at * width, (at + frame.count) * width);
+		this.#probabilities.fill(Number.NaN, at * width, (at + frame.count) * width);
+		const places = frame.layers.map((layer) => this.layers.indexOf(layer) * this.top);
 		// A frame's bytes may start at an odd offset, which a typed array over them would refuse.
 		const view = new DataView(frame.ids.buffer, frame.ids.byteOffset, frame.ids.byteLength);
-		for (let i = 0; i < frame.count * width; i++) this.#ids[at * width + i] = view.getInt32(4 * i, true);
-		this.#probabilities.set(probabilities, at * width);
+		for (let row = 0, from = 0; row < frame.count; row++) {
+			for (const place of places) {
+				const to = (at + row) * width + place;
+				for (let i = 0; i < frame.top; i++, from++) {
+					this.#ids[to + i] = view.getInt32(4 * from, true);
+					this.#probabilities[to + i] = probabilities[from]!;
+				}
+			}
+		}
 		this.#known.fill(1, at, at + frame.count);
+	}
+
+	/** Make room for a frame's layers and guesses: the lens may be changed in mid-run, by anybody who watches it. */
+	#widen(frame: Lens): void {
+		if (frame.top <= this.top && frame.layers.every((layer) => this.layers.includes(layer))) return;
+		const [layers, top, width] = [this.layers, this.top, this.#width];
+		const [ids, probabilities] = [this.#ids, this.#probabilities];
+		this.layers = [...new Set([...layers, ...frame.layers])].sort((a, b) => a - b);
+		this.top = Math.max(top, frame.top);
+		this.#ids = new Int32Array(this.#room * this.#width).fill(NOT_READ);
+		this.#probabilities = new Float32Array(this.#room * this.#width).fill(Number.NaN);
+		for (let row = 0; row < this.#room; row++) {
+			layers.forEach((layer, index) => {
+				const [from, to] = [
+					row * width + index * top,
+					row * this.#width + this.layers.indexOf(layer) * this.top,
+				];
+				this.#ids.set(ids.subarray(from, from + top), to);
+				this.#probabilities.set(probabilities.subarray(from, from + top), to);
+			});
+		}
 	}
 
 	/** The guesses of one layer at one position, likeliest first, or null where the lens did not read. */
@@ -67,7 +96,7 @@ export class GuessStore {
 			const id = this.#ids[from + i]!;
 			return { id, text: this.#texts.get(id) ?? "", probability: this.#probabilities[from + i]! };
 		});
-		// A recording of a run whose lens was changed while it was written has no token where it did not read.
+		// Where a run's lens was changed while it was written, there is no token where it did not read.
 		const read = guesses.filter(({ id }) => id >= 0);
 		return read.length === 0 ? null : read;
 	}

@@ -139,10 +139,10 @@ describe("RunState", () => {
 		expect(run.watches("cosine")).toBe(true);
 	});
 
-	test("guesses of another shape fail the run and do not throw", () => {
+	test("guesses that hold other than they say fail the run and do not throw", () => {
 		run.take(startedFrame(["a"]), 0);
 		run.take(lensFrame(0, 1), 0);
-		run.take(lensFrame(1, 1, { top: 3 }), 0);
+		run.take({ ...lensFrame(1, 1), top: 3 }, 0);
 		expect(run.delivery.phase).toBe("failed");
 	});
 
