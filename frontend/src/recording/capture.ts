@@ -4,10 +4,11 @@
 import { NO_NUMBER, numberToHalf } from "../protocol/fp16";
 import type { MetricInfo, ModelInfo, VectorInfo } from "../protocol/types.gen";
 import type { Turn } from "../session/conversation";
+import type { AlternativeStore } from "../store/alternatives";
 import type { GuessStore } from "../store/guesses";
 import type { Missing } from "../store/missing";
 import { CHUNK, type RowStore } from "../store/rows";
-import type { RunState, Revision as StoredRevision } from "../store/run";
+import type { RunState, Revision as StoredRevision, Watching } from "../store/run";
 import { FORMAT, type RecordedTurn, type Revision, type RunMeta, VERSION, type Watched } from "./meta";
 import { type Recording, type RunArrays, toTexts } from "./recording";
 
@@ -89,7 +90,7 @@ function metaOf(run: RunState, known: Known): RunMeta {
 		template: run.template,
 		prompt: { tokens: tokens.promptLength, spans: tokens.prompt.spans },
 		revisions,
-		watched: run.metrics === null ? [] : [watchedOf(run, run.metrics)],
+		watched: run.watched.map((one) => watchedOf(run, one)),
 		parts: alone ? { thought: null, answer: null } : { thought: tokens.thought, answer: tokens.answer },
 		cached: stretchesOf(run.cached, tokens.length),
 		finished: finished === null ? null : (ending as RunMeta["finished"]),
@@ -114,16 +115,18 @@ function revisionsOf({ began, applied, tokens }: RunState): Revision[] {
 		}));
 }
 
-function watchedOf({ guesses, rows }: RunState, metrics: readonly string[]): Watched {
+/** What somebody else asked for is not told: it is read off what came. */
+function watchedOf(run: RunState, { from, metrics, ...asked }: Watching): Watched {
+	const { guesses, rows, alternatives } = run;
 	const { layers, top } = guesses;
 	const stride = layers.length > 1 ? layers[1]! - layers[0]! : 1;
-	return {
-		from: 0,
-		metrics: [...metrics],
+	const known = from > 0 || run.asked !== null;
+	const seen = {
 		lens: layers.length === 0 ? null : { stride, top },
 		entropy: rows.entropyCode(0) !== null,
-		alternatives: 0,
+		alternatives: alternatives.top,
 	};
+	return { from, metrics: [...metrics], ...(known ? asked : seen) };
 }
 
 /** A vector's projections go from the server's list with it. */
@@ -145,12 +148,15 @@ function unknownMetric(id: string): MetricInfo {
 function arraysOf(run: RunState, layersOfModel: number): RunArrays {
 	const { tokens, rows, guesses } = run;
 	const { prompt } = tokens;
+	const alternatives = alternativesOf(run.alternatives, tokens.length);
 	const layers = rows.layers || layersOfModel;
 	// Rows come by themselves, and may be ahead of their tokens for a moment.
 	const columns = Math.min(rows.columns, tokens.length);
 	const lens = guesses.layers.length === 0 ? null : lensOf(guesses, tokens.length);
-	const found = new Set(lens?.ids);
-	const named = [...guesses.texts].filter(([id]) => found.has(id)).sort(([one], [other]) => one - other);
+	const found = new Set([...(lens?.ids ?? []), ...(alternatives?.ids ?? [])]);
+	const named = [...new Map([...guesses.texts, ...run.alternatives.texts])]
+		.filter(([id]) => found.has(id))
+		.sort(([one], [other]) => one - other);
 	return {
 		tokens: Int32Array.from([...prompt.ids, ...tokens.ids]),
 		texts: toTexts([...prompt.texts, ...tokens.texts]),
@@ -164,7 +170,7 @@ function arraysOf(run: RunState, layersOfModel: number): RunArrays {
 				? null
 				: Uint16Array.from({ length: columns }, (_, position) => rows.entropyCode(position)!),
 		lens,
-		alternatives: null,
+		alternatives,
 		names:
 			named.length === 0
 				? null
@@ -199,6 +205,21 @@ function lensOf(guesses: GuessStore, length: number): RunArrays["lens"] {
 		);
 	});
 	return { positions: Int32Array.from(positions), layers: Int32Array.from(layers), top, ids, probabilities };
+}
+
+/** A frame that named fewer tokens leaves the last places empty. */
+function alternativesOf(alternatives: AlternativeStore, length: number): RunArrays["alternatives"] {
+	const positions = alternatives.positions.filter((position) => position < length);
+	if (positions.length === 0) return null;
+	const { top } = alternatives;
+	const ids = new Int32Array(positions.length * top).fill(-1);
+	const logprobs = new Float32Array(positions.length * top).fill(Number.NaN);
+	positions.forEach((position, index) => {
+		const row = alternatives.row(position)!;
+		ids.set(row.ids, index * top);
+		logprobs.set(row.logprobs, index * top);
+	});
+	return { positions: Int32Array.from(positions), top, ids, logprobs };
 }
 
 function stretchesOf(missing: Missing, length: number): [number, number][] {

@@ -1,6 +1,7 @@
 // A recorded run as the frames that a server would send of it. Events are not numbered as they were: `seq` is 0 for all
 // of them and 1 for the last, so that a run which has been had is not sent again.
 import type {
+	Alternatives,
 	Applied,
 	AskRows,
 	Finished,
@@ -12,6 +13,7 @@ import type {
 	ServerFrame,
 	Started,
 	Tokens,
+	Watched,
 } from "../protocol/types.gen";
 import type { Revision, RunMeta } from "./meta";
 import { type RunArrays, textsOf } from "./recording";
@@ -56,6 +58,11 @@ export function* framesOf(run: RecordedRun): Generator<ServerFrame> {
 	}
 	yield* rowsOf(run, { start: 0, count: arrays.revisions.length });
 	yield* lensOf(run);
+	yield* alternativesOf(run);
+	for (const { from, ...watching } of meta.watched) {
+		const watched: Watched = { type: "watched", run: name, seq: 0, position: from, ...watching };
+		if (from > 0) yield watched;
+	}
 	for (const [start, count] of meta.cached) {
 		const gap: Gap = { type: "gap", run: name, seq: 0, start, count, kept: false, cached: true };
 		yield gap;
@@ -72,7 +79,7 @@ function startedOf({ name, meta, arrays }: RecordedRun, texts: readonly string[]
 		seq: 0,
 		id: name,
 		prompt: { ids: [...arrays.tokens.subarray(0, tokens)], texts: texts.slice(0, tokens), spans },
-		metrics: meta.metrics.map(({ id }) => id),
+		metrics: meta.watched[0]?.metrics ?? meta.metrics.map(({ id }) => id),
 		model: meta.model?.id ?? "",
 		adapter: meta.adapter,
 		strengths: first?.strengths ?? null,
@@ -169,6 +176,30 @@ function* lensOf({ name, arrays }: RecordedRun): Generator<Lens> {
 	}
 }
 
+function* alternativesOf({ name, arrays }: RecordedRun): Generator<Alternatives> {
+	const { alternatives, names } = arrays;
+	if (alternatives === null) return;
+	const { positions, top, ids, logprobs } = alternatives;
+	let told = { new_ids: [...(names?.ids ?? [])], new_texts: names === null ? [] : textsOf(names.texts) };
+	for (let from = 0; from < positions.length; ) {
+		let to = from + 1;
+		while (to < positions.length && to - from < TOKENS && positions[to] === positions[to - 1]! + 1) to++;
+		yield {
+			type: "alternatives",
+			run: name,
+			seq: 0,
+			start: positions[from]!,
+			count: to - from,
+			top,
+			ids: bytesOf(ids.slice(from * top, to * top)),
+			logprobs: bytesOf(logprobs.slice(from * top, to * top)),
+			...told,
+		};
+		told = { new_ids: [], new_texts: [] };
+		from = to;
+	}
+}
+
 /** A run that was not over when it was recorded ends with a sentence. */
 function ending({ name, meta: { finished, problem } }: RecordedRun): Finished | ServerError {
 	if (finished !== null) return { type: "finished", run: name, seq: LAST, ...finished };
@@ -177,6 +208,6 @@ function ending({ name, meta: { finished, problem } }: RecordedRun): Finished | 
 	return { type: "error", run: name, code: "unexpected", message, id: null, rev: null, field: null };
 }
 
-function bytesOf(numbers: Uint16Array | Int32Array): Uint8Array {
+function bytesOf(numbers: Uint16Array | Int32Array | Float32Array): Uint8Array {
 	return new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
 }

@@ -5,6 +5,7 @@
 // everything else reads. Events may come twice and rows late or never: the stores are kept by position, so nothing
 // doubles, and what contradicts itself fails the run with a sentence.
 import type {
+	Alternatives,
 	Applied,
 	ErrorCode,
 	Finished,
@@ -20,7 +21,9 @@ import type {
 	Start,
 	Started,
 	Tokens,
+	Watched,
 } from "../protocol/types.gen";
+import { AlternativeStore } from "./alternatives";
 import { Delivered } from "./delivered";
 import { GuessStore } from "./guesses";
 import { Missing, type Stretch } from "./missing";
@@ -34,7 +37,19 @@ import { type TextFacts, TokenStore } from "./tokens";
 /** Positions of a run where no model says how long its texts may be. */
 const LONGEST = 2 ** 20;
 
-export type RunFrame = Started | Resumed | Queued | Part | Tokens | Rows | Lens | Applied | Gap | Finished;
+export type RunFrame =
+	| Started
+	| Resumed
+	| Queued
+	| Part
+	| Tokens
+	| Rows
+	| Lens
+	| Alternatives
+	| Watched
+	| Applied
+	| Gap
+	| Finished;
 /** All that a start or a steer frame says of steering. */
 export type Steered = Required<Pick<Start, "strengths" | "settings">>;
 
@@ -50,6 +65,15 @@ export interface Revision {
 	/** Null where the server did not say. */
 	steered: Steered | null;
 }
+
+/** What a run is watched with, from a position on. */
+export interface Watching extends Required<Pick<Start, "lens" | "entropy" | "alternatives">> {
+	from: number;
+	metrics: readonly string[];
+}
+
+/** Of a run that somebody else asked for it is not known at first. */
+const NOT_ASKED = { lens: null, entropy: false, alternatives: 0 };
 
 export interface RunOptions {
 	/** When `start` was sent, on the clock that `take` is given; null where this page did not see the reply begin. */
@@ -77,6 +101,7 @@ export class RunState {
 	/** A person wants the conversation in front of this turn as this run has read it, and not as it was written. */
 	reread = false;
 	guesses = new GuessStore();
+	alternatives = new AlternativeStore();
 	readonly steered: Steered;
 	/** The server's name; null until `started`. */
 	name: string | null = null;
@@ -84,8 +109,10 @@ export class RunState {
 	model: string | null = null;
 	/** The LoRA adapter that it is written with; null is the base model, undefined until it is known. */
 	adapter: string | null | undefined = undefined;
-	/** What the run is watched with; null until `started`. */
+	/** What the run is watched with now; null until `started`. */
 	metrics: readonly string[] | null = null;
+	/** What it was watched with from which position on; empty until `started`. */
+	readonly watched: Watching[] = [];
 	/** How its tokens are drawn; null where that is not known. */
 	sampling: Sampling | null = null;
 	/** What the chat template was told; empty where this page did not ask. */
@@ -139,7 +166,7 @@ export class RunState {
 			case "started":
 				this.name = frame.run;
 				this.tokens.prompt = frame.prompt;
-				this.metrics = frame.metrics;
+				this.#watch(0, { ...NOT_ASKED, ...this.asked, metrics: frame.metrics });
 				this.model = frame.model || null;
 				this.adapter = frame.adapter ?? null;
 				this.sampling = frame.sampling ?? this.sampling;
@@ -166,6 +193,12 @@ export class RunState {
 			case "lens":
 				this.guesses.append(frame);
 				break;
+			case "alternatives":
+				this.alternatives.append(frame);
+				break;
+			case "watched":
+				this.#watch(frame.position, frame);
+				break;
 			case "applied":
 				if (this.applied.some(({ rev }) => rev === frame.rev)) break;
 				this.applied.push({ rev: frame.rev, position: frame.position, steered: steeredIn(frame) });
@@ -177,6 +210,14 @@ export class RunState {
 				this.#takeFinished(frame);
 				break;
 		}
+	}
+
+	/** It is watched with this from a position on. Said again by a server, nothing changes. */
+	#watch(from: number, { metrics, lens, entropy, alternatives }: Omit<Watching, "from">): void {
+		if (this.watched.some((one) => one.from === from)) return;
+		this.watched.push({ from, metrics, lens, entropy, alternatives });
+		this.watched.sort((one, other) => one.from - other.from);
+		this.metrics = this.watched.at(-1)!.metrics;
 	}
 
 	#takeTokens(frame: Tokens, now: number): void {
@@ -251,6 +292,7 @@ export class RunState {
 	dropNumbers(): void {
 		this.rows.dropNumbers();
 		this.guesses = new GuessStore();
+		this.alternatives = new AlternativeStore();
 	}
 
 	/** The reply as it is read. */
@@ -315,11 +357,13 @@ function endOf(frame: RunFrame): number {
 	switch (frame.type) {
 		case "rows":
 		case "lens":
+		case "alternatives":
 		case "gap":
 			return frame.start + frame.count;
 		case "tokens":
 			return frame.start + frame.ids.length;
 		case "applied":
+		case "watched":
 			return frame.position + 1;
 		case "part":
 			return frame.start;
