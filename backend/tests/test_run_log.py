@@ -25,6 +25,7 @@ from steersight.protocol.messages import (
     Watched,
 )
 from steersight.runs import log as module
+from steersight.runs.beside import Beside, newest
 from steersight.runs.budget import RowBudget, common_level
 from steersight.runs.events import (
     SETTING_BYTES,
@@ -269,6 +270,34 @@ def test_what_is_let_go_is_a_gap_to_who_has_not_had_it(rows: int, seen: int, wei
     assert again.lost == {p for p in range(rows) if p not in again.rows}
     assert again.rows == set(range(log.rows.gone, rows))
     assert again.beside >= {(kind, position) for kind in again.names for position in again.rows}
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 9), max_size=3)), max_size=12),
+    st.integers(0, 12),
+    st.booleans(),
+)
+def test_whoever_is_left_out_hands_its_names_on(
+    history: list[tuple[bool, list[int]]], bound: int, let_go: bool
+) -> None:
+    """For a slow reader and for good alike: a token is named once, and may be meant by any later event."""
+    held: Beside[AlternativesEvent] = Beside()
+    for position, (there, names) in enumerate(history):
+        if there:
+            pairs = [(token, f"<{token}>") for token in names]
+            nothing = np.zeros(2, dtype="<i4")
+            held.append(position, AlternativesEvent(position, nothing, nothing.astype("<f4"), pairs))
+    before = list(held.events)
+    if let_go:
+        held.let_go(bound - 1)
+        found = held.events
+        assert held.size == sum(event.size for event in found)
+    else:
+        found = newest(before, bound)
+    assert [name for event in found for name in event.names] == [name for e in before for name in e.names]
+    late = [event.position for event in before if event.position >= bound]
+    assert [event.position for event in found][-len(late) or len(found) :] == late
+    assert len(found) <= len(late) + 1
 
 
 def test_who_catches_up_gets_batches_of_a_bounded_size() -> None:

@@ -1,4 +1,4 @@
-"""A run's event log and how it becomes frames. Pure: no sockets, no engine, no clock.
+"""A run's event log, and what of it goes to whom. Pure: no sockets, no engine, no clock.
 
 Every event has a sequence number, 1 for `started`. A reader holds a cursor, the number of the last event it
 has had, and asks for the frames since: events of one kind are merged, so a reader that lags gets fewer and
@@ -20,11 +20,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..protocol.codec import WireMap
-from ..protocol.messages import Finished, VectorSetting
-from .beside import Beside, grouped, newest
+from .beside import Beside, newest
 from .columns import Columns, RowColumns, TokenColumns
 from .events import (
     SETTING_BYTES,
@@ -32,16 +31,14 @@ from .events import (
     AlternativesEvent,
     AppliedEvent,
     Event,
-    FinishedEvent,
     GapEvent,
     LensEvent,
-    PartEvent,
-    QueuedEvent,
-    StartedEvent,
-    WatchedEvent,
 )
+from .framing import Framing
 
-MAX_ROWS_PER_FRAME = 256
+if TYPE_CHECKING:
+    from ..protocol.messages import VectorSetting
+
 MAX_EVENTS_AT_ONCE = 4096
 """Events that one batch of frames is made of."""
 MAX_BYTES_AT_ONCE = 4 << 20
@@ -88,6 +85,7 @@ class RunLog:
 
     def __post_init__(self) -> None:
         self.rows = RowColumns(self.metrics, self.columns)
+        self._framing = Framing(self.run, self.client_id, self.metrics, self.layers)
 
     # ------------------------------------------------------------ writing
 
@@ -180,27 +178,29 @@ class RunLog:
         lens = self.guesses.between(cursor, end)
         alternatives = self.alternatives.between(cursor, end)
         others = self._others_between(cursor, end)
-        frames = self._first(others, cursor) if others else []
-        self._add_tokens(frames, cursor, end)
+        frames = self._framing.first(others, cursor) if others else []
+        self._framing.add_tokens(frames, self.tokens, cursor, end)
         if others or first < self.rows.gone:
             gone = self._positions(first, min(last, self.rows.gone))
             never = [event for event in others if isinstance(event, GapEvent)]
             for cached in (True, False):
                 lost = [(event.start, event.start + event.count) for event in never if event.cached is cached]
                 joined = _joined(sorted(lost if cached else [*lost, *gone]))
-                frames += [self._gap(cursor, *one, kept=False, cached=cached) for one in joined]
+                frames += [self._framing.gap(cursor, *one, kept=False, cached=cached) for one in joined]
             first = min(last, max(first, self.rows.gone))
         if most_bytes is not None:
             begin = self._newest(first, last, most_bytes)
             if begin > first:
-                frames += [self._gap(cursor, *one, kept=True) for one in self._positions(first, begin)]
+                frames += [
+                    self._framing.gap(cursor, *one, kept=True) for one in self._positions(first, begin)
+                ]
                 bound = self.rows.positions[begin]
                 lens, alternatives = newest(lens, bound), newest(alternatives, bound)
             first = begin
-        self._add_rows(frames, first, last, cursor)
-        frames += self._frames_beside(lens, alternatives, cursor)
+        self._framing.add_rows(frames, self.rows, first, last, cursor)
+        frames += self._framing.beside(lens, alternatives, cursor)
         if others:
-            frames += self._last(others, cursor)
+            frames += self._framing.last(others, cursor)
         if frames:
             frames[-1]["seq"] = end
         return frames, end
@@ -218,9 +218,9 @@ class RunLog:
             frames += self._never(seq, at, begin)
             at = behind
         frames += self._never(seq, at, end)
-        self._add_rows(frames, first, last, seq)
+        self._framing.add_rows(frames, self.rows, first, last, seq)
         lens, alternatives = self.guesses.at(start, end), self.alternatives.at(start, end)
-        return frames + self._frames_beside(lens, alternatives, seq)
+        return frames + self._framing.beside(lens, alternatives, seq)
 
     def _within_bytes(self, cursor: int, end: int) -> int:
         """The last event up to `end` with which a batch is not too heavy, if one row alone is not."""
@@ -254,14 +254,6 @@ class RunLog:
             return first
         return last - max(1, most_bytes // weight)
 
-    # ------------------------------------------------------------ frames
-
-    def _frame(self, kind: str, seq: int, **fields: Any) -> WireMap:
-        return {"type": kind, "run": self.run, "seq": seq, **fields}
-
-    def _gap(self, seq: int, start: int, stop: int, *, kept: bool, cached: bool = False) -> WireMap:
-        return self._frame("gap", seq, start=start, count=stop - start, kept=kept, cached=cached)
-
     def _never(self, seq: int, start: int, stop: int) -> list[WireMap]:
         """Gaps for positions [start, stop), of which there are no rows here."""
         frames: list[WireMap] = []
@@ -270,156 +262,12 @@ class RunLog:
             begin, end = max(at, event.start), min(stop, event.start + event.count)
             if begin < end:
                 if begin > at:
-                    frames.append(self._gap(seq, at, begin, kept=False))
-                frames.append(self._gap(seq, begin, end, kept=False, cached=True))
+                    frames.append(self._framing.gap(seq, at, begin, kept=False))
+                frames.append(self._framing.gap(seq, begin, end, kept=False, cached=True))
                 at = end
         if at < stop:
-            frames.append(self._gap(seq, at, stop, kept=False))
+            frames.append(self._framing.gap(seq, at, stop, kept=False))
         return frames
-
-    def _first(self, others: list[Event], seq: int) -> list[WireMap]:
-        """What goes before tokens."""
-        frames = [
-            self._frame(
-                "started",
-                seq,
-                id=self.client_id,
-                prompt=event.prompt.model_dump(),
-                metrics=self.metrics,
-                model=event.model,
-                adapter=event.adapter,
-                strengths=_copied(event.strengths),
-                settings=_plain(event.settings),
-                sampling=event.sampling and event.sampling.model_dump(),
-            )
-            for event in others
-            if isinstance(event, StartedEvent)
-        ]
-        places = [event.position for event in others if isinstance(event, QueuedEvent)]
-        if places:
-            frames.append(self._frame("queued", seq, position=places[-1]))
-        frames += [
-            self._frame("part", seq, part=event.part, start=event.start)
-            for event in others
-            if isinstance(event, PartEvent)
-        ]
-        frames += [
-            self._frame(
-                "watched",
-                seq,
-                position=event.position,
-                metrics=event.metrics,
-                lens=None if event.lens is None else event.lens.model_dump(),
-                entropy=event.entropy,
-                alternatives=event.alternatives,
-            )
-            for event in others
-            if isinstance(event, WatchedEvent)
-        ]
-        return frames
-
-    def _add_tokens(self, frames: list[WireMap], cursor: int, end: int) -> None:
-        tokens = self.tokens
-        first, last = tokens.between(cursor, end)
-        if first == last:
-            return
-        frames.append(
-            {
-                "type": "tokens",
-                "run": self.run,
-                "seq": cursor,
-                "start": tokens.start + first,
-                "ids": tokens.ids[first:last].tolist(),
-                "texts": tokens.texts[first:last],
-                "logprobs": tokens.logprobs[first:last],
-                "ranks": tokens.ranks[first:last],
-            }
-        )
-
-    def _add_rows(self, frames: list[WireMap], first: int, last: int, seq: int) -> None:
-        rows = self.rows
-        for begin, end in rows.stretches(first, last, MAX_ROWS_PER_FRAME):
-            frames.append(
-                {
-                    "type": "rows",
-                    "run": self.run,
-                    "seq": seq,
-                    "start": rows.positions[begin],
-                    "count": end - begin,
-                    "revs": rows.revs[begin:end].tolist(),
-                    "metrics": rows.segment(begin).metrics,
-                    "layers": self.layers,
-                    "dtype": "f2",
-                    "data": rows.values_of(begin, end),
-                    "entropy": rows.entropy_of(begin, end),
-                }
-            )
-
-    def _frames_beside(
-        self, lens: list[LensEvent], alternatives: list[AlternativesEvent], seq: int
-    ) -> list[WireMap]:
-        """What stands beside rows."""
-        frames = [
-            self._frame(
-                "lens",
-                seq,
-                start=group[0].position,
-                count=len(group),
-                layers=group[0].layers,
-                top=group[0].ids.shape[1],
-                ids=b"".join([event.ids.tobytes() for event in group]),
-                probabilities=b"".join([event.probabilities.tobytes() for event in group]),
-                new_ids=[token for event in group for token, _ in event.names],
-                new_texts=[text for event in group for _, text in event.names],
-            )
-            for group in grouped(lens)
-        ]
-        frames += [
-            self._frame(
-                "alternatives",
-                seq,
-                start=group[0].position,
-                count=len(group),
-                top=len(group[0].ids),
-                ids=b"".join([event.ids.tobytes() for event in group]),
-                logprobs=b"".join([event.logprobs.tobytes() for event in group]),
-                new_ids=[token for event in group for token, _ in event.names],
-                new_texts=[text for event in group for _, text in event.names],
-            )
-            for group in grouped(alternatives)
-        ]
-        return frames
-
-    def _last(self, others: list[Event], seq: int) -> list[WireMap]:
-        """What goes behind rows."""
-        frames: list[WireMap] = []
-        for event in others:
-            if isinstance(event, AppliedEvent):
-                frames.append(
-                    self._frame(
-                        "applied",
-                        seq,
-                        rev=event.rev,
-                        position=event.position,
-                        strengths=_copied(event.strengths),
-                        settings=_plain(event.settings),
-                    )
-                )
-            elif isinstance(event, FinishedEvent):
-                finished = Finished(
-                    run=self.run, seq=seq, reason=event.reason, stop=event.stop, error=event.error,
-                    usage=event.usage, timing=event.timing,
-                )  # fmt: skip
-                frames.append(finished.model_dump())
-        return frames
-
-
-def _copied(strengths: Mapping[str, float] | None) -> dict[str, float] | None:
-    return None if strengths is None else dict(strengths)
-
-
-def _plain(settings: Mapping[str, VectorSetting] | None) -> dict[str, Any] | None:
-    return None if settings is None else {name: setting.model_dump() for name, setting in settings.items()}
 
 
 def _joined(ranges: Iterable[Range]) -> list[Range]:
