@@ -114,7 +114,7 @@ test("a regeneration that is refused puts the reply back, and its numbers are st
 test("a new chat leaves nothing on disk", async () => {
 	await turn(1);
 	await turn(2);
-	expect(disk.names).toEqual(["1/norm"]);
+	expect(disk.names).toEqual(["1/0"]);
 	await act(async () => page.session.newChat());
 	await settled();
 	expect(disk.names).toEqual([]);

@@ -116,7 +116,7 @@ test("the experts of the pointed token are told, with their weights and what els
 test("a number on the shelf is being fetched, and one that is lost is no longer here", async () => {
 	const value = () => find("heatmap-tooltip")!.querySelectorAll("dd")[2]!.textContent;
 	const spoken = () => cursorSentence(run, metricInfo(), { run: "c1", position: 2, layer: 1, by: "keys" });
-	run.rows.shelve();
+	run.rows.shelve(0);
 	await point(2, 1);
 	expect([value(), find("tooltip-drawn")!.textContent]).toEqual([
 		"being fetched",

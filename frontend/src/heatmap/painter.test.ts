@@ -125,12 +125,12 @@ describe("Painter", () => {
 		show(metricInfo());
 		run.take(rowsFrame(0, 4, { value: () => 90 }), 0);
 		update();
-		const shelf = new Map([["norm", [...run.rows.chunks("norm")]]]);
-		run.rows.shelve();
+		const part = run.rows.part(0);
+		run.rows.shelve(0);
 		run.take(rowsFrame(4, 1, { value: () => 500 }), 0);
 		expect([update(), update()]).toEqual([null, null]);
 		expect([written, told.at(-1)]).toEqual([[[0, 4]], null]);
-		run.rows.bring(shelf);
+		run.rows.bring(0, part);
 		expect(update()).not.toBeNull();
 		expect(written).toEqual([
 			[0, 4],

@@ -140,10 +140,10 @@ export class Session {
 			...place,
 			runs: () => turns.runs,
 			wanted: () => {
-				const shown = new Set(this.strip?.runs);
 				const wanted = (run: RunState) =>
-					shown.has(run) || this.view.shows(run.id) || run.delivery.awaited || this.#filling.fills(run);
-				return new Set(turns.runs.filter(wanted));
+					this.view.shows(run.id) || run.delivery.awaited || this.#filling.fills(run);
+				const whole = turns.runs.filter(wanted).map((run) => [run, "all"] as const);
+				return new Map([...(this.strip?.parts ?? []), ...whole]);
 			},
 		});
 		for (const signal of [changed, this.view.changed]) signal.subscribe(() => this.shelf.look());

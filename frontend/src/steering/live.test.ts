@@ -82,7 +82,7 @@ describe("what is read from the newest row", () => {
 
 	test("nothing while the numbers lie on the shelf", () => {
 		run.take(rowsFrame(0, 2, { metrics: [SHARE, "projection:joy"] }), 0);
-		run.rows.shelve();
+		run.rows.shelve(0);
 		expect([shareNow(run), projectionNow(run, joy, OWN_WAY)]).toEqual([null, null]);
 	});
 });

@@ -77,7 +77,8 @@ export function projectionNow(run: RunState, vector: VectorInfo, setting: Vector
  */
 export function shareNow(run: RunState): number[] | null {
 	const position = lastRow(run);
-	if (position === null || !run.rows.carries(SHARE) || run.rows.state === "shelved") return null;
+	if (position === null || !run.rows.carries(SHARE)) return null;
+	if (run.rows.value(SHARE, position, 0) === null) return null;
 	return Array.from({ length: run.rows.layers }, (_, layer) => {
 		const value = run.rows.value(SHARE, position, layer);
 		return value != null && Number.isFinite(value) ? value : 0;

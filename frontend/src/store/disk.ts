@@ -3,7 +3,7 @@
 // page needs them and are no archive: they are written without waiting for the disk.
 import { type DBSchema, type IDBPDatabase, openDB } from "idb";
 import { ifOver, type Locks, live, newLife } from "./lives";
-import type { Chunks } from "./rows";
+import type { Part } from "./rows";
 import type { Disk } from "./shelving";
 
 const NAME = "steersight.shelf";
@@ -13,8 +13,8 @@ const OPEN_MS = 10_000;
 const BEAT_MS = 3600 * 1000;
 
 interface Shelf extends DBSchema {
-	/** Life, run and metric. */
-	numbers: { key: [string, string, string]; value: Chunks };
+	/** Life, run and index of the part. */
+	numbers: { key: [string, string, number]; value: Part };
 	/** When each life was last heard of, in ms since 1970. */
 	lives: { key: string; value: number };
 }
@@ -30,7 +30,7 @@ export class BrowserDisk implements Disk {
 
 	constructor(private readonly locks: Locks | undefined = globalThis.navigator?.locks) {}
 
-	async write(run: string, metric: string, chunks: Readonly<Chunks>): Promise<void> {
+	async write(run: string, index: number, part: Part): Promise<void> {
 		if (this.#ended) throw new Error("The page is over.");
 		const db = await this.#db();
 		this.#living ??= this.#live().catch((error) => {
@@ -39,11 +39,11 @@ export class BrowserDisk implements Disk {
 		});
 		await this.#living;
 		const change = db.transaction("numbers", "readwrite", { durability: "relaxed" });
-		await Promise.all([change.store.put(chunks as Chunks, [this.#life, run, metric]), change.done]);
+		await Promise.all([change.store.put(part, [this.#life, run, index]), change.done]);
 	}
 
-	async read(run: string, metric: string): Promise<Chunks | undefined> {
-		const key: [string, string, string] = [this.#life, run, metric];
+	async read(run: string, index: number): Promise<Part | undefined> {
+		const key: [string, string, number] = [this.#life, run, index];
 		try {
 			return await (await this.#db()).get("numbers", key);
 		} catch {
@@ -115,7 +115,7 @@ export class BrowserDisk implements Disk {
 	}
 }
 
-/** All keys that begin like this: arrays sort after texts. */
+/** All keys that begin like this: arrays sort after texts and numbers. */
 function below(...beginning: string[]): IDBKeyRange {
 	return IDBKeyRange.bound(beginning, [...beginning, []]);
 }

@@ -43,9 +43,9 @@ test("a run that was not watched with them has none", () => {
 test("while the numbers lie on the shelf none are told, and none are counted", () => {
 	const rows = new RowStore();
 	rows.append(frame(0, 4));
-	const shelf = new Map(METRICS.map((metric) => [metric, [...rows.chunks(metric)]]));
-	rows.shelve();
+	const part = rows.part(0);
+	rows.shelve(0);
 	expect(chosenExperts(rows, 2, 1)).toBeNull();
-	rows.bring(shelf);
+	rows.bring(0, part);
 	expect(chosenExperts(rows, 2, 1)![0]).toEqual({ expert: 2, weight: 0.75, load: 0.5 });
 });

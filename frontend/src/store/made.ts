@@ -18,11 +18,15 @@ export class MadeChunks {
 		const known = this.#chunks.get(index);
 		const codes = known?.codes ?? new Uint16Array(CHUNK * layers).fill(NO_NUMBER);
 		const [first, end] = [index * CHUNK, (index + 1) * CHUNK];
+		// Changes overlap where rows came more than once: all that is new is made in one.
+		let [from, to] = [end, first];
 		for (let i = known?.upTo ?? 0; i < this.changes.length; i++) {
 			const change = this.changes[i]!;
-			const [from, to] = [Math.max(first, change.start), Math.min(end, change.end)];
-			if (from < to) this.make(codes, first, from, to);
+			if (change.end <= first || change.start >= end) continue;
+			from = Math.min(from, Math.max(first, change.start));
+			to = Math.max(to, Math.min(end, change.end));
 		}
+		if (from < to) this.make(codes, first, from, to);
 		this.#chunks.set(index, { codes, upTo: this.changes.length });
 		return codes;
 	}
@@ -43,6 +47,11 @@ export class JoinedChanges {
 			const change = placed(changes[i]!);
 			if (change !== null) this.all.push(change);
 		}
+		this.#seen.set(changes, changes.length);
+	}
+
+	/** What a log has so far is in this one already. */
+	pass(changes: readonly Change[]): void {
 		this.#seen.set(changes, changes.length);
 	}
 }

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { NO_NUMBER } from "../protocol/fp16";
 import { chance, rowsFrame } from "../testing";
-import { CHUNK, type Chunks, NO_ROW, RowStore } from "./rows";
+import { CHUNK, NO_ROW, type Part, RowStore } from "./rows";
 
 describe("RowStore", () => {
 	test("keeps each number at its metric, position and layer", () => {
@@ -166,17 +166,24 @@ describe("RowStore", () => {
 	describe("whose numbers are on the shelf", () => {
 		const metrics = ["a", "b"];
 		let store: RowStore;
-		let shelf: Map<string, Chunks>;
+		let parts: Part[];
 		beforeEach(() => {
 			store = new RowStore();
 			store.append(rowsFrame(0, 600, { metrics, rev: (p) => Math.floor(p / 400), entropy: () => 2 }));
-			shelf = new Map(metrics.map((metric) => [metric, [...store.chunks(metric)]]));
-			store.shelve();
+			parts = [store.part(0), store.part(1)];
+			for (const index of [0, 1, 9]) store.shelve(index);
 		});
+		const BYTES = 2 * 2 * 2 * CHUNK;
 
 		test("knows all but the numbers, and says that it has none of those", () => {
-			expect([store.state, store.late, store.received, store.columns]).toEqual(["shelved", false, 600, 600]);
-			expect([store.metrics, store.carries("a"), store.carries("c")]).toEqual([metrics, true, false]);
+			expect([store.state, [...store.away], store.parts, store.late(1)]).toEqual([
+				"shelved",
+				[0, 1],
+				2,
+				false,
+			]);
+			expect([store.received, store.columns, store.metrics]).toEqual([600, 600, metrics]);
+			expect([store.carries("a"), store.carries("c")]).toEqual([true, false]);
 			expect([store.has(599), store.rev(599), store.entropy(599), store.first("b")]).toEqual([true, 1, 2, 1]);
 			expect(store.boundaries()).toEqual([{ rev: 1, position: 400 }]);
 			expect(store.size).toBe(6 * 600);
@@ -186,50 +193,76 @@ describe("RowStore", () => {
 				undefined,
 			]);
 			expect(() => store.chunk("a", 0)).toThrow("lie on the shelf");
-			expect(() => store.chunks("a")).toThrow("lie on the shelf");
+			expect(() => store.part(1)).toThrow("lie on the shelf");
 		});
 
-		test("has them again, the same chunks", () => {
-			store.bring(shelf);
-			expect([store.state, store.chunk("b", 1), store.size]).toEqual([
+		test("has them again part by part, the same chunks", () => {
+			store.bring(1, parts[1]!);
+			expect([store.state, [...store.away], store.size]).toEqual(["shelved", [0], 6 * 600 + BYTES]);
+			expect([store.chunk("b", 1), store.value("b", 512, 0), store.value("b", 511, 0)]).toEqual([
+				parts[1]!.get("b"),
+				512.5,
+				null,
+			]);
+			store.bring(0, parts[0]!);
+			expect([store.state, store.chunk("b", 0), store.size]).toEqual([
 				"here",
-				shelf.get("b")![1],
-				6 * 600 + 4 * 2 * 2 * CHUNK,
+				parts[0]!.get("b"),
+				6 * 600 + 2 * BYTES,
 			]);
 			// Once more changes nothing.
-			store.bring(new Map());
-			expect(store.chunk("b", 1)).toBe(shelf.get("b")![1]);
+			store.bring(0, new Map());
+			expect(store.chunk("b", 0)).toBe(parts[0]!.get("b"));
 		});
 
 		test("takes rows meanwhile, and puts them where they belong", () => {
+			store.bring(1, parts[1]!);
 			const whole = new RowStore();
 			whole.append(rowsFrame(0, 600, { metrics }));
-			for (const frame of [
-				rowsFrame(598, 3, { metrics, value: () => 9 }),
+			const later = [
+				rowsFrame(510, 4, { metrics, value: () => 9 }),
 				rowsFrame(5, 1, { metrics: ["c"] }),
-			]) {
+				rowsFrame(599, 2, { metrics }),
+			];
+			for (const frame of later) {
 				store.append(frame);
 				whole.append(frame);
 			}
-			expect([store.late, store.received, store.has(600), store.carries("c"), store.first("c")]).toEqual([
+			expect([store.late(0), store.late(1), store.received, store.has(600)]).toEqual([
 				true,
+				false,
 				601,
 				true,
-				true,
-				5,
 			]);
-			store.bring(shelf);
-			expect(store.late).toBe(false);
+			expect([store.carries("c"), store.first("c"), store.value("c", 5, 0)]).toEqual([true, 5, null]);
+			expect([store.value("a", 511, 0), store.value("a", 513, 0), store.value("a", 600, 0)]).toEqual([
+				null,
+				9,
+				600,
+			]);
+			store.bring(0, parts[0]!);
+			expect([store.late(0), store.state]).toEqual([false, "here"]);
 			for (const metric of [...metrics, "c"]) {
 				for (const index of [0, 1]) expect(store.chunk(metric, index)).toEqual(whole.chunk(metric, index));
 			}
-			expect(store.value("c", 5, 1)).toBe(whole.value("c", 5, 1));
+		});
+
+		test("has another version of what rows came for, and of nothing else", () => {
+			const before = [store.version(0), store.version(1)];
+			store.append(rowsFrame(599, 1, { metrics }));
+			expect(store.version(0)).toBe(before[0]);
+			expect(store.version(1)).toBeGreaterThan(before[1]!);
 		});
 
 		test("has none when they are dropped, and none that come later", () => {
 			store.dropNumbers();
-			store.bring(shelf);
-			expect([store.state, store.metrics, store.value("a", 5, 0)]).toEqual(["here", [], undefined]);
+			store.bring(0, parts[0]!);
+			expect([store.state, store.metrics, store.parts, store.value("a", 5, 0)]).toEqual([
+				"here",
+				[],
+				0,
+				undefined,
+			]);
 		});
 	});
 });

@@ -5,8 +5,9 @@
 // Chunks are made when a row falls into them and never move or grow: a long reply costs each row the same, and what
 // reads them (a map, a recording, a store on disk) may take a chunk as it is.
 //
-// The chunks of a run that is not shown may lie on the shelf (`shelf.ts`), and all else of it stays here. Whoever reads
-// numbers asks `state` first: what is on the shelf is neither missing nor zero.
+// Chunks that nobody looks at may lie on the shelf (`shelf.ts`), those of all metrics for the same positions together: a
+// part. All else stays here. Whoever reads numbers asks first whether they are here: what is on the shelf is neither
+// missing nor zero.
 //
 // Rows may arrive twice, late or with holes; every arrival is logged in `changes`, which is what lets the
 // heatmap draw new columns only.
@@ -28,8 +29,8 @@ export interface Change {
 	end: number;
 }
 
-/** The chunks of one metric, with a hole where no row of the metric fell into one. */
-export type Chunks = Uint16Array[];
+/** By metric, its numbers at positions [CHUNK * index, CHUNK * (index + 1)); only metrics that have any there. */
+export type Part = Map<string, Uint16Array>;
 
 export class RowStore {
 	layers = 0;
@@ -38,12 +39,16 @@ export class RowStore {
 	/** Positions that have a row. */
 	received = 0;
 	readonly changes: Change[] = [];
-	/** Per metric its chunks; of a store on the shelf none. */
-	#chunks = new Map<string, Chunks>();
+	/** Per metric its chunks; a hole where no row of the metric fell into one, and where it is on the shelf. */
+	#chunks = new Map<string, Uint16Array[]>();
 	/** Bytes of all chunks that are here. */
 	#bytes = 0;
-	/** Rows that came while the chunks were on the shelf; null while they are here. */
-	#late: Rows[] | null = null;
+	/** Indices of the parts on the shelf. */
+	#away = new Set<number>();
+	/** Rows that came for parts on the shelf. */
+	#late: Rows[] = [];
+	/** Per part, how many changes there were when rows of it came last. */
+	#versions: number[] = [];
 	#entropy: Uint16Array | null = null;
 	#revs = new Int32Array(0);
 	/** Per metric the first position after 0 with a number; a metric without any is missing. */
@@ -71,8 +76,13 @@ export class RowStore {
 			if (!this.#chunks.has(metric)) this.#chunks.set(metric, []);
 			this.#note(metric, codes, index * this.layers, metrics.length * this.layers, start, count);
 		});
-		if (this.#late === null) this.#putAll(frame, codes);
-		else this.#late.push(frame);
+		let late = false;
+		for (const index of partsOf(frame)) {
+			if (this.#away.has(index)) late = true;
+			else this.#putAll(frame, codes, index);
+			this.#versions[index] = this.changes.length + 1;
+		}
+		if (late) this.#late.push(frame);
 		if (entropy !== null) {
 			this.#entropy ??= new Uint16Array(this.#revs.length).fill(NO_NUMBER);
 			this.#entropy.set(entropy, start);
@@ -90,44 +100,69 @@ export class RowStore {
 	dropNumbers(): void {
 		this.#chunks.clear();
 		this.#bytes = 0;
-		this.#late = null;
+		this.#away.clear();
+		this.#late = [];
 		this.#first.clear();
 		this.#entropy = null;
 	}
 
-	/** Whether the numbers can be read, or lie on the shelf. */
+	/** Whether all numbers can be read, or some lie on the shelf. */
 	get state(): "here" | "shelved" {
-		return this.#late === null ? "here" : "shelved";
+		return this.#away.size === 0 ? "here" : "shelved";
 	}
 
-	/** Rows came that wait for the numbers on the shelf. */
-	get late(): boolean {
-		return this.#late !== null && this.#late.length > 0;
+	/** Indices of the parts on the shelf. */
+	get away(): ReadonlySet<number> {
+		return this.#away;
 	}
 
-	/** The chunks of a metric as they are, for the shelf. */
-	chunks(metric: string): Readonly<Chunks> {
-		this.#mustBeHere();
-		return this.#chunks.get(metric) ?? [];
+	/** Whether a part is on the shelf and rows came that wait for it. */
+	late(index: number): boolean {
+		return this.#away.has(index) && this.#late.some((frame) => partsOf(frame).includes(index));
 	}
 
-	/** The numbers lie elsewhere from now on: let them go here. */
-	shelve(): void {
-		for (const metric of this.#chunks.keys()) this.#chunks.set(metric, []);
-		this.#bytes = 0;
-		this.#late ??= [];
+	/** Parts that there are, here or on the shelf. */
+	get parts(): number {
+		return this.metrics.length === 0 ? 0 : Math.ceil(this.columns / CHUNK);
 	}
 
-	/** The numbers are back from the shelf; rows that came meanwhile go into them. */
-	bring(found: ReadonlyMap<string, Chunks>): void {
-		const late = this.#late;
-		if (late === null) return;
-		for (const [metric, chunks] of found) {
-			this.#chunks.set(metric, chunks);
-			for (const chunk of chunks) this.#bytes += chunk?.byteLength ?? 0;
+	/** Another number whenever rows of a part have come. */
+	version(index: number): number {
+		return this.#versions[index] ?? 0;
+	}
+
+	/** The chunks of a part as they are, for the shelf. */
+	part(index: number): Part {
+		this.#mustBeHere(index);
+		const part: Part = new Map();
+		for (const [metric, chunks] of this.#chunks) {
+			const chunk = chunks[index];
+			if (chunk !== undefined) part.set(metric, chunk);
 		}
-		this.#late = null;
-		for (const frame of late) this.#putAll(frame, halfCodes(frame.data));
+		return part;
+	}
+
+	/** A part lies elsewhere from now on: let it go here. */
+	shelve(index: number): void {
+		for (const [metric] of this.part(index)) {
+			const chunks = this.#chunks.get(metric)!;
+			this.#bytes -= chunks[index]!.byteLength;
+			delete chunks[index];
+			this.#away.add(index);
+		}
+	}
+
+	/** A part is back from the shelf; rows that came meanwhile go into it. */
+	bring(index: number, part: Part): void {
+		if (!this.#away.delete(index)) return;
+		for (const [metric, chunk] of part) {
+			this.#chunks.get(metric)![index] = chunk;
+			this.#bytes += chunk.byteLength;
+		}
+		for (const frame of this.#late) {
+			if (partsOf(frame).includes(index)) this.#putAll(frame, halfCodes(frame.data), index);
+		}
+		this.#late = this.#late.filter((frame) => partsOf(frame).some((one) => this.#away.has(one)));
 	}
 
 	/** Metrics of which any row was had, in the order in which they came. */
@@ -138,7 +173,7 @@ export class RowStore {
 	/** Bytes of all numbers that are here. */
 	get size(): number {
 		let late = 0;
-		for (const { data } of this.#late ?? []) late += data.byteLength;
+		for (const { data } of this.#late) late += data.byteLength;
 		return this.#bytes + late + this.#revs.byteLength + (this.#entropy?.byteLength ?? 0);
 	}
 
@@ -160,7 +195,7 @@ export class RowStore {
 	 * undefined where no row of the metric fell among them. Throws while they lie on the shelf.
 	 */
 	chunk(metric: string, index: number): Uint16Array | undefined {
-		this.#mustBeHere();
+		this.#mustBeHere(index);
 		return this.#chunks.get(metric)?.[index];
 	}
 
@@ -172,7 +207,7 @@ export class RowStore {
 		if (!this.has(position) || layer < 0 || layer >= this.layers) return undefined;
 		const chunks = this.#chunks.get(metric);
 		if (chunks === undefined) return undefined;
-		if (this.#late !== null) return null;
+		if (this.#away.has(Math.floor(position / CHUNK))) return null;
 		const code = chunks[Math.floor(position / CHUNK)]?.[(position % CHUNK) * this.layers + layer];
 		return code === undefined ? Number.NaN : HALF_VALUES[code];
 	}
@@ -204,18 +239,25 @@ export class RowStore {
 		return this.#boundaries;
 	}
 
-	#mustBeHere(): void {
-		if (this.#late === null) return;
-		throw new Error("The numbers of this run lie on the shelf: they must be fetched before they are read.");
+	#mustBeHere(index: number): void {
+		if (!this.#away.has(index)) return;
+		throw new Error("These numbers lie on the shelf: they must be fetched before they are read.");
 	}
 
-	#putAll({ metrics, start, count }: Rows, codes: Uint16Array): void {
-		metrics.forEach((metric, index) => {
-			this.#put(metric, codes, index * this.layers, metrics.length * this.layers, start, count);
+	/** Put in those of a frame's rows that fall into a part. */
+	#putAll({ metrics, start, count }: Rows, codes: Uint16Array, index: number): void {
+		const width = metrics.length * this.layers;
+		const from = Math.max(start, index * CHUNK);
+		const to = Math.min(start + count, (index + 1) * CHUNK);
+		metrics.forEach((metric, place) => {
+			this.#put(metric, codes, (from - start) * width + place * this.layers, width, from, to - from);
 		});
 	}
 
-	/** `codes` has a row of `width` numbers per position, and this metric's begin `offset` behind the row's first. */
+	/**
+	 * `codes` has a row of `width` numbers per position, and this metric's begin at `offset`. All positions lie in one
+	 * chunk.
+	 */
 	#put(
 		metric: string,
 		codes: Uint16Array,
@@ -226,16 +268,16 @@ export class RowStore {
 	): void {
 		const chunks = this.#chunks.get(metric)!;
 		const { layers } = this;
+		const index = Math.floor(start / CHUNK);
+		let chunk = chunks[index];
+		if (chunk === undefined) {
+			// NaN and not zero: a row that lacks this metric has no value, and must not look like one.
+			chunk = new Uint16Array(CHUNK * layers).fill(NO_NUMBER);
+			chunks[index] = chunk;
+			this.#bytes += chunk.byteLength;
+		}
 		for (let i = 0; i < count; i++) {
 			const position = start + i;
-			const index = Math.floor(position / CHUNK);
-			let chunk = chunks[index];
-			if (chunk === undefined) {
-				// NaN and not zero: a row that lacks this metric has no value, and must not look like one.
-				chunk = new Uint16Array(CHUNK * layers).fill(NO_NUMBER);
-				chunks[index] = chunk;
-				this.#bytes += chunk.byteLength;
-			}
 			const from = i * width + offset;
 			chunk.set(codes.subarray(from, from + layers), (position % CHUNK) * layers);
 		}
@@ -280,6 +322,12 @@ export class RowStore {
 		entropy.set(this.#entropy);
 		this.#entropy = entropy;
 	}
+}
+
+/** Indices of the parts that rows of a frame fall into. */
+function partsOf({ start, count }: Rows): number[] {
+	const first = Math.floor(start / CHUNK);
+	return Array.from({ length: Math.ceil((start + count) / CHUNK) - first }, (_, at) => first + at);
 }
 
 /** A frame must hold as much as it says, or what it says would be allocated for nothing. */

@@ -16,6 +16,7 @@ const BYTES = 2 * 2 * 2 * 2 * CHUNK + 4 * 600;
 let disk: MemoryDisk;
 let runs: RunState[];
 let wanted: Set<RunState>;
+let budget: number;
 let shelf: Shelving;
 
 function make(of: number): RunState {
@@ -27,15 +28,20 @@ function make(of: number): RunState {
 
 beforeEach(() => {
 	disk = new MemoryDisk();
+	budget = 2.5 * BYTES;
 	runs = [1, 2, 3].map(make);
 	wanted = new Set([runs[2]!]);
 	shelf = new Shelving({
 		disk,
 		runs: () => runs,
-		wanted: () => wanted,
-		budget: 2.5 * BYTES,
+		wanted: () => all(wanted),
+		get budget() {
+			return budget;
+		},
 	});
 });
+
+const all = (of: Iterable<RunState>) => new Map([...of].map((run) => [run, "all"] as const));
 
 /** All promises of the shelf have been kept. */
 const settled = () => new Promise((done) => setTimeout(done));
@@ -47,10 +53,10 @@ const states = () => runs.map(({ rows }) => rows.state).join();
 const sample = (run: RunState) =>
 	METRICS.map((metric) => [0, 1, 511, 512, 599].map((position) => run.rows.value(metric, position, 1)));
 
-test("the longest unused leave until the rest fits, whole and metric by metric", async () => {
+test("the longest unused leave until the rest fits, part by part", async () => {
 	const before = sample(runs[0]!);
 	await look();
-	expect([states(), disk.asked]).toEqual(["shelved,here,here", ["write 1/a", "write 1/b"]]);
+	expect([states(), disk.asked]).toEqual(["shelved,here,here", ["write 1/0", "write 1/1"]]);
 	expect(runs[0]!.rows.size).toBeLessThan(4000);
 	expect(sample(runs[0]!).flat()).toEqual(Array.from({ length: 10 }, () => null));
 	wanted = new Set([runs[0]!]);
@@ -59,9 +65,13 @@ test("the longest unused leave until the rest fits, whole and metric by metric",
 });
 
 test("what is shown moves to the end of the line", async () => {
+	budget = 9 * BYTES;
+	wanted = new Set();
+	await look();
 	wanted = new Set([runs[0]!]);
-	shelf.look();
+	await look();
 	wanted = new Set([runs[2]!]);
+	budget = 2.5 * BYTES;
 	await look();
 	expect(states()).toBe("here,shelved,here");
 });
@@ -72,15 +82,15 @@ test("a run that nothing was added to leaves again without being written", async
 		wanted = new Set([shown]);
 		await look();
 	}
-	expect(disk.asked.filter((one) => one === "write 1/a")).toHaveLength(1);
+	expect(disk.asked.filter((one) => one === "write 1/0")).toHaveLength(1);
+	const written = (part: string) => disk.asked.filter((one) => one === `write ${part}`).length;
+	expect([written("1/0"), written("1/1")]).toEqual([1, 1]);
 	runs[0]!.take(numbers(600, 1, 1), 0);
 	wanted = new Set([runs[1]!, runs[2]!]);
 	await look();
-	expect([runs[0]!.rows.state, disk.asked.filter((one) => one === "write 1/a").length]).toEqual([
-		"shelved",
-		2,
-	]);
-	expect(disk.there.get("1/a")![1]![88 * 2]).not.toBe(0);
+	await look();
+	// Rows came for one of its parts.
+	expect([runs[0]!.rows.state, written("1/0"), written("1/1")]).toEqual(["shelved", 1, 2]);
 });
 
 test("rows that come for a run on the shelf fetch it and go into it", async () => {
@@ -88,35 +98,46 @@ test("rows that come for a run on the shelf fetch it and go into it", async () =
 	const [run] = runs as [RunState];
 	run.take(gapFrame(0, 1), 0);
 	run.take(numbers(598, 4, 7), 0);
-	expect([run.rows.state, run.rows.late, run.rows.received, run.rows.has(601)]).toEqual([
+	expect([run.rows.state, run.rows.late(1), run.rows.received, run.rows.has(601)]).toEqual([
 		"shelved",
 		true,
 		602,
 		true,
 	]);
 	await look();
-	// It has come back for them, and what is unused for longer goes.
-	expect(states()).toBe("here,shelved,here");
+	// Their part has come back for them, and what is unused for longer goes.
+	expect(runs.map(({ rows }) => [...rows.away])).toEqual([[0], [0], []]);
 	expect([597, 598, 601].map((p) => run.rows.value("b", p, 0))).toEqual([100 + 57.5, 700 + 58.5, 700 + 61.5]);
 });
 
 test("a run that is shown or changed while it leaves stays", async () => {
 	disk.before = (asked) => {
-		if (asked === "write 1/b") wanted.add(runs[0]!);
+		if (asked === "write 1/0") wanted.add(runs[0]!);
 	};
 	await look();
 	expect(states()).toBe("here,shelved,here");
 	wanted = new Set([runs[2]!]);
 	disk.before = (asked) => {
-		if (asked !== "write 1/a" || runs[0]!.rows.columns > 600) return;
+		if (asked !== "write 1/0" || runs[0]!.rows.columns > 600) return;
 		runs[0]!.take(numbers(600, 1, 5), 0);
 	};
 	runs[0]!.take(numbers(0, 1, 1), 0);
-	shelf = new Shelving({ disk, runs: () => runs, wanted: () => wanted, budget: BYTES });
+	shelf = new Shelving({ disk, runs: () => runs, wanted: () => all(wanted), budget: BYTES });
 	await look();
 	wanted.add(runs[0]!);
 	await look();
 	expect(runs[0]!.rows.value("a", 600, 0)).toBe(500 + 60);
+});
+
+test("of a run only the parts that are wanted come back", async () => {
+	const parts = new Map<RunState, ReadonlySet<number> | "all">([[runs[2]!, "all"]]);
+	shelf = new Shelving({ disk, runs: () => runs, wanted: () => parts, budget: 0 });
+	await look();
+	expect(states()).toBe("shelved,shelved,here");
+	parts.set(runs[0]!, new Set([1]));
+	await look();
+	expect([...runs[0]!.rows.away]).toEqual([0]);
+	expect([511, 512].map((position) => runs[0]!.rows.value("a", position, 0))).toEqual([null, 100 + 62]);
 });
 
 test("what somebody holds is fetched and stays until it is let go", async () => {
@@ -136,7 +157,7 @@ test("what somebody holds is fetched and stays until it is let go", async () => 
 describe("what goes from the page goes from the shelf", () => {
 	test("with its run", async () => {
 		await look();
-		expect(disk.names).toEqual(["1/a", "1/b"]);
+		expect(disk.names).toEqual(["1/0", "1/1"]);
 		runs = runs.slice(1);
 		await look();
 		expect(disk.names).toEqual([]);
@@ -145,12 +166,12 @@ describe("what goes from the page goes from the shelf", () => {
 	test("while it is being written", async () => {
 		const [run] = runs as [RunState];
 		disk.before = (asked) => {
-			if (asked !== "write 1/b") return;
+			if (asked !== "write 1/1") return;
 			runs = runs.slice(1);
 			shelf.look();
 		};
 		await look();
-		expect([disk.names, run.rows.state]).toEqual([[], "here"]);
+		expect([disk.names, [...run.rows.away]]).toEqual([[], [0]]);
 	});
 
 	test("with its numbers, and they do not come back", async () => {
@@ -158,11 +179,11 @@ describe("what goes from the page goes from the shelf", () => {
 		const [run] = runs as [RunState];
 		wanted.add(run);
 		disk.before = (asked) => {
-			if (asked === "read 1/b") run.dropNumbers();
+			if (asked === "read 1/1") run.dropNumbers();
 		};
 		await look();
 		await look();
-		expect([run.rows.state, run.rows.metrics, run.delivery.gone, disk.names.includes("1/a")]).toEqual([
+		expect([run.rows.state, run.rows.metrics, run.delivery.gone, disk.names.includes("1/0")]).toEqual([
 			"here",
 			[],
 			null,
@@ -180,16 +201,20 @@ describe("a shelf that refuses", () => {
 		expect(disk.asked.filter((one) => one.startsWith("write"))).toHaveLength(3);
 	});
 
-	test("in the middle of a run lets go of nothing, and what lies there of it is deleted", async () => {
+	test("in the middle of a run lets go of no more, and has what it took", async () => {
+		const before = sample(runs[0]!);
 		disk.before = (asked) => {
-			if (asked === "write 1/b") disk.refuses.add("write");
+			if (asked === "write 1/1") disk.refuses.add("write");
 		};
 		await look();
-		expect([states(), disk.names]).toEqual(["here,here,here", []]);
+		expect([states(), [...runs[0]!.rows.away], disk.names]).toEqual(["shelved,here,here", [0], ["1/0"]]);
+		wanted.add(runs[0]!);
+		await look();
+		expect([states(), sample(runs[0]!)]).toEqual(["here,here,here", before]);
 	});
 
 	test("or is not there at all changes nothing", async () => {
-		shelf = new Shelving({ disk: null, runs: () => runs, wanted: () => new Set(), budget: 0 });
+		shelf = new Shelving({ disk: null, runs: () => runs, wanted: () => new Map(), budget: 0 });
 		await look();
 		expect(states()).toBe("here,here,here");
 		(await shelf.hold(runs[0]!))();

@@ -1,28 +1,30 @@
 // Takes numbers of runs to the shelf and back. Whatever changes a run or what is shown makes it look again: what is
-// wanted is fetched, and of the rest what `leaving` names goes. The chunks of one metric travel at a time, each in a task
-// of its own, and the run lets go of its numbers only when all of them lie there. A browser without such a store, or
-// one that is full, keeps everything in memory.
+// wanted is fetched, and of the rest what `leaving` names goes. One part of a run travels at a time, in a task of its own,
+// and the run lets go of it only when it lies there. A browser without such a store, or one that is full, keeps
+// everything in memory.
 //
-// What was fetched stays on the shelf too: a run that nothing was added to leaves again without being written.
-import type { Chunks } from "./rows";
+// What was fetched stays on the shelf too: a part that nothing was added to leaves again without being written.
+import type { Part } from "./rows";
 import type { RunState } from "./run";
 import { BUDGET, type Holding, leaving } from "./shelf";
 
-/** Where chunks lie, by a run's name on the shelf and the metric. Every promise may be refused. */
+/** Where parts lie, by a run's name on the shelf and their index. Every promise may be refused. */
 export interface Disk {
-	write(run: string, metric: string, chunks: Readonly<Chunks>): Promise<void>;
-	/** Undefined where there are none. */
-	read(run: string, metric: string): Promise<Chunks | undefined>;
+	write(run: string, index: number, part: Part): Promise<void>;
+	/** Undefined where there is none. */
+	read(run: string, index: number): Promise<Part | undefined>;
 	remove(run: string): Promise<void>;
 }
+
+/** Of each run the indices of the parts that somebody reads or writes now. */
+export type Wanted = ReadonlyMap<RunState, ReadonlySet<number> | "all">;
 
 export interface ShelvingOptions {
 	/** Null where there is no such store. */
 	disk: Disk | null;
 	/** All runs that are shown, or may be again. */
 	runs(): Iterable<RunState>;
-	/** Those whose numbers somebody reads or writes now. */
-	wanted(): ReadonlySet<RunState>;
+	wanted(): Wanted;
 	/** Bytes of numbers that may stay in memory. */
 	budget?: number;
 }
@@ -34,14 +36,19 @@ interface Entry {
 	used: number;
 	/** Changes of the run's rows when they were last looked at. */
 	seen: number;
-	/** Changes of the rows that lie on the shelf; null where not all of them do. */
-	written: number | null;
+	/** Of the parts that lie on the shelf, which version of them does. */
+	readonly written: Map<number, number>;
 	/** Something of it lies on the shelf. */
 	there: boolean;
-	metrics: readonly string[];
 	coming: Promise<void> | null;
 	/** So many need its numbers here until they say otherwise. */
 	holders: number;
+}
+
+interface Place {
+	run: RunState;
+	entry: Entry;
+	index: number;
 }
 
 export const LOST =
@@ -62,17 +69,17 @@ export class Shelving {
 	look(): void {
 		this.#time += 1;
 		const runs = new Set(this.options.runs());
-		const wantedNow = this.options.wanted();
+		const wanted = this.options.wanted();
 		for (const [run, entry] of [...this.#entries]) if (!runs.has(run)) this.#forget(run, entry);
 		for (const run of runs) {
+			const { rows } = run;
 			const entry = this.#entryOf(run);
-			const came = entry.seen !== run.rows.changes.length;
-			entry.seen = run.rows.changes.length;
+			const came = entry.seen !== rows.changes.length;
+			entry.seen = rows.changes.length;
 			// Its numbers were dropped: nobody will ask for them.
-			if (entry.there && run.rows.metrics.length === 0) this.#remove(entry);
-			const wanted = entry.holders > 0 || wantedNow.has(run);
-			if (came || wanted) entry.used = this.#time;
-			if (run.rows.state === "shelved" && (wanted || run.rows.late)) void this.#fetch(run, entry);
+			if (entry.there && rows.metrics.length === 0) this.#remove(entry);
+			if (came || wanted.has(run)) entry.used = this.#time;
+			if (this.#due(run, entry, wanted) !== undefined) void this.#fetch(run, entry);
 		}
 		void this.#send();
 	}
@@ -81,7 +88,8 @@ export class Shelving {
 	async hold(run: RunState): Promise<() => void> {
 		const entry = this.#entryOf(run);
 		entry.holders += 1;
-		if (run.rows.state === "shelved") await this.#fetch(run, entry);
+		// What is under way may have been asked for less.
+		for (let tries = 0; tries < 2 && run.rows.state === "shelved"; tries++) await this.#fetch(run, entry);
 		let held = true;
 		return () => {
 			if (held) entry.holders -= 1;
@@ -99,9 +107,8 @@ export class Shelving {
 				unsubscribe: run.changed.subscribe(() => this.look()),
 				used: this.#time,
 				seen: 0,
-				written: null,
+				written: new Map(),
 				there: false,
-				metrics: [],
 				coming: null,
 				holders: 0,
 			};
@@ -119,74 +126,77 @@ export class Shelving {
 	}
 
 	#remove(entry: Entry): void {
-		entry.written = null;
+		entry.written.clear();
 		// What stays there goes with the page.
 		if (entry.there) this.options.disk?.remove(entry.name).catch(() => {});
 		entry.there = false;
 	}
 
-	/** The first that must leave. */
-	#next(): [RunState, Entry] | undefined {
-		const wanted = this.options.wanted();
-		const all = [...this.#entries].map((one): Holding<[RunState, Entry]> => {
-			const [run, entry] = one;
-			// What has no metric has nothing to take there.
-			const stays =
-				entry.holders > 0 || wanted.has(run) || run.rows.state === "shelved" || run.rows.metrics.length === 0;
-			return { of: one, bytes: run.rows.size, used: entry.used, stays };
-		});
-		return leaving(all, this.options.budget ?? BUDGET)[0];
+	/** The first part on the shelf that must come back: it is wanted, or rows wait for it. */
+	#due(run: RunState, entry: Entry, wanted: Wanted): number | undefined {
+		const { rows } = run;
+		return [...rows.away].find((index) => isWanted(run, entry, index, wanted) || rows.late(index));
 	}
 
-	/** One run after the other, until the rest fits. */
+	/** The first part that must leave. */
+	#next(): Place | undefined {
+		const budget = this.options.budget ?? BUDGET;
+		let fixed = 0;
+		for (const run of this.#entries.keys()) fixed += run.rows.size;
+		if (fixed <= budget) return undefined;
+		const wanted = this.options.wanted();
+		const all: Holding<Place>[] = [];
+		for (const [run, entry] of this.#entries) {
+			for (let index = 0; index < run.rows.parts; index++) {
+				if (run.rows.away.has(index)) continue;
+				let bytes = 0;
+				for (const chunk of run.rows.part(index).values()) bytes += chunk.byteLength;
+				if (bytes === 0) continue;
+				fixed -= bytes;
+				const stays = isWanted(run, entry, index, wanted);
+				all.push({ of: { run, entry, index }, bytes, used: entry.used, stays });
+			}
+		}
+		return leaving(all, budget - fixed)[0];
+	}
+
+	/** One part after the other, until the rest fits. */
 	async #send(): Promise<void> {
 		const { disk } = this.options;
-		if (disk === null || this.#sending) return;
+		if (disk === null || this.#sending || this.#refusals === MOST_REFUSALS) return;
 		this.#sending = true;
 		for (let next = this.#next(); next !== undefined; next = this.#next()) {
-			if (this.#refusals === MOST_REFUSALS) break;
-			const [run, entry] = next;
 			try {
-				await this.#put(disk, run, entry);
+				await this.#put(disk, next);
 				this.#refusals = 0;
 			} catch {
 				this.#refusals += 1;
-				this.#remove(entry);
 				break;
 			}
 		}
 		this.#sending = false;
 	}
 
-	async #put(disk: Disk, run: RunState, entry: Entry): Promise<void> {
+	async #put(disk: Disk, { run, entry, index }: Place): Promise<void> {
 		const { rows } = run;
-		const version = rows.changes.length;
-		const metrics = rows.metrics;
-		if (entry.written !== version) {
-			entry.written = null;
+		const version = rows.version(index);
+		if (entry.written.get(index) !== version) {
+			entry.written.delete(index);
 			entry.there = true;
-			for (const metric of metrics) {
-				await disk.write(entry.name, metric, rows.chunks(metric));
-				// It is wanted again, or is another by now.
-				if (!this.#unchanged(run, entry, version)) return;
+			await disk.write(entry.name, index, rows.part(index));
+			if (this.#entries.get(run) !== entry) {
+				// Forgotten while it was written: what came there afterwards goes as well.
+				entry.there = true;
+				this.#remove(entry);
+				return;
 			}
-			entry.written = version;
-			entry.metrics = metrics;
+			// It is another by now.
+			if (rows.version(index) !== version || rows.metrics.length === 0) return;
+			entry.written.set(index, version);
+			if (isWanted(run, entry, index, this.options.wanted())) return;
 		}
-		rows.shelve();
+		rows.shelve(index);
 		run.changed.changed();
-	}
-
-	#unchanged(run: RunState, entry: Entry, version: number): boolean {
-		if (this.#entries.get(run) !== entry) {
-			// Forgotten while it was written: what came there afterwards goes as well.
-			entry.there = true;
-			this.#remove(entry);
-			return false;
-		}
-		const { rows } = run;
-		const wanted = entry.holders > 0 || this.options.wanted().has(run);
-		return !wanted && rows.changes.length === version && rows.metrics.length > 0;
 	}
 
 	#fetch(run: RunState, entry: Entry): Promise<void> {
@@ -197,22 +207,26 @@ export class Shelving {
 	}
 
 	async #bring(run: RunState, entry: Entry): Promise<void> {
-		const found = new Map<string, Chunks>();
-		try {
-			if (entry.metrics.length === 0) throw new Error("They were forgotten.");
-			for (const metric of entry.metrics) {
-				const chunks = await this.options.disk?.read(entry.name, metric);
-				if (chunks === undefined) throw new Error("They are not there.");
-				found.set(metric, chunks);
+		const due = () => this.#due(run, entry, this.options.wanted());
+		for (let index = due(); index !== undefined; index = due()) {
+			try {
+				const part = entry.written.has(index) ? await this.options.disk?.read(entry.name, index) : undefined;
+				if (part === undefined) throw new Error("It is not there.");
+				run.rows.bring(index, part);
+			} catch {
+				if (this.#entries.get(run) !== entry) return;
+				if (!run.rows.away.has(index)) continue;
+				run.rows.dropNumbers();
+				run.giveUp(LOST);
 			}
-			run.rows.bring(found);
-			run.changed.changed();
-			// Another must make room for it.
-			void this.#send();
-		} catch {
-			if (run.rows.state === "here" || this.#entries.get(run) !== entry) return;
-			run.rows.dropNumbers();
-			run.giveUp(LOST);
 		}
+		run.changed.changed();
+		// Another must make room for it.
+		void this.#send();
 	}
+}
+
+function isWanted(run: RunState, { holders }: Entry, index: number, wanted: Wanted): boolean {
+	const parts = wanted.get(run);
+	return holders > 0 || parts === "all" || parts?.has(index) === true;
 }

@@ -143,3 +143,34 @@ describe("Strip", () => {
 		expect(wrong).toBe(0);
 	});
 });
+
+test("numbers on the shelf keep a map from being drawn only where they stand in it", () => {
+	const long = CHUNK + 100;
+	const early = turn(count(long), 3, 1);
+	const late = turn([...count(long), 7, 8, 9, ...count(CHUNK)], long + 2, 2);
+	const strip = new Strip(late, [early]).refresh();
+	expect([...strip.parts]).toEqual([
+		[early, new Set([0, 1])],
+		[late, "all"],
+	]);
+	const field = new StripField(strip, "norm");
+	const mid = turn([...count(CHUNK), 5], CHUNK - 1, 3);
+	const three = new Strip(late, [mid, early]).refresh();
+	// What the first has the second need not have.
+	expect(three.parts.get(mid)).toEqual(new Set([0]));
+	expect(three.parts.get(early)).toEqual(new Set([1]));
+	expect(field.shelved).toBe(false);
+	const part = early.rows.part(1);
+	early.rows.shelve(1);
+	expect([field.shelved, strip.shelved, new Strip(mid).shelved]).toEqual([true, true, false]);
+	early.rows.bring(1, part);
+	expect(field.shelved).toBe(false);
+});
+
+test("a turn whose numbers are lost leaves its place to the next that has read it", () => {
+	const strip = new Strip(second, [first]).refresh();
+	expect(strip.owner(0)).toBe(first);
+	first.rows.dropNumbers();
+	first.giveUp("Lost.");
+	expect(strip.refresh().owner(0)).toBe(second);
+});

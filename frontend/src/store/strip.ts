@@ -21,6 +21,9 @@ export class Strip {
 	#segments: readonly Segment[] = [];
 	/** What the segments were made from. */
 	#made = "";
+	#parts: ReadonlyMap<RunState, ReadonlySet<number> | "all"> | null = null;
+	/** What the parts were made from. */
+	#partsMade = "";
 
 	/** `earlier` are the runs of the turns in front, oldest first. */
 	constructor(
@@ -51,6 +54,7 @@ export class Strip {
 		if (made !== this.#made) {
 			this.#made = made;
 			this.#segments = run.reread ? [] : segmentsOf(run, this.earlier);
+			this.#parts = null;
 		}
 		return this;
 	}
@@ -81,9 +85,29 @@ export class Strip {
 		return [...this.segments.map(({ run }) => run), this.run];
 	}
 
-	/** Numbers of it lie on the shelf. */
+	/** Indices of the parts of each run that stand in it; of the shown run all. */
+	get parts(): ReadonlyMap<RunState, ReadonlySet<number> | "all"> {
+		const told = this.segments.map(({ run, end }) => `${run.rows.received},${end}`).join();
+		if (told === this.#partsMade && this.#parts !== null) return this.#parts;
+		const parts = new Map<RunState, Set<number> | "all">(this.segments.map(({ run }) => [run, new Set()]));
+		parts.set(this.run, "all");
+		for (let position = 0; position < (this.segments.at(-1)?.end ?? 0); position++) {
+			const found = parts.get(this.owner(position));
+			if (found instanceof Set) found.add(Math.floor(position / CHUNK));
+		}
+		this.#partsMade = told;
+		this.#parts = parts;
+		return parts;
+	}
+
+	/** Numbers that stand in it lie on the shelf. */
 	get shelved(): boolean {
-		return this.runs.some(({ rows }) => rows.state === "shelved");
+		for (const run of this.runs) {
+			if (run.rows.state === "here") continue;
+			const parts = this.parts.get(run)!;
+			if (parts === "all" || [...parts].some((index) => run.rows.away.has(index))) return true;
+		}
+		return false;
 	}
 
 	/** Positions that have a row. */
@@ -178,6 +202,8 @@ export class StripField implements Field {
 			this.#segments = segments;
 			this.#mixed.clear();
 			if (this.strip.columns > 0) this.#changes.all.push({ start: 0, end: this.strip.columns });
+			// One change that is all of it says no less than all that its runs have ever had.
+			for (const run of this.strip.runs) this.#changes.pass(run.rows.changes);
 		}
 		for (const run of this.strip.runs) this.#changes.take(run.rows.changes);
 	}

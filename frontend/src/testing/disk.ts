@@ -1,10 +1,10 @@
 // A shelf in memory, which a test can have refuse or wait. Used by tests only.
-import type { Chunks } from "../store/rows";
+import type { Part } from "../store/rows";
 import type { Disk } from "../store/shelving";
 
 export class MemoryDisk implements Disk {
-	/** By run and metric, as `run/metric`. */
-	readonly there = new Map<string, Chunks>();
+	/** By run and index of the part, as `run/index`. */
+	readonly there = new Map<string, Part>();
 	/** What was asked of it, oldest first. */
 	readonly asked: string[] = [];
 	/** The kinds that are refused. */
@@ -12,16 +12,16 @@ export class MemoryDisk implements Disk {
 	/** Called before anything is done. */
 	before: (asked: string) => Promise<void> | void = () => {};
 
-	async write(run: string, metric: string, chunks: Readonly<Chunks>): Promise<void> {
-		await this.#ask(`write ${run}/${metric}`);
+	async write(run: string, index: number, part: Part): Promise<void> {
+		await this.#ask(`write ${run}/${index}`);
 		if (this.refuses.has("write")) throw new DOMException("There is no room.", "QuotaExceededError");
-		this.there.set(`${run}/${metric}`, structuredClone(chunks) as Chunks);
+		this.there.set(`${run}/${index}`, structuredClone(part));
 	}
 
-	async read(run: string, metric: string): Promise<Chunks | undefined> {
-		await this.#ask(`read ${run}/${metric}`);
+	async read(run: string, index: number): Promise<Part | undefined> {
+		await this.#ask(`read ${run}/${index}`);
 		if (this.refuses.has("read")) throw new DOMException("It cannot be read.", "UnknownError");
-		return structuredClone(this.there.get(`${run}/${metric}`));
+		return structuredClone(this.there.get(`${run}/${index}`));
 	}
 
 	async remove(run: string): Promise<void> {
