@@ -214,7 +214,7 @@ class Chat:
 
         turns = [*self._turns, *([(self._asked, self._run)] if self._run else [])]
         try:
-            path = save_conversation(turns, self.client.vectors, name)
+            path = save_conversation(turns, self.client, name)
         except SteersightError as error:
             self._write(f"{error}\n")
         else:

@@ -32,6 +32,10 @@ async def test_a_steered_run_is_recorded_alike_by_server_and_client(server: Serv
                 await run.steer({"pirate": 0.2})
                 live = await api.get(f"/api/runs/{run.id}/recording")
                 assert live.status_code == 200, live.text
+            if len(run.ids) == 8:
+                later = await run.watch(
+                    metrics=["attention_norm"], lens=LensOptions(stride=15, top=2), alternatives=2
+                )
         rev_1 = await run.applied(1)
         over = await api.get(f"/api/runs/{run.id}/recording")
         mine = run.recording()
@@ -49,10 +53,17 @@ async def test_a_steered_run_is_recorded_alike_by_server_and_client(server: Serv
     assert [(one.rev, one.strengths) for one in theirs.info.revisions] == [(0, {}), (1, {"pirate": 0.2})]
     assert theirs.info.revisions[1].position == rev_1
     assert (theirs.revisions[rev_1 - 1], theirs.revisions[rev_1]) == (0, 1)
+    assert [one.from_ for one in theirs.info.watched] == [0, later]
+    assert theirs.info.metrics[-1].id == "attention_norm"
+    assert np.isnan(theirs.rows["attention_norm"][:later]).all()
+    assert not np.isnan(theirs.rows["attention_norm"][later:]).any()
+    assert np.isnan(theirs.rows["residual_norm"][later:]).all()
     assert theirs.entropy is not None
-    assert not np.isnan(theirs.entropy[theirs.info.prompt.tokens :]).any()
+    reply = theirs.info.prompt.tokens
+    assert np.isnan(theirs.entropy[reply:]).tolist() == [at >= later for at in range(reply, reply + 23)]
     assert theirs.lens is not None
-    assert theirs.lens.ids.shape[1:] == (3, 3)
+    assert theirs.lens.layers.tolist() == [9, 14, 19, 29]
+    assert theirs.lens.ids.shape[2] == 3
     assert theirs.alternatives is not None
     assert theirs.alternatives.ids[0, 0] == theirs.tokens[theirs.info.prompt.tokens]
     assert np.allclose(theirs.alternatives.logprobs[0, 0], theirs.logprobs[0], atol=1e-5)

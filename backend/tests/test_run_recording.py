@@ -32,6 +32,7 @@ from steersight.runs.events import (
     PartEvent,
     QueuedEvent,
     StartedEvent,
+    WatchedEvent,
 )
 from steersight.runs.log import RunLog
 from steersight.runs.recording import About, frames_of, question, recorded
@@ -96,21 +97,26 @@ def written(tokens: int = 6, *, ends: bool = True) -> Run:
     return cast(Run, SimpleNamespace(id="r", adapter=None, asked=ASKED, log=log, facts=None))
 
 
-async def test_server_and_client_record_the_same() -> None:
-    run = written()
-    frames = await frames_of(run)
-    mine = recorded(run, frames, ABOUT)
+async def as_client(frames: list[Any]) -> RecordedRun:
+    """What a client records that is sent the same."""
     line = SimpleNamespace(
         name="lab", epoch="e", model=MODEL, metrics=ABOUT.metrics, vectors=ABOUT.vectors,
         special_ids=frozenset(),
     )  # fmt: skip
     first, *rest = sent(frames)
-    theirs = ClientRun(cast(Client, line), first)
-    theirs.asked = ASKED
+    run = ClientRun(cast(Client, line), first)
+    run.asked = ASKED
     for frame in rest:
-        await theirs.take(frame)
-    assert_same(mine, theirs.recording().runs[0])
-    assert question(run) == theirs.recording().turns[0].user == "Hi?"
+        await run.take(frame)
+    return run.recording().runs[0]
+
+
+async def test_server_and_client_record_the_same() -> None:
+    run = written()
+    frames = await frames_of(run)
+    mine = recorded(run, frames, ABOUT)
+    assert_same(mine, await as_client(frames))
+    assert question(run) == "Hi?"
 
 
 async def test_what_is_in_it() -> None:
@@ -135,6 +141,32 @@ async def test_what_is_in_it() -> None:
     assert one.lens.layers.tolist() == [0, 2]
     assert one.alternatives is not None
     assert one.names == {token: f"n{token}" for token in range(1, 9)}
+
+
+@pytest.mark.parametrize("at", [0, 2])
+async def test_what_it_is_watched_with_changes(at: int) -> None:
+    """In its middle, or before its first row."""
+    norm, joy = (one.id for one in METRICS)
+    log = RunLog("r", "x", [norm], LAYERS)
+    log.append(StartedEvent(PROMPT, MODEL.id, None, {}, {}, ASKED.sampling))
+    if at:
+        log.add_rows(0, [0, 0], np.ones((2, 1, LAYERS), "<f2").tobytes(), np.ones(2, "<f2").tobytes())
+    log.rows.begin([joy])
+    log.append(WatchedEvent(at, [joy], m.LensOptions(stride=1, top=1), entropy=False, alternatives=0))
+    log.add_rows(at, [0, 0], np.full((2, 1, LAYERS), 2, "<f2").tobytes())
+    log.add_guesses(LensEvent(at + 1, [0, 1, 2], np.ones((3, 1), "<i4"), np.ones((3, 1), "<f2"), [(1, "n")]))
+    run = cast(Run, SimpleNamespace(id="r", adapter=None, asked=ASKED, log=log, facts=None))
+    frames = await frames_of(run)
+    one = recorded(run, frames, ABOUT)
+    assert_same(one, await as_client(frames))
+    expected = [(0, [norm]), (2, [joy])] if at else [(0, [joy])]
+    assert [(watched.from_, watched.metrics) for watched in one.info.watched] == expected
+    assert [info.id for info in one.info.metrics] == ([norm, joy] if at else [joy])
+    assert np.isnan(one.rows[joy]).all(axis=1).tolist() == ([True, True, False, False] if at else [False] * 2)
+    if at:
+        assert np.isnan(one.rows[norm]).all(axis=1).tolist() == [False, False, True, True]
+        assert one.entropy is not None
+        assert np.isnan(one.entropy).tolist() == [False, False, True, True]
 
 
 async def test_it_is_read_in_batches_and_what_was_let_go_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

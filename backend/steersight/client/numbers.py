@@ -131,9 +131,13 @@ class Numbers:
         ]
 
     @property
-    def has_entropy(self) -> bool:
-        """Whether any row came with one."""
-        return bool(self._entropy)
+    def begun_with(self) -> list[str]:
+        """The metrics that its first rows were to have."""
+        return self._expected[0]
+
+    def has_entropy(self, end: int) -> bool:
+        """Whether any row before position `end` came with one."""
+        return any(position < end for position in self._entropy)
 
     # ------------------------------------------------------------ what frames bring
 

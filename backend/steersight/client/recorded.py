@@ -5,18 +5,20 @@ What only the server could say is said as it was when the run was told of: its m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import __version__
-from ..protocol.messages import LensOptions, VectorInfo
+from ..protocol.messages import LensOptions
 from ..recordings.assembling import (
     alternatives_of,
     columns_of,
     guesses_of,
     known_revisions,
+    known_watched,
+    metrics_of,
     numbers_of,
     ranks_of,
 )
@@ -35,7 +37,12 @@ from ..recordings.recording import RecordedRun, Recording, conversation, now
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ..recordings.assembling import Stretch
+    from .connection import Client
     from .run import Run
+
+BESIDE = ("lens", "entropy", "alternatives")
+"""What a run can be watched with besides metrics."""
 
 
 def recording_of(turns: Sequence[tuple[str, RecordedRun]]) -> Recording:
@@ -43,18 +50,22 @@ def recording_of(turns: Sequence[tuple[str, RecordedRun]]) -> Recording:
     return conversation(turns, made_by=f"steersight {__version__}", made_at=now())
 
 
-def recorded_run(run: Run, vectors: Mapping[str, VectorInfo]) -> RecordedRun:
+def recorded_run(run: Run, client: Client) -> RecordedRun:
     """The run as it is now.
 
     Args:
         run: at any time of its life.
-        vectors: that the server has now: one may have come since the run began.
+        client: knows what vectors and metrics have come since the run began.
     """
     tokens = [*run.prompt.ids, *run.ids]
-    known = {**vectors, **run.told.vectors}
+    known = {**client.vectors, **run.told.vectors}
+    described = {**client.metrics, **run.told.metrics}
     named = {name for revision in run.revisions.values() for name in revision.strengths or ()}
     numbers = run.numbers
-    columns = columns_of(numbers.stretches(), numbers.metrics, numbers.layers, len(tokens))
+    stretches = numbers.stretches()
+    watched = _watched(run, stretches)
+    metrics = metrics_of(watched)
+    columns = columns_of(stretches, metrics, numbers.layers, len(tokens))
     right_model = run.told.model is not None and run.model in ("", run.told.model.id)
     return RecordedRun(
         info=RunInfo(
@@ -63,13 +74,13 @@ def recorded_run(run: Run, vectors: Mapping[str, VectorInfo]) -> RecordedRun:
             epoch=run.told.epoch,
             model=run.told.model if right_model else None,
             adapter=run.adapter,
-            metrics=[run.told.metrics.get(name) or unknown_metric(name) for name in run.metrics],
+            metrics=[described.get(name) or unknown_metric(name) for name in metrics],
             vectors=[known[name] for name in sorted(named & known.keys())],
             sampling=run.sampling,
             template=dict(run.asked.template) if run.asked else {},
             prompt=PromptInfo(tokens=len(run.prompt.ids), spans=run.prompt.spans),
             revisions=_revisions(run, columns.revisions),
-            watched=[_watched(run)],
+            watched=watched,
             parts=Parts(thought=run.parts.get("thought"), answer=run.parts.get("answer")),
             cached=[list(one) for one in run.cached],
             finished=_ended(run),
@@ -110,22 +121,32 @@ def _revisions(run: Run, column: NDArray[np.int32]) -> list[RevisionInfo]:
     return known_revisions(told, column)
 
 
-def _watched(run: Run) -> Watched:
-    """As it was asked for, or as what came of it looks."""
-    lens, alternatives = None, max(map(len, run.alternatives.values()), default=0)
+def _watched(run: Run, stretches: Sequence[Stretch]) -> list[Watched]:
+    """As it was asked for, or as what came of it looks; and what that was changed to."""
+    changes = (
+        Watched.model_validate(
+            {"from": position, **{name: getattr(frame, name) for name in ("metrics", *BESIDE)}}
+        )
+        for position, frame in run.watched.items()
+    )
+    begun = {"from": 0, "metrics": run.numbers.begun_with, **_begun(run)}
+    return known_watched(Watched.model_validate(begun), changes, stretches)
+
+
+def _begun(run: Run) -> dict[str, object]:
+    """What its rows were accompanied by before any change."""
     if run.asked is not None:
-        lens, alternatives = run.asked.lens, run.asked.alternatives
-    elif run.guesses:
-        layers = next(iter(run.guesses.values()))
+        return {name: getattr(run.asked, name) for name in BESIDE}
+    end = min(run.watched, default=len(run.prompt.ids) + len(run.ids))
+    lens, layers = None, next((found for position, found in run.guesses.items() if position < end), None)
+    if layers:
         read = sorted(layers)
         stride = read[1] - read[0] if len(read) > 1 else 1
         lens = LensOptions(stride=stride, top=len(layers[read[0]]))
-    return Watched.model_validate(
-        {
-            "from": 0, "metrics": run.metrics, "lens": lens, "entropy": run.numbers.has_entropy,
-            "alternatives": alternatives,
-        }
-    )  # fmt: skip
+    return {
+        "lens": lens, "entropy": run.numbers.has_entropy(end),
+        "alternatives": max((len(one) for at, one in run.alternatives.items() if at < end), default=0),
+    }  # fmt: skip
 
 
 def _ended(run: Run) -> Ended | None:

@@ -180,7 +180,7 @@ class Run:
         """What is known of the run at this moment, to keep: `run.recording().save(FILE)`."""
         from .recorded import question, recorded_run, recording_of
 
-        return recording_of([(question(self), recorded_run(self, self._client.vectors))])
+        return recording_of([(question(self), recorded_run(self, self._client))])
 
     async def save(self, path: str | Path, *, replace: bool = True) -> None:
         """Write `recording()` to a file, in a thread, while frames go on coming. Raises OSError;

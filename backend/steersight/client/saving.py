@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import why
-from ..protocol.messages import VectorInfo
 from ..recordings import SUFFIX
+from .connection import Client
 from .errors import SteersightError
 from .recorded import recorded_run, recording_of
 from .run import Run
@@ -22,7 +22,7 @@ def place_for(name: str) -> Path:
     return path if path.suffix == ".npz" else path.with_name(path.name + SUFFIX)
 
 
-def save_conversation(turns: Sequence[tuple[str, Run]], vectors: Mapping[str, VectorInfo], name: str) -> Path:
+def save_conversation(turns: Sequence[tuple[str, Run]], client: Client, name: str) -> Path:
     """Write what was asked and the runs that answered; returns where.
 
     Raises SteersightError with a sentence, and then nothing has been written.
@@ -30,7 +30,7 @@ def save_conversation(turns: Sequence[tuple[str, Run]], vectors: Mapping[str, Ve
     if not turns:
         raise SteersightError("invalid", "There is no reply to save yet.")
     path = place_for(name)
-    recording = recording_of([(asked, recorded_run(run, vectors)) for asked, run in turns])
+    recording = recording_of([(asked, recorded_run(run, client)) for asked, run in turns])
     try:
         recording.save(path, replace=False)
     except FileExistsError:

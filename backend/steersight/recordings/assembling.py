@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .meta import RevisionInfo
+from .meta import RevisionInfo, Watched
 from .recording import Alternatives, Floats, Guesses, Halves, Whole
 
 
@@ -73,6 +73,25 @@ def known_revisions(told: Iterable[RevisionInfo], column: Whole) -> list[Revisio
     # Of a run that was steered while it waited, nothing was computed with the first.
     begun = bool((column == 0).any()) or not any(one.rev and one.position <= first for one in found)
     return [one for one in found if one.rev or begun]
+
+
+def known_watched(begun: Watched, changes: Iterable[Watched], stretches: Sequence[Stretch]) -> list[Watched]:
+    """What a run was watched with, ascending.
+
+    Args:
+        begun: as it was asked for.
+        changes: those that came into force.
+        stretches: all its rows.
+    """
+    found = sorted(changes, key=lambda one: one.from_)
+    # Of a run that was watched otherwise before its first row, none was computed as it was asked for.
+    first = min((one.start for one in stretches), default=0)
+    return found if found and found[0].from_ <= first else [begun, *found]
+
+
+def metrics_of(watched: Iterable[Watched]) -> list[str]:
+    """The metrics that rows have, in the order in which the run came to have them."""
+    return list(dict.fromkeys(name for one in watched for name in one.metrics))
 
 
 Guess = tuple[int, Sequence[int], NDArray[np.int32], NDArray[np.float16]]

@@ -21,6 +21,8 @@ from ..recordings.assembling import (
     columns_of,
     guesses_of,
     known_revisions,
+    known_watched,
+    metrics_of,
     numbers_of,
     ranks_of,
 )
@@ -80,9 +82,10 @@ def recorded(run: Run, frames: list[WireMap], about: About) -> RecordedRun:
     written = list(of("tokens"))
     prompt = started["prompt"]
     ids = [*prompt["ids"], *_all(written, "ids")]
-    watched = [_asked(run, started), *(_watched(frame) for frame in of("watched"))]
-    metrics = list(dict.fromkeys(name for one in watched for name in one.metrics))
-    columns = columns_of([_stretch(frame) for frame in of("rows")], metrics, run.log.layers, len(ids))
+    stretches = [_stretch(frame) for frame in of("rows")]
+    watched = known_watched(_asked(run, started), map(_watched, of("watched")), stretches)
+    metrics = metrics_of(watched)
+    columns = columns_of(stretches, metrics, run.log.layers, len(ids))
     applied = [_revision(0, 0, started), *(_revision(f["rev"], f["position"], f) for f in of("applied"))]
     revisions = known_revisions(applied, columns.revisions)
     named = {name for one in revisions for name in one.strengths or ()}
