@@ -1,13 +1,11 @@
 // Says that the page shows a recording, and which, and leads back. Everything in it comes from a file.
 import { useSignal } from "../ui/useSignal";
-import { leftOut } from "./play";
 import type { Playback, Replay } from "./playback";
 
 export function RecordingBanner({ playback, replay }: { playback: Playback; replay: Replay }) {
 	useSignal(replay.session.changed);
-	const { meta } = replay.recording;
+	const { meta } = replay;
 	const models = [...new Set(meta.runs.map(({ model }) => model?.id).filter((id) => id !== undefined))];
-	const others = leftOut(meta);
 	const when = dateText(meta.made_at);
 	return (
 		<section className="recording-banner" data-testid="recording-banner" aria-label="Recording">
@@ -24,9 +22,6 @@ export function RecordingBanner({ playback, replay }: { playback: Playback; repl
 					</span>
 				)}
 				{when !== "" && <time dateTime={meta.made_at}>{when}</time>}
-				{others > 0 && (
-					<span>{others === 1 ? "1 other reply is not shown" : `${others} other replies are not shown`}</span>
-				)}
 			</span>
 			<span className="spring" />
 			{playback.live !== null && (

@@ -24,9 +24,15 @@ export interface Known {
 /** Makes that the numbers of a run are here, until what it gives is called. */
 export type Hold = (run: RunState) => Promise<() => void>;
 
-/** A recording of these turns. `now` is the moment at which it is made. */
+/** A turn, and the key of the turn in front of it. */
+export interface Captured {
+	readonly turn: Turn;
+	readonly parent: string | null;
+}
+
+/** A recording of these turns, of which the last is the one that a page shows. `now` is when it is made. */
 export async function captured(
-	turns: readonly Turn[],
+	turns: readonly Captured[],
 	known: Known,
 	now: Date,
 	hold: Hold,
@@ -36,8 +42,7 @@ export async function captured(
 		const at = runs.indexOf(run);
 		return at < 0 ? runs.push(run) - 1 : at;
 	};
-	const recorded = turns.map(({ key, user, before, run }, index): RecordedTurn => {
-		const parent = turns[index - 1]?.key ?? null;
+	const recorded = turns.map(({ turn: { key, user, before, run }, parent }): RecordedTurn => {
 		return { id: key, parent, user, before: before.map(indexOf), run: indexOf(run) };
 	});
 	const copies: { meta: RunMeta; arrays: RunArrays }[] = [];
@@ -56,7 +61,7 @@ export async function captured(
 			version: VERSION,
 			made_by: known.software.replace("/", " ") || "steersight",
 			made_at: `${now.toISOString().slice(0, 19)}Z`,
-			title: titleOf(turns),
+			title: titleOf(turns.map(({ turn }) => turn)),
 			turns: recorded,
 			runs: copies.map(({ meta }) => meta),
 		},

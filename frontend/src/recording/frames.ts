@@ -35,7 +35,7 @@ export const UNFINISHED = "The recording was made while this reply was being wri
 export const LAST = 1;
 
 /** How the run was steered at its end. */
-export function resumedOf({ name, meta }: RecordedRun, after: number): Resumed {
+export function resumedOf({ name, meta }: Omit<RecordedRun, "arrays">, after: number): Resumed {
 	const last: Revision | undefined = meta.revisions.at(-1);
 	const { rev = 0, strengths, settings = {} } = last ?? {};
 	return { type: "resumed", run: name, seq: after, newest: LAST, rev, strengths: strengths ?? {}, settings };

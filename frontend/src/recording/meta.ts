@@ -40,6 +40,8 @@ import { RecordingError } from "./error";
 
 export const FORMAT = "steersight-recording";
 export const VERSION = 1;
+/** A page lays all of them out. */
+const MOST_TURNS = 2_000;
 
 export interface RecordedTurn {
 	id: string;
@@ -183,6 +185,11 @@ export function readMeta(value: unknown): Meta {
 }
 
 function checkTurns({ turns, runs }: Pick<Meta, "turns" | "runs">): void {
+	if (turns.length > MOST_TURNS) {
+		throw new RecordingError(
+			`meta.json: there are ${turns.length} turns; a page shows at most ${MOST_TURNS}.`,
+		);
+	}
 	const byId = new Map<string, RecordedTurn>();
 	for (const one of turns) {
 		if (byId.has(one.id)) throw new RecordingError(`meta.json: two turns have the id ${quoted(one.id)}.`);

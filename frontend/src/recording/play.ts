@@ -1,37 +1,35 @@
-// Which turns of a recording a page shows. A recording may hold a tree of them; the page shows one way through it, to
-// the turn that was added last.
-import type { Recorded, RecordedTurn as ShownTurn } from "../session/elsewhere";
-import type { Meta, RecordedTurn } from "./meta";
+// The turns of a recording as a session plays them: the whole tree, of which the page shows the way to the turn that was
+// added last.
+import type { RecordedTurn as PlayedTurn, Recorded } from "../session/elsewhere";
+import type { Meta } from "./meta";
 import { nameOf } from "./source";
 
-export function playTurns(meta: Meta): ShownTurn[] {
-	const { runs } = meta;
+/** Before the ids of a file's turns: they are not the page's own. */
+const PREFIX = "recorded:";
+
+export function playTurns({ turns, runs }: Meta): PlayedTurn[] {
 	const recorded = (index: number): Recorded => {
 		const { remembered } = runs[index]!;
 		return remembered === null ? { name: nameOf(index) } : { text: remembered };
 	};
-	return newestTurns(meta).map(({ user, before, run }) => ({
+	// Runs without turns are shown as one reply after the other.
+	const played =
+		turns.length > 0
+			? turns
+			: runs.map((_, run) => {
+					const parent = run === 0 ? null : String(run - 1);
+					return { id: String(run), parent, user: "", before: [], run };
+				});
+	return played.map(({ id, parent, user, before, run }) => ({
+		key: PREFIX + id,
+		parent: parent === null ? null : PREFIX + parent,
 		user,
 		before: before.map(recorded),
 		run: recorded(run),
 	}));
 }
 
-/** How many replies stand on other branches than the one that is shown. */
-export function leftOut(meta: Meta): number {
-	return Math.max(0, meta.turns.length - newestTurns(meta).length);
-}
-
-/** The turns that are shown. A recording of runs without turns is shown as one reply after the other. */
-export function newestTurns({ turns, runs }: Meta): RecordedTurn[] {
-	if (turns.length === 0) {
-		return runs.map((_, run) => ({ id: String(run), parent: null, user: "", before: [], run }));
-	}
-	const byId = new Map(turns.map((turn) => [turn.id, turn]));
-	const way: RecordedTurn[] = [];
-	for (let at = turns.at(-1); at !== undefined; at = byId.get(at.parent ?? "")) {
-		way.unshift(at);
-		if (at.parent === null) break;
-	}
-	return way;
+/** The recording's id of a turn that is played. */
+export function turnIdOf(key: string): string {
+	return key.slice(PREFIX.length);
 }

@@ -4,7 +4,8 @@ import { ApiError } from "../connection/http";
 import { Session } from "../session/session";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
 import { RecordingError } from "./error";
-import { newestTurns, playTurns } from "./play";
+import type { Meta } from "./meta";
+import { playTurns } from "./play";
 import { readRecording } from "./read";
 import type { Recording } from "./recording";
 import { READ_ONLY, recordingTransport } from "./source";
@@ -12,12 +13,10 @@ import { READ_ONLY, recordingTransport } from "./source";
 export interface Replay {
 	/** Another one for each that is opened. */
 	readonly serial: number;
-	readonly recording: Recording;
+	readonly meta: Meta;
 	/** As it was opened. */
 	readonly bytes: Uint8Array;
 	readonly session: Session;
-	/** Ids of the turns that are shown, in the recording. */
-	readonly turns: readonly string[];
 }
 
 export class Playback {
@@ -88,8 +87,7 @@ export class Playback {
 		const session = new Session(recordingTransport(recording), null, this.batch, undefined, READ_ONLY);
 		session.play(playTurns(recording.meta));
 		session.connection.connect();
-		const turns = newestTurns(recording.meta).map(({ id }) => id);
-		this.replay = { serial: this.#life, recording, bytes, session, turns };
+		this.replay = { serial: this.#life, meta: recording.meta, bytes, session };
 	}
 
 	#end(): void {

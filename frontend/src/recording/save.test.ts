@@ -1,9 +1,11 @@
 import { expect, test } from "vitest";
+import { settings, welcome } from "../testing/lab";
 import { bareRun, runArrays, runMeta, testMeta, testRecording } from "../testing/recording";
+import { played } from "../testing/server";
 import { titleOf } from "./capture";
 import { base64, inside } from "./html";
 import { readRecording } from "./read";
-import { fileName, turnOf } from "./save";
+import { conversationBytes, fileName, shownBytes, turnOf } from "./save";
 import { writeRecording } from "./write";
 
 test.each([
@@ -34,7 +36,7 @@ test("one turn of a recording is a recording, with the runs that began it", asyn
 	];
 	const runs = [runMeta(), bareRun().meta, runMeta({ name: "beginning" })];
 	const whole = { meta: testMeta({ turns, runs }), runs: [runArrays(), bareRun().arrays, runArrays()] };
-	const part = turnOf(whole, "b", 1);
+	const part = turnOf(whole, "b");
 	expect(part.meta.turns).toEqual([{ id: "b", parent: null, user: " Two\nlines", before: [0], run: 1 }]);
 	expect(part.meta.runs.map(({ name }) => name)).toEqual(["beginning", null]);
 	expect(part.meta.title).toBe("Two lines");
@@ -42,7 +44,7 @@ test("one turn of a recording is a recording, with the runs that began it", asyn
 });
 
 test("of a recording without turns a run is taken by its place", () => {
-	const part = turnOf(testRecording({ turns: [] }), "1", 1);
+	const part = turnOf(testRecording({ turns: [] }), "1");
 	expect([part.meta.turns.length, part.meta.runs.length, part.runs[0]]).toEqual([0, 1, bareRun().arrays]);
 });
 
@@ -56,4 +58,21 @@ test("base64 in slices is base64 of the whole", async () => {
 	let text = "";
 	for await (const piece of base64(bytes)) text += piece;
 	expect(text).toBe(Buffer.from(bytes).toString("base64"));
+});
+
+test("a live conversation is saved with all its branches, the one on the page last", async () => {
+	const { server, session } = played();
+	server.say(welcome);
+	server.turn("Hi?", ["A"], "r1");
+	session.regenerate(settings);
+	server.admit("r2", ["B"]);
+	server.finish("r2");
+	session.goBeside(session.turns[0]!, -1);
+	const { bytes, title } = await conversationBytes(session, null, new Date());
+	const { meta, runs } = await readRecording(bytes);
+	expect(title).toBe("Hi?");
+	expect(meta.turns.map(({ run }) => meta.runs[run]!.name)).toEqual(["r2", "r1"]);
+	expect(runs.map(({ rows }) => [...rows.keys()])).toEqual([["norm"], ["norm"]]);
+	const alone = await readRecording((await shownBytes(session, null, new Date())).bytes);
+	expect(alone.meta.runs.map(({ name }) => name)).toEqual(["r1"]);
 });

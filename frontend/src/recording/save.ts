@@ -1,7 +1,9 @@
 // Saving: what the page shows as a recording, the names of files, and the files themselves.
 import type { Session } from "../session/session";
-import { captured } from "./capture";
+import { type Captured, captured } from "./capture";
+import { turnIdOf } from "./play";
 import type { Replay } from "./playback";
+import { readRecording } from "./read";
 import type { Recording } from "./recording";
 import { writeRecording } from "./write";
 
@@ -19,38 +21,42 @@ export function fileName(title: string): string {
 	return DEVICE.test(name) ? `${name}-recording` : name;
 }
 
+export interface SavedBytes {
+	bytes: Uint8Array;
+	title: string;
+}
+
 /** All of the conversation. A recording that is shown is saved as it was opened, with all that this page knows not of. */
 export async function conversationBytes(
 	session: Session,
 	replay: Replay | null,
 	now: Date,
-): Promise<{ bytes: Uint8Array; title: string }> {
-	if (replay !== null) return { bytes: replay.bytes, title: replay.recording.meta.title };
-	const recording = await captured(session.turns, session.server, now, (run) => session.shelf.hold(run));
-	return { bytes: await writeRecording(recording), title: recording.meta.title };
+): Promise<SavedBytes> {
+	if (replay !== null) return { bytes: replay.bytes, title: replay.meta.title };
+	// A reader shows the way to the last turn: the path that is on the page comes last.
+	const shown = new Set(session.turns);
+	const [beside, path] = [false, true].map((on) => session.tree.filter(({ turn }) => shown.has(turn) === on));
+	return live(session, [...beside!, ...path!], now);
 }
 
 /** The reply on the map, with its question. */
-export async function shownBytes(
-	session: Session,
-	replay: Replay | null,
-	now: Date,
-): Promise<{ bytes: Uint8Array; title: string }> {
-	const index = session.turns.findIndex(({ run }) => run === session.shown);
-	const turn = session.turns[index];
+export async function shownBytes(session: Session, replay: Replay | null, now: Date): Promise<SavedBytes> {
+	const turn = session.turns.find(({ run }) => run === session.shown);
 	if (turn === undefined) throw new Error("No reply is shown.");
-	if (replay === null) {
-		const recording = await captured([turn], session.server, now, (run) => session.shelf.hold(run));
-		return { bytes: await writeRecording(recording), title: recording.meta.title };
-	}
-	const part = turnOf(replay.recording, replay.turns[index] ?? "", index);
+	if (replay === null) return live(session, [{ turn, parent: null }], now);
+	const part = turnOf(await readRecording(replay.bytes), turnIdOf(turn.key));
 	return { bytes: await writeRecording(part), title: part.meta.title };
 }
 
-/** One turn of a recording as a recording of its own. Where there are no turns, `run` says which reply. */
-export function turnOf({ meta, runs }: Recording, id: string, run: number): Recording {
+async function live(session: Session, turns: readonly Captured[], now: Date): Promise<SavedBytes> {
+	const recording = await captured(turns, session.server, now, (run) => session.shelf.hold(run));
+	return { bytes: await writeRecording(recording), title: recording.meta.title };
+}
+
+/** One turn of a recording as a recording of its own. Where there are no turns, the id is the index of a run. */
+export function turnOf({ meta, runs }: Recording, id: string): Recording {
 	const found = meta.turns.find((turn) => turn.id === id);
-	const wanted = found === undefined ? [run] : [...new Set([...found.before, found.run])];
+	const wanted = found === undefined ? [Number(id)] : [...new Set([...found.before, found.run])];
 	const at = (old: number) => wanted.indexOf(old);
 	const turns =
 		found === undefined ? [] : [{ ...found, parent: null, before: found.before.map(at), run: at(found.run) }];

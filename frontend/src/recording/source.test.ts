@@ -48,8 +48,8 @@ test("a conversation is shown as it was", async () => {
 
 test("what is played and recorded again is the same", async () => {
 	const recording = one();
-	const { turns, server, shelf } = await played(recording);
-	const again = await captured(turns, server, new Date("2026-11-26T12:00:00Z"), (run) => shelf.hold(run));
+	const { tree, server, shelf } = await played(recording);
+	const again = await captured(tree, server, new Date("2026-11-26T12:00:00Z"), (run) => shelf.hold(run));
 	expect(again.runs).toEqual(recording.runs);
 	const [before, after] = [recording.meta.runs[0]!, again.meta.runs[0]!];
 	// What the chat template was told is in no frame.
@@ -94,15 +94,15 @@ test("a reply of which only the text is there is shown without a map", async () 
 	const alone = { ...meta, remembered: "All of it.", prompt: { tokens: 0, spans: [] } };
 	const turns = [{ id: "a", parent: null, user: "What?", before: [], run: 0 }];
 	const recording = { meta: testMeta({ turns, runs: [alone] }), runs: [empty] };
-	const { turns: shown, server, shelf } = await played(recording);
+	const { turns: shown, tree, server, shelf } = await played(recording);
 	expect(shown[0]!.run.replyText()).toBe("All of it.");
 	expect(shown[0]!.run.delivery.gone).toContain("no map");
-	const recorded = await captured(shown, server, new Date(), (run) => shelf.hold(run));
+	const recorded = await captured(tree, server, new Date(), (run) => shelf.hold(run));
 	const [again] = recorded.meta.runs;
 	expect(again).toMatchObject({ remembered: "All of it.", finished: null, prompt: { tokens: 0 } });
 });
 
-test("of a tree the newest branch is shown, and how many replies are left out is known", () => {
+test("of a tree the way to the last turn is shown, and the others stand beside it", async () => {
 	const turn = (id: string, parent: string | null, run: number) => ({
 		id,
 		parent,
@@ -110,8 +110,32 @@ test("of a tree the newest branch is shown, and how many replies are left out is
 		before: [],
 		run,
 	});
-	const turns = [turn("a", null, 0), turn("b", "a", 1), turn("c", "a", 0)];
-	expect(playTurns(testMeta({ turns })).map(({ user }) => user)).toEqual(["a", "c"]);
+	const turns = [turn("a", null, 0), turn("b", "a", 1), turn("c", "a", 2)];
+	const runs = [runMeta(), bareRun().meta, runMeta({ revisions: [] })];
+	const arrays = [runArrays(), bareRun().arrays, runArrays({ revisions: new Int32Array(6) })];
+	const session = await played({ meta: testMeta({ turns, runs }), runs: arrays });
+	expect(session.turns.map(({ user }) => user)).toEqual(["a", "c"]);
+	expect(session.placeOf(session.turns[1]!)).toEqual({ at: 1, of: 2 });
+	session.show(session.turns[0]!.run);
+	for (let i = 0; i < 3; i++) await nextTask();
+	expect(session.steering.strengths()).toEqual({ joy: 0.5 });
+	session.goBeside(session.turns[1]!, -1);
+	expect(session.turns.map(({ user }) => user)).toEqual(["a", "b"]);
+	for (let i = 0; i < 3; i++) await nextTask();
+	// Of a run that says nothing of it, no slider is known to have stood anywhere.
+	expect(session.steering.strengths()).toEqual({});
+	const again = await captured(session.tree, session.server, new Date(), (run) => session.shelf.hold(run));
+	expect(again.meta.turns.map(({ id, parent, run }) => [id, parent, run])).toEqual([
+		["recorded:a", null, 0],
+		["recorded:b", "recorded:a", 1],
+		["recorded:c", "recorded:a", 2],
+	]);
+});
+
+test("runs without turns are shown one after the other, with the questions that their prompts tell", async () => {
+	const runs = [runMeta({ prompt: { tokens: 3, spans: [{ role: "user", start: 0, end: 3 }] } })];
+	const session = await played({ meta: testMeta({ turns: [], runs }), runs: [runArrays()] });
+	expect(session.turns.map(({ user }) => user)).toEqual(["Say hello"]);
 });
 
 test("runs of several models know their own special tokens", async () => {

@@ -2,11 +2,17 @@
 // texts, and knows no difference. It says `welcome`, answers `resume` and `rows` of its runs, and refuses all else
 // with a sentence. Frames come in batches with time for the page between them.
 import type { OpenTransport, TransportHandlers } from "../connection/transport";
-import { type ClientFrame, PROTOCOL_VERSION, type ServerFrame, type Welcome } from "../protocol/types.gen";
+import {
+	type AskRows,
+	type ClientFrame,
+	PROTOCOL_VERSION,
+	type ServerFrame,
+	type Welcome,
+} from "../protocol/types.gen";
 import { Breath, nextTask } from "./breath";
 import { framesOf, LAST, resumedOf, rowsOf } from "./frames";
-import type { RunMeta } from "./meta";
-import type { Recording } from "./recording";
+import type { Meta, RunMeta } from "./meta";
+import type { Recording, RunArrays } from "./recording";
 
 /** Why nothing can be asked, steered or watched. */
 export const READ_ONLY = "This is a recording: nothing can be asked, steered or watched in it.";
@@ -18,9 +24,12 @@ export function nameOf(run: number): string {
 	return `recorded.${run}`;
 }
 
-export function recordingTransport(recording: Recording): OpenTransport {
+export function recordingTransport({ meta, runs }: Recording): OpenTransport {
+	// The first line sends all there is, and lets go of it: the session has it then, and it need not be in memory twice.
+	let left: readonly (RunArrays | null)[] = runs;
 	return (handlers) => {
-		const source = new Source(recording, handlers);
+		const source = new Source(meta, left, handlers);
+		left = meta.runs.map(() => null);
 		return {
 			send: (frame) => source.take(frame),
 			close: () => source.close(),
@@ -34,11 +43,15 @@ class Source {
 	/** What was asked for and has not been answered, one at a time. */
 	#asked: (() => AsyncGenerator<ServerFrame> | Generator<ServerFrame>)[] = [];
 	#answering = false;
+	/** Null where all of a run has been sent. */
+	#arrays: (RunArrays | null)[];
 
 	constructor(
-		private readonly recording: Recording,
+		private readonly meta: Meta,
+		runs: readonly (RunArrays | null)[],
 		private readonly handlers: TransportHandlers,
 	) {
+		this.#arrays = [...runs];
 		void nextTask().then(() => {
 			if (this.#open) handlers.onOpen();
 		});
@@ -65,7 +78,7 @@ class Source {
 				const index = this.#find(frame.run);
 				if (index === null) this.#refuse("unknown_run", "The recording has no such reply.", frame.run);
 				else if (frame.type === "resume") this.#answer(() => this.#resumed(index, frame.after ?? 0));
-				else this.#answer(() => rowsOf(this.#run(index), frame));
+				else this.#answer(() => this.#rows(index, frame));
 				break;
 			}
 			case "start":
@@ -80,7 +93,7 @@ class Source {
 
 	/** A session learns the models of a conversation from what its server says that it serves: the last one's stays. */
 	#welcome(): void {
-		const { runs } = this.recording.meta;
+		const { runs } = this.meta;
 		const last = runs.map(({ model }) => model).reduce((newest, model) => model ?? newest, null);
 		const others = new Map(runs.map(({ model }) => [model?.id, model]));
 		others.delete(last?.id);
@@ -93,26 +106,28 @@ class Source {
 
 	async *#resumed(index: number, after: number): AsyncGenerator<ServerFrame> {
 		const breath = new Breath();
-		const run = this.#run(index);
-		yield resumedOf(run, after);
-		if (after >= LAST) return;
-		for (const frame of framesOf(run)) {
+		const { name, meta, arrays } = this.#run(index);
+		yield resumedOf({ name, meta }, after);
+		if (after >= LAST || arrays === null) return;
+		for (const frame of framesOf({ name, meta, arrays })) {
 			yield frame;
 			await breath.take();
 		}
+		this.#arrays[index] = null;
+	}
+
+	*#rows(index: number, asked: AskRows): Generator<ServerFrame> {
+		const { name, meta, arrays } = this.#run(index);
+		if (arrays !== null) yield* rowsOf({ name, meta, arrays }, asked);
 	}
 
 	#run(index: number) {
-		return {
-			name: nameOf(index),
-			meta: this.recording.meta.runs[index]!,
-			arrays: this.recording.runs[index]!,
-		};
+		return { name: nameOf(index), meta: this.meta.runs[index]!, arrays: this.#arrays[index] ?? null };
 	}
 
 	#find(name: string): number | null {
 		const index = Number(NAME.exec(name)?.[1] ?? Number.NaN);
-		return index < this.recording.runs.length ? index : null;
+		return index < this.#arrays.length ? index : null;
 	}
 
 	#answer(frames: () => AsyncGenerator<ServerFrame> | Generator<ServerFrame>): void {

@@ -9,6 +9,9 @@ import type { Parts } from "./parts";
 export type Recorded = { readonly name: string } | { readonly text: string };
 
 export interface RecordedTurn {
+	/** Of its own, and of the turn in front; null for a first one. */
+	readonly key: string;
+	readonly parent: string | null;
 	readonly user: string;
 	readonly run: Recorded;
 	readonly before: readonly Recorded[];
@@ -70,11 +73,12 @@ export class Elsewhere {
 			delivery.follow(run);
 			return run;
 		};
-		turns.all = recorded.map(({ user, run, before }) => {
-			const key = turns.newId();
-			return { key, user, before: before.map(runOf), run: runOf(run), watched: user === "" };
-		});
-		turns.shown = turns.last?.run ?? null;
+		turns.plant(
+			recorded.map(({ key, parent, user, run, before }) => ({
+				turn: { key, user, before: before.map(runOf), run: runOf(run), watched: user === "" },
+				parent,
+			})),
+		);
 		if (turns.shown !== null) steering.attach(turns.shown);
 		changed.changed();
 	}

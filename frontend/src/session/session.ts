@@ -153,6 +153,11 @@ export class Session {
 		return this.#turns.all;
 	}
 
+	/** All turns, also those that are not shown, each with the key of the turn in front of it. */
+	get tree(): readonly { readonly turn: Turn; readonly parent: string | null }[] {
+		return this.#turns.nodes;
+	}
+
 	get asides(): readonly Aside[] {
 		return this.#turns.asides;
 	}
@@ -248,6 +253,7 @@ export class Session {
 		const choose = (one: string) => () => {
 			if (this.live !== null) return;
 			this.#turns.choose(one);
+			this.#steerShown();
 			this.cursor.set(null);
 			this.changed.changed();
 		};
@@ -335,11 +341,7 @@ export class Session {
 
 	show(run: RunState): void {
 		this.looking.show(run.id);
-		if (this.readOnly) {
-			// Sliders stand as they stood in the reply that is shown.
-			this.steering.attach(run);
-			this.#delivery.resume(run);
-		}
+		this.#steerShown();
 		this.cursor.set(null);
 		this.changed.changed();
 	}
@@ -363,6 +365,14 @@ export class Session {
 
 	takeReturned(): string | null {
 		return this.#turns.takeReturned();
+	}
+
+	/** In a recording sliders stand as they stood in the reply that is shown. */
+	#steerShown(): void {
+		const run = this.shown;
+		if (!this.readOnly || run === null) return;
+		this.steering.attach(run);
+		this.#delivery.resume(run);
 	}
 
 	#onState(state: ConnectionState): void {

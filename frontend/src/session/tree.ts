@@ -2,7 +2,7 @@
 // go on in its own way: a tree. The page shows one path through it, from the first turn to a last one.
 import type { Turn } from "./conversation";
 
-interface Node {
+export interface Node {
 	turn: Turn;
 	/** Key of the turn in front; null for a first one. */
 	parent: string | null;
@@ -34,6 +34,19 @@ export class TurnTree {
 	/** All turns, also those that are not shown, as they came. */
 	get all(): readonly Turn[] {
 		return [...this.#nodes.values()].map(({ turn }) => turn);
+	}
+
+	/** All turns with the keys of those in front of them. */
+	get nodes(): readonly Readonly<Node>[] {
+		return [...this.#nodes.values()];
+	}
+
+	/** Begin with these turns, none of which follows itself, and show the path to the last of them. */
+	plant(nodes: readonly Readonly<Node>[]): void {
+		this.clear();
+		for (const node of nodes) this.#nodes.set(node.turn.key, node);
+		const last = nodes.at(-1);
+		if (last !== undefined) this.choose(last.turn.key);
 	}
 
 	get(key: string): Turn | null {

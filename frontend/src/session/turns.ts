@@ -1,10 +1,10 @@
 // The turns of the conversation as the page shows them, one path through the tree of all, and which reply is in the
-// heatmap. A turn whose start the
-// server has not admitted yet remembers what it replaced: refused, it leaves everything as it was before.
+// heatmap. A turn whose start the server has not admitted yet remembers what it replaced: refused, it leaves everything as
+// it was before.
 import type { RunState } from "../store/run";
 import type { ViewStore } from "../view/view";
 import { replyText, type Turn } from "./conversation";
-import { TurnTree } from "./tree";
+import { type Node, TurnTree } from "./tree";
 
 /** Something said on the page only, after so many turns. */
 export interface Aside {
@@ -43,6 +43,17 @@ export class Turns {
 	/** All turns, also those that others were asked or written again as. */
 	get everything(): readonly Turn[] {
 		return this.#tree.all;
+	}
+
+	/** The same, each with the key of the turn in front of it. */
+	get nodes(): readonly Readonly<Node>[] {
+		return this.#tree.nodes;
+	}
+
+	/** Begin with these turns, and show the path to the last of them. */
+	plant(nodes: readonly Readonly<Node>[]): void {
+		this.#tree.plant(nodes);
+		this.shown = this.last?.run ?? null;
 	}
 
 	/** Which of the turns in its place one is, from 0, and how many there are. */
