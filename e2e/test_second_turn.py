@@ -30,7 +30,9 @@ def test_ten_turns_with_a_whole_map_each(app: SteersightPage) -> None:
     expect(app.from_cache).to_have_count(0)
 
 
-def test_earlier_turns_stand_as_they_were_written_until_one_wants_them_read_again(app: SteersightPage) -> None:
+def test_earlier_turns_stand_as_they_were_written_until_one_wants_them_read_again(
+    app: SteersightPage,
+) -> None:
     app.be_greedy(tokens=12)
     app.steer("joy", 0.3)
     app.answer_to("What is the capital of France?")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from playwright.sync_api import expect
-from steersight.recordings import read_recording
+from steersight.recordings import RecordedRun, read_recording
 
 import wire
 from pages import QUESTION, SteersightPage
@@ -17,6 +17,14 @@ from server import Server
 
 # The page shows three significant digits.
 SHOWN = 0.006
+
+
+def first_of(talk: SteersightPage) -> RecordedRun:
+    """The first reply of a recording, on the map: in front of the second one stands the first."""
+    run: RecordedRun = read_recording(TALK).runs[0]
+    talk.show_in_map(0)
+    expect(talk.map).to_have_attribute("data-tokens", str(len(run.tokens)))
+    return run
 
 
 def test_the_map_grows_while_the_reply_is_written(app: SteersightPage) -> None:
@@ -32,9 +40,9 @@ def test_the_map_grows_while_the_reply_is_written(app: SteersightPage) -> None:
 
 
 def test_the_map_has_a_cell_for_every_layer_and_token(talk: SteersightPage) -> None:
-    run = read_recording(TALK).runs[-1]
+    run = first_of(talk)
 
-    heatmap = talk.wait_for_whole_map()
+    heatmap = talk.heatmap()
 
     assert run.info.model is not None
     assert heatmap.layers == run.info.model.layers
@@ -45,7 +53,7 @@ def test_the_map_has_a_cell_for_every_layer_and_token(talk: SteersightPage) -> N
 
 
 def test_the_tooltip_tells_the_value_that_was_sent(talk: SteersightPage) -> None:
-    sent = read_recording(TALK).runs[-1].values("residual_norm")
+    sent = first_of(talk).values("residual_norm")
 
     for across, up in ((0.25, 0.3), (0.5, 0.5), (0.75, 0.8)):
         cell = talk.point_at_map(across, up)
@@ -69,7 +77,7 @@ def test_another_client_gets_the_same_numbers(app: SteersightPage, server: Serve
 
 
 def test_another_metric_is_another_picture(talk: SteersightPage) -> None:
-    sent = read_recording(TALK).runs[-1].values("cosine_below")
+    sent = first_of(talk).values("cosine_below")
     norms = talk.picture_of_map()
 
     talk.pick_metric("cosine_below")
@@ -105,7 +113,7 @@ def test_a_cell_in_the_map_lights_its_token(talk: SteersightPage) -> None:
 
 
 def test_the_map_can_be_explored_with_the_keyboard(talk: SteersightPage) -> None:
-    sent = read_recording(TALK).runs[-1].values("residual_norm")
+    sent = first_of(talk).values("residual_norm")
     layers = talk.heatmap().layers
 
     first = talk.walk_map("Home")

@@ -57,6 +57,18 @@ test("what is played and recorded again is the same", async () => {
 	expect(again.meta.title).toBe(recording.meta.title);
 });
 
+test("what a run was watched with later is told, and recorded again", async () => {
+	const [first] = runMeta().watched;
+	const watched = [
+		{ ...first!, metrics: ["norm"] },
+		{ from: 4, metrics: ["norm", "projection:joy"], lens: null, entropy: true, alternatives: 3 },
+	];
+	const { tree, server, shelf, shown } = await played(one({ watched }));
+	expect(shown?.metrics).toEqual(["norm", "projection:joy"]);
+	const again = await captured(tree, server, new Date(), (run) => shelf.hold(run));
+	expect(again.meta.runs[0]?.watched).toEqual(watched);
+});
+
 test("sliders stand as they stood in the reply that is shown", async () => {
 	const session = await played(testRecording());
 	expect(session.steering.strengths()).toEqual({});
