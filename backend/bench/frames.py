@@ -282,13 +282,11 @@ def measure(asked: argparse.Namespace) -> str:
         for name, url in urls.items() if asked.memory else ():
             weight = weights(browser, url, asked)
             task = "" if weight.fetching is None else f"{weight.fetching.task:.0f}"
-            weighed.append(
-                [name, f"{weight.one:.1f}", f"{weight.many:.0f}", weight.shelved, task]
-            )
+            weighed.append([name, f"{weight.one:.1f}", f"{weight.many:.0f}", weight.shelved, task])
         version = browser.version
     head = (
-        f"A run of {asked.layers} layers, {asked.positions} positions and {asked.metrics} metrics with its text "
-        f"shown, 1280 x 900, Chromium {version} without a GPU, on {machine()}:"
+        f"A run of {asked.layers} layers, {asked.positions} positions and {asked.metrics} metrics with its "
+        f"text shown, 1280 x 900, Chromium {version} without a GPU, on {machine()}:"
     )
     parts = [head, told(found)]
     if weighed:

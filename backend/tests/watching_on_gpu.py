@@ -4,8 +4,8 @@
 
 All runs are written three times in one batch: watched with little, watched with all from the start, and with
 little at first and all from the middle on. The tokens must be the same, and from the pass on whose entry says
-that the run is watched otherwise its numbers those of the run that was watched so from the start; the likeliest
-alternative must be the token that was written, with its log probability.
+that the run is watched otherwise its numbers those of the run that was watched so from the start; the
+likeliest alternative must be the token that was written, with its log probability.
 """
 
 from __future__ import annotations
