@@ -40,6 +40,8 @@ def test_a_recording_is_shown_as_it_was(talk: SteersightPage, pytestconfig: pyte
         talk.wait_for_whole_map()
         talk.page.screenshot(path=folder / f"{scheme}-{width}-recording.png", full_page=True)
         readable(talk, f"{scheme}, {width}")
+    talk.page.get_by_test_id("save-recording").click()
+    readable(talk, "with the menu")
 
 
 def test_sliders_stand_as_in_the_reply_on_the_map(talk: SteersightPage) -> None:
@@ -72,7 +74,7 @@ def test_a_damaged_file_says_so_and_loses_nothing(talk: SteersightPage) -> None:
         ("song.mp3", b"ID3" * 100, "no zip file"),
     ):
         talk.choose_recording(Saved(name, broken))
-        expect(talk.error).to_contain_text(f"{name} was not opened.")
+        expect(talk.error).to_contain_text(f"“{name}” was not opened.")
         expect(talk.error).to_contain_text(why)
         expect(talk.recording_title).to_have_text(QUESTION)
 

@@ -65,7 +65,7 @@ function Empty({ playback, children }: { playback: Playback; children: React.Rea
 				<OpenButton playback={playback} />
 			</header>
 			{children}
-			<main className="panel welcome" data-testid="no-recording">
+			<main className="welcome" data-testid="no-recording">
 				<h3>{playback.opening === null ? "No recording is open" : "The recording is being opened"}</h3>
 				<p className="muted">Drop a recording here, or open one. Its name ends in .steersight.npz.</p>
 			</main>

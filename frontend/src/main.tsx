@@ -36,7 +36,7 @@ function openAddressed() {
 	);
 }
 
-if (inline !== null) void playback.open("The recording in this page", () => bytesOf(inline));
+if (inline !== null) void playback.open("this page", () => bytesOf(inline));
 else openAddressed();
 addEventListener("hashchange", openAddressed);
 playback.changed.subscribe(() => {

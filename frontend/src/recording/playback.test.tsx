@@ -91,7 +91,7 @@ test("the live page goes on behind it and comes back with what was typed", async
 test("a file that is no recording leaves the page as it is, with a sentence", async () => {
 	await open("song.mp3", async () => new TextEncoder().encode("ID3 and nothing else of use"));
 	expect(find("error-banner")?.textContent).toBe(
-		"song.mp3 was not opened. The file is no zip file, or its end is missing.",
+		"“song.mp3” was not opened. The file is no zip file, or its end is missing.",
 	);
 	expect([find("recording-banner"), find<HTMLTextAreaElement>("prompt-input")?.disabled]).toEqual([
 		null,
@@ -122,4 +122,24 @@ test("texts of a file are texts and nothing else", async () => {
 	await open(`${title}.npz`, () => writeRecording(testRecording({ title })));
 	expect(find("recording-title")?.textContent).toBe(title);
 	expect(host.querySelector("img")).toBeNull();
+});
+
+test("what can be saved is a menu for keys too", async () => {
+	await open("hello.npz", recorded);
+	const button = find<HTMLButtonElement>("save-recording")!;
+	const press = (key: string) =>
+		act(async () => {
+			const event = new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true });
+			document.activeElement!.dispatchEvent(event);
+		});
+	button.focus();
+	await act(async () => button.click());
+	expect(document.activeElement).toBe(find("save-conversation"));
+	await press("ArrowDown");
+	expect(document.activeElement).toBe(find("save-shown"));
+	await press("ArrowUp");
+	await press("ArrowUp");
+	expect(document.activeElement).toBe(find("save-page"));
+	await press("Escape");
+	expect([find("save-page"), document.activeElement]).toEqual([null, button]);
 });

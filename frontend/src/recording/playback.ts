@@ -54,7 +54,7 @@ export class Playback {
 			const known = error instanceof RecordingError || error instanceof ApiError;
 			const why = known ? error.message : "It cannot be read.";
 			if (!known) console.warn(error);
-			problem = `${shortened(name)} was not opened. ${why}`;
+			problem = `“${shortened(name)}” was not opened. ${why}`;
 		}
 		if (life !== this.#life) return;
 		this.opening = null;

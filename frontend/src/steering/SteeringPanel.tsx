@@ -2,6 +2,7 @@
 import { Suspense, useCallback, useState } from "react";
 import type { Session } from "../session/session";
 import { adapterOf, type Settings } from "../session/settings";
+import type { RunState, Steered } from "../store/run";
 import { ErrorBanner } from "../ui/ErrorBanner";
 import { ImportIcon, InfoIcon, LinkIcon, PlusIcon } from "../ui/icons";
 import { lazily } from "../ui/lazily";
@@ -80,7 +81,9 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 			</header>
 			{fixed && vectors.length > 0 && (
 				<p className="steering-note" data-testid="sliders-fixed">
-					Sliders stand as at the end of the reply on the map. Here they cannot be moved.
+					{run !== null && lastSteered(run) === null
+						? "How the reply on the map was steered is not known."
+						: "Sliders stand as at the end of the reply on the map. Here they cannot be moved."}
 				</p>
 			)}
 			{info && (
@@ -144,6 +147,12 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 			</Suspense>
 		</section>
 	);
+}
+
+/** How a run was steered at its end; null where that was never said. */
+function lastSteered({ applied, began }: RunState): Steered | null {
+	const last = applied.at(-1);
+	return last === undefined ? began : last.steered;
 }
 
 /** A build whose dialog is closed. */
