@@ -86,6 +86,12 @@ def test_what_is_no_whole_zip(data: bytes) -> None:
     refused(data)
 
 
+def test_what_stands_before_the_zip_or_in_it() -> None:
+    at = DATA.rindex(b"PK\x05\x06")
+    for data in (b"#!/bin/sh\n" + DATA, DATA[:at] + b"PK\x01\x02" + DATA[at:]):
+        assert refused(data) == "Its directory is damaged: it is not where it should be."
+
+
 def test_more_members_than_a_recording_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_module, "MAX_MEMBERS", 10)
     assert "at most 10" in refused(DATA)
@@ -293,6 +299,13 @@ def test_a_member_that_is_missing(name: str) -> None:
     files = members()
     del files[name]
     assert refused(packed(files)) == f"{name} is missing."
+
+
+def test_more_columns_than_tokens() -> None:
+    files = {**members(), "runs/0/revisions.npy": npy(np.zeros(12, "<i4"))}
+    for name in ("residual_norm", "projection:joy"):
+        files[f"runs/0/rows/{name}.npy"] = npy(np.zeros((12, 3), "<f2"))
+    assert refused(packed(files)) == "runs/0/revisions.npy has 12 columns for 9 tokens."
 
 
 def test_a_file_without_meta() -> None:
