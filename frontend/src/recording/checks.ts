@@ -23,6 +23,17 @@ export const whole: Check<number> = (value, where) =>
 		? (value as number)
 		: refuse(where, "a whole number that is not negative");
 
+/** One that a page counts up to. */
+export function wholeUpTo(most: number): Check<number> {
+	return (value, where) => {
+		const found = whole(value, where);
+		return found <= most ? found : refuse(where, `at most ${most} to be shown in a page`);
+	};
+}
+
+export const someText: Check<string> = (value, where) =>
+	text(value, where) === "" ? refuse(where, "a text that is not empty") : (value as string);
+
 export function orNull<T>(check: Check<T>): Check<T | null> {
 	return (value, where) => (value === null ? null : check(value, where));
 }
@@ -37,11 +48,13 @@ export function oneOf<const T extends string>(...choices: readonly T[]): Check<T
 		choices.find((choice) => choice === value) ?? refuse(where, `one of ${choices.join(", ")}`);
 }
 
-export function list<T>(check: Check<T>): Check<T[]> {
-	return (value, where) =>
-		Array.isArray(value)
-			? value.map((one, index) => check(one, `${where}[${index}]`))
-			: refuse(where, "a list");
+/** `most`: of what a page lays out, draws or compares one by one it takes so many. */
+export function list<T>(check: Check<T>, most = Number.POSITIVE_INFINITY): Check<T[]> {
+	return (value, where) => {
+		if (!Array.isArray(value)) return refuse(where, "a list");
+		if (value.length > most) refuse(where, `a list of at most ${most} to be shown in a page`);
+		return value.map((one, index) => check(one, `${where}[${index}]`));
+	};
 }
 
 export function pair<T>(check: Check<T>): Check<[T, T]> {

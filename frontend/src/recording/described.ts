@@ -20,12 +20,17 @@ import {
 	orNull,
 	otherwise,
 	pair,
+	someText,
 	text,
 	truth,
 	whole,
+	wholeUpTo,
 } from "./checks";
 
 const maybe = <T>(check: Check<T>) => otherwise<T | null>(null, orNull(check));
+
+/** A map draws a row for each. */
+const MOST_LAYERS = 10_000;
 
 const templateValue: Check<boolean | number | string> = (value, where) => {
 	if (typeof value === "boolean") return value;
@@ -34,7 +39,7 @@ const templateValue: Check<boolean | number | string> = (value, where) => {
 
 export const modelInfo = fields<ModelInfo>({
 	id: text,
-	layers: whole,
+	layers: wholeUpTo(MOST_LAYERS),
 	hidden_size: whole,
 	vocab_size: whole,
 	dtype: text,
@@ -43,7 +48,7 @@ export const modelInfo = fields<ModelInfo>({
 	chat: oneOf("template", "file", "none"),
 	experts: maybe(fields({ count: whole, chosen: whole })),
 	adapters: otherwise([], list(fields({ id: text, rank: whole }))),
-	thoughts: maybe(fields({ start: text, end: text })),
+	thoughts: maybe(fields({ start: someText, end: someText })),
 	template: otherwise(
 		[],
 		list(
@@ -81,7 +86,7 @@ export const vectorInfo = fields<VectorInfo>({
 	id: text,
 	label: text,
 	description: text,
-	layers: list(whole),
+	layers: list(wholeUpTo(MOST_LAYERS), MOST_LAYERS),
 	range: pair(number),
 	suggested: number,
 	kind: oneOf("direction", "feature"),

@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
-import { metricInfo } from "../testing";
+import { metricInfo, modelInfo } from "../testing";
 import { runMeta, testMeta } from "../testing/recording";
 import { RecordingError } from "./error";
-import { readMeta } from "./meta";
+import { type RunMeta, readMeta } from "./meta";
 
 const parsed = (value: unknown) => JSON.parse(JSON.stringify(value)) as Record<string, unknown>;
 
@@ -40,7 +40,30 @@ const turn = (id: string, parent: string | null, run = 0, before: number[] = [])
 	run,
 });
 
+const withRun = (changes: Partial<RunMeta>) => testMeta({ runs: [runMeta(changes)], turns: [] });
+const many = <T>(one: T, count: number) => Array.from({ length: count }, () => one);
+
 test.each<[string, unknown, string]>([
+	[
+		"more turns than a page shows",
+		testMeta({ turns: many(turn("a", null), 2_001) }),
+		"turns must be a list of at most",
+	],
+	[
+		"a model of too many layers",
+		withRun({ model: modelInfo({ layers: 1e12 }) }),
+		"runs[0].model.layers must be at most",
+	],
+	[
+		"a mark that is empty",
+		withRun({ model: modelInfo({ thoughts: { start: "<think>", end: "" } }) }),
+		"thoughts.end must be a text that is not empty",
+	],
+	[
+		"more revisions than a page compares",
+		withRun({ revisions: many(runMeta().revisions[0]!, 16_385) }),
+		"runs[0].revisions must be a list of at most",
+	],
 	["a list", [], "must be a map"],
 	["another format", { ...testMeta(), format: "wav" }, "no recording of Steersight"],
 	["no version", { ...testMeta(), version: "1" }, "version must be"],

@@ -40,8 +40,8 @@ import { RecordingError } from "./error";
 
 export const FORMAT = "steersight-recording";
 export const VERSION = 1;
-/** A page lays all of them out. */
-const MOST_TURNS = 2_000;
+/** Of what a page lays out or draws one by one, or compares each with each. */
+const MOST = { turns: 2_000, before: 64, infos: 4_096, spans: 4_096, revisions: 16_384, watched: 1_024 };
 
 export interface RecordedTurn {
 	id: string;
@@ -108,7 +108,7 @@ const turn = fields<RecordedTurn>({
 	id: text,
 	parent: orNull(text),
 	user: text,
-	before: list(whole),
+	before: list(whole, MOST.before),
 	run: whole,
 });
 
@@ -121,7 +121,7 @@ const revision = fields<Revision>({
 
 const watched = fields<Watched>({
 	from: whole,
-	metrics: list(text),
+	metrics: list(text, MOST.infos),
 	lens: maybe(lensOptions),
 	entropy: otherwise(false, truth),
 	alternatives: otherwise(0, whole),
@@ -133,13 +133,13 @@ const run = fields<RunMeta>({
 	epoch: maybe(text),
 	model: maybe(modelInfo),
 	adapter: maybe(text),
-	metrics: list(metricInfo),
-	vectors: otherwise([], list(vectorInfo)),
+	metrics: list(metricInfo, MOST.infos),
+	vectors: otherwise([], list(vectorInfo, MOST.infos)),
 	sampling: maybe(sampling),
 	template: otherwise({}, mapOf(templateValue)),
-	prompt: fields<RunMeta["prompt"]>({ tokens: whole, spans: list(span) }),
-	revisions: otherwise([], list(revision)),
-	watched: otherwise([], list(watched)),
+	prompt: fields<RunMeta["prompt"]>({ tokens: whole, spans: list(span, MOST.spans) }),
+	revisions: otherwise([], list(revision, MOST.revisions)),
+	watched: otherwise([], list(watched, MOST.watched)),
 	parts: otherwise(
 		{ thought: null, answer: null },
 		fields<RunMeta["parts"]>({ thought: maybe(whole), answer: maybe(whole) }),
@@ -154,7 +154,7 @@ const meta = fields<Omit<Meta, "format" | "version">>({
 	made_by: otherwise("", text),
 	made_at: otherwise("", text),
 	title: otherwise("", text),
-	turns: list(turn),
+	turns: list(turn, MOST.turns),
 	runs: list(run),
 });
 
@@ -185,11 +185,6 @@ export function readMeta(value: unknown): Meta {
 }
 
 function checkTurns({ turns, runs }: Pick<Meta, "turns" | "runs">): void {
-	if (turns.length > MOST_TURNS) {
-		throw new RecordingError(
-			`meta.json: there are ${turns.length} turns; a page shows at most ${MOST_TURNS}.`,
-		);
-	}
 	const byId = new Map<string, RecordedTurn>();
 	for (const one of turns) {
 		if (byId.has(one.id)) throw new RecordingError(`meta.json: two turns have the id ${quoted(one.id)}.`);
@@ -224,10 +219,12 @@ function checkNames({ metrics, vectors }: RunMeta, index: number): void {
 		["metric", metrics],
 		["vector", vectors],
 	] as const) {
-		const ids = infos.map(({ id }) => id);
-		const twice = ids.find((id, at) => ids.indexOf(id) !== at);
-		if (twice !== undefined) {
-			throw new RecordingError(`meta.json: runs[${index}] has the ${what} ${quoted(twice)} twice.`);
+		const found = new Set<string>();
+		for (const { id } of infos) {
+			if (found.has(id)) {
+				throw new RecordingError(`meta.json: runs[${index}] has the ${what} ${quoted(id)} twice.`);
+			}
+			found.add(id);
 		}
 	}
 }

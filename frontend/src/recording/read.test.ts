@@ -78,6 +78,18 @@ test.each<[string, Partial<RunMeta>, Partial<RunArrays>, string]>([
 		"runs[0].revisions",
 	],
 	["a part beyond the run", { parts: { thought: 8, answer: null } }, {}, "runs[0].parts"],
+	[
+		"a cache that names a position again and again",
+		{
+			cached: [
+				[0, 3],
+				[0, 3],
+				[0, 3],
+			],
+		},
+		{},
+		"runs[0].cached",
+	],
 	["a cache beyond the run", { cached: [[2, 6]] }, {}, "runs[0].cached"],
 	[
 		"a span beyond the prompt",
@@ -90,6 +102,18 @@ test.each<[string, Partial<RunMeta>, Partial<RunArrays>, string]>([
 	if (bytes instanceof Error) throw bytes;
 	await expect(readRecording(bytes)).rejects.toThrow(RecordingError);
 	await expect(readRecording(bytes)).rejects.toThrow(why);
+});
+
+test("more tokens than a page shows are refused", { timeout: 30_000 }, async () => {
+	const length = 2 ** 18 + 4;
+	const bytes = await written(
+		{},
+		{
+			tokens: new Int32Array(length),
+			texts: { bytes: new Uint8Array(0), offsets: new Int32Array(length + 1) },
+		},
+	);
+	await expect(readRecording(bytes)).rejects.toThrow("tokens, more than a page shows");
 });
 
 test("a run of which nothing but a token is known is read", async () => {

@@ -7,6 +7,13 @@ import type { Dtype } from "./npy";
 import { Npz } from "./npz";
 import type { AlternativeArrays, LensArrays, Recording, RunArrays, Texts } from "./recording";
 
+/** Of one run. A page makes an element for each token of a reply. */
+const MOST_TOKENS = 2 ** 20;
+const MOST_REPLY = 2 ** 18;
+const MOST_TEXT_BYTES = 64 * 2 ** 20;
+/** Numbers of the logit lens, with the positions between that it did not read. */
+const MOST_GUESSES = 2 ** 26;
+
 export async function readRecording(bytes: Uint8Array, mostBytes?: number): Promise<Recording> {
 	const npz = new Npz(bytes, mostBytes);
 	const meta: Meta = readMeta(await npz.json("meta.json"));
@@ -34,6 +41,9 @@ class RunReader {
 		const tokens = await this.#list("tokens", "<i4");
 		const texts = await this.#texts("", tokens.length);
 		const reply = tokens.length - meta.prompt.tokens;
+		if (tokens.length > MOST_TOKENS || reply > MOST_REPLY) {
+			this.#refuse("tokens", `holds ${tokens.length} tokens, more than a page shows`);
+		}
 		if (reply < 0) {
 			this.#refuse("tokens", `holds ${tokens.length} tokens, and the prompt alone has ${meta.prompt.tokens}`);
 		}
@@ -73,6 +83,10 @@ class RunReader {
 		const ids = await this.npz.array(this.#name("lens/ids"), "<i4", 3);
 		const probabilities = await this.npz.array(this.#name("lens/probabilities"), "<f2", 3);
 		const top = ids.shape[2]!;
+		const reach = positions.length === 0 ? 0 : positions.at(-1)! - positions[0]! + 1;
+		if (reach * layers.length * top > MOST_GUESSES) {
+			this.#refuse("lens/positions", "reaches further than a page can hold");
+		}
 		for (const [name, { shape }] of [
 			["lens/ids", ids],
 			["lens/probabilities", probabilities],
@@ -102,6 +116,9 @@ class RunReader {
 
 	async #texts(folder: string, count: number): Promise<Texts> {
 		const bytes = await this.#list(`${folder}text`, "|u1");
+		if (bytes.length > MOST_TEXT_BYTES) {
+			this.#refuse(`${folder}text`, `is ${bytes.length} bytes long, more than a page shows`);
+		}
 		const offsets = await this.#list(`${folder}text_offsets`, "<i4", count + 1);
 		const rising = offsets.every((offset, index) => index === 0 || offset >= offsets[index - 1]!);
 		if (!rising || offsets[0] !== 0 || offsets[count] !== bytes.length) {
@@ -154,6 +171,7 @@ function checkMeta(run: RunMeta, index: number, { tokens }: RunArrays): void {
 	if (watched.some(({ from }) => from > length)) beyond("watched");
 	if ([parts.thought, parts.answer].some((position) => position !== null && position > length))
 		beyond("parts");
-	if (cached.some(([start, count]) => start + count > length)) beyond("cached");
+	if (cached.some(([start, count]) => count < 1 || start + count > length)) beyond("cached");
+	if (cached.reduce((sum, [, count]) => sum + count, 0) > length) beyond("cached");
 	if (prompt.spans.some(({ start, end }) => start > end || end > prompt.tokens)) beyond("prompt.spans");
 }
