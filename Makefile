@@ -23,7 +23,7 @@ export STEERSIGHT_MODEL_DIR := $(BUNDLED)
 export STEERSIGHT_DATA_DIR  := $(DATA_DIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-units test-engine families e2e docker-test stranger-test targets-test picture recordings types vectors bench bench-lens bench-cores bench-serve bench-turns bench-alone bench-page bench-sliders prove prove-prefixes doctor lock clean
+.PHONY: help run chat setup build model check check-backend check-frontend test test-backend test-units test-engine families e2e docker-test stranger-test targets-test picture recordings types vectors bench bench-lens bench-cores bench-serve bench-turns bench-alone bench-page bench-frames bench-sliders prove prove-prefixes doctor lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -131,6 +131,11 @@ bench-sliders: $(DEV_STAMP) model ## Measure how soon sliders of the running ser
 bench-page: $(DEV_STAMP) $(PAGE) model ## Measure what a long reply costs the page, in Chromium (2 minutes)
 	@sh e2e/install-browser.sh $(BIN)
 	cd backend && $(BIN)/python -m bench.page $(BENCH)
+
+bench-frames: $(DEV_STAMP) $(PAGE) model ## Measure what a frame costs the page at full size, in Chromium, and write docs/performance.md (5 minutes)
+	@sh e2e/install-browser.sh $(BIN)
+	cd frontend && npx vite build --config bench/vite.config.ts
+	cd backend && $(BIN)/python -m bench.frames $(or $(BENCH),--write)
 
 prove-prefixes: $(DEV_STAMP) model ## Prove that caches change nothing, on 500 random schedules of runs; SCHEDULES=40 tries fewer
 	cd backend && STEERSIGHT_SCHEDULES=$(or $(SCHEDULES),500) $(BIN)/python -m pytest -s tests/test_prefixes.py

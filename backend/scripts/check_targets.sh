@@ -21,7 +21,7 @@ cd "$folder/clone"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 
 declare -A arguments=(
-  [prove]="PROOF=fuzz_frames" [families]="NAMES=Phi" [prove-prefixes]="SCHEDULES=2" [bench-lens]="BENCH=--help" [bench-cores]="BENCH=--help" [bench-serve]="BENCH=--help" [bench-turns]="BENCH=--help" [bench-alone]="BENCH=--help" [bench-page]="BENCH=--help" [bench-sliders]="BENCH=--help" [bench]="PORT=$port"
+  [prove]="PROOF=fuzz_frames" [families]="NAMES=Phi" [prove-prefixes]="SCHEDULES=2" [bench-lens]="BENCH=--help" [bench-cores]="BENCH=--help" [bench-serve]="BENCH=--help" [bench-turns]="BENCH=--help" [bench-alone]="BENCH=--help" [bench-page]="BENCH=--help" [bench-frames]="BENCH=--help" [bench-sliders]="BENCH=--help" [bench]="PORT=$port"
   [chat]="PORT=$port" [doctor]="PORT=$port"
 )
 # The Makefile's own list. `setup` and `clean` are the first and the last, `run` is there while others need it,

@@ -9,7 +9,7 @@ import { Playback } from "./recording/playback";
 import { openLive } from "./session/live";
 import { tabStorage } from "./session/storage";
 import { loadToken } from "./session/token";
-import { preload } from "./ui/lazily";
+import { preload } from "./ui/later";
 import "./styles/base.css";
 import "./styles/layout.css";
 import "./styles/chat.css";

@@ -6,9 +6,7 @@ import { OpenIcon, SaveIcon } from "../ui/icons";
 import { Menu } from "../ui/Menu";
 import { useSignal } from "../ui/useSignal";
 import { fileBytes } from "./doors";
-import { pageWith } from "./html";
-import type { Playback } from "./playback";
-import { conversationBytes, fileName, SUFFIX, shownBytes } from "./save";
+import { type Playback, recordingFiles } from "./playback";
 
 export function OpenButton({ playback }: { playback: Playback }) {
 	useSignal(playback.changed);
@@ -57,11 +55,13 @@ export function SaveMenu({ session, playback }: { session: Session; playback: Pl
 		}
 		setSaving(false);
 	};
-	const file = (bytes: typeof conversationBytes) => async (): Promise<[Blob, string]> => {
+	const file = (which: "conversationBytes" | "shownBytes") => async (): Promise<[Blob, string]> => {
+		const { [which]: bytes, fileName, SUFFIX } = await recordingFiles();
 		const made = await bytes(session, replay, new Date());
 		return [new Blob([made.bytes as Uint8Array<ArrayBuffer>]), fileName(made.title) + SUFFIX];
 	};
 	const page = async (): Promise<[Blob, string]> => {
+		const { conversationBytes, fileName, pageWith } = await recordingFiles();
 		const { bytes, title } = await conversationBytes(session, replay, new Date());
 		const named = title === "" ? "Steersight" : `${title} – Steersight`;
 		return [await pageWith(bytes, named, document), `${fileName(title)}.html`];
@@ -81,14 +81,14 @@ export function SaveMenu({ session, playback }: { session: Session; playback: Pl
 					label: "Conversation",
 					hint: "a recording: opens here and in Python",
 					testid: "save-conversation",
-					onChoose: () => void save(file(conversationBytes)),
+					onChoose: () => void save(file("conversationBytes")),
 				},
 				{
 					label: "Reply on the map",
 					hint: "a recording of this reply alone",
 					testid: "save-shown",
 					disabled: session.shown === null,
-					onChoose: () => void save(file(shownBytes)),
+					onChoose: () => void save(file("shownBytes")),
 				},
 				{
 					label: "Conversation as a page",

@@ -3,12 +3,15 @@
 import { ApiError } from "../connection/http";
 import { Session } from "../session/session";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
+import { later, NotLoadedError } from "../ui/later";
 import { RecordingError } from "./error";
 import type { Meta } from "./meta";
-import { playTurns } from "./play";
-import { readRecording } from "./read";
 import type { Recording } from "./recording";
-import { READ_ONLY, recordingTransport } from "./source";
+
+type Files = typeof import("./files");
+
+/** What reads, plays and writes recordings. */
+export const recordingFiles = later(() => import("./files"));
 
 export interface Replay {
 	/** Another one for each that is opened. */
@@ -44,22 +47,22 @@ export class Playback {
 		this.opening = name;
 		this.problem = null;
 		this.changed.changed();
-		let found: { bytes: Uint8Array; recording: Recording } | null = null;
+		let found: { bytes: Uint8Array; recording: Recording; files: Files } | null = null;
 		let problem: string | null = null;
 		try {
-			const bytes = await read();
-			found = { bytes, recording: await readRecording(bytes) };
+			const [files, bytes] = [await recordingFiles(), await read()];
+			found = { bytes, recording: await files.readRecording(bytes), files };
 		} catch (error) {
 			// Whatever it is: a file must not take the page with it.
-			const known = error instanceof RecordingError || error instanceof ApiError;
-			const why = known ? error.message : "It cannot be read.";
+			const known = [RecordingError, ApiError, NotLoadedError].some((kind) => error instanceof kind);
+			const why = known ? (error as Error).message : "It cannot be read.";
 			if (!known) console.warn(error);
 			problem = `“${shortened(name)}” was not opened. ${why}`;
 		}
 		if (life !== this.#life) return;
 		this.opening = null;
 		this.problem = problem;
-		if (found !== null) this.#show(found.bytes, found.recording);
+		if (found !== null) this.#show(found.bytes, found.recording, found.files);
 		this.changed.changed();
 	}
 
@@ -82,10 +85,11 @@ export class Playback {
 		this.changed.changed();
 	}
 
-	#show(bytes: Uint8Array, recording: Recording): void {
+	#show(bytes: Uint8Array, recording: Recording, files: Files): void {
 		this.#end();
-		const session = new Session(recordingTransport(recording), null, this.batch, undefined, READ_ONLY);
-		session.play(playTurns(recording.meta));
+		const source = files.recordingTransport(recording);
+		const session = new Session(source, null, this.batch, undefined, files.READ_ONLY);
+		session.play(files.playTurns(recording.meta));
 		session.connection.connect();
 		this.replay = { serial: this.#life, meta: recording.meta, bytes, session };
 	}

@@ -47,10 +47,15 @@ export const VectorSlider = memo(function VectorSlider(props: VectorSliderProps)
 
 /** A status is made anew each time it is asked for; all else stays the same object until it changes. */
 function sameButForStatus(before: VectorSliderProps, after: VectorSliderProps): boolean {
-	const { status: was, ...old } = before;
-	const { status: is, ...now } = after;
-	return (
-		JSON.stringify(was) === JSON.stringify(is) &&
-		Object.entries(now).every(([name, value]) => Object.is(value, old[name as keyof typeof old]))
-	);
+	for (const name in after) {
+		const key = name as keyof VectorSliderProps;
+		if (key !== "status" && !Object.is(before[key], after[key])) return false;
+	}
+	return sameStatus(before.status, after.status);
+}
+
+function sameStatus(one: SliderStatus, other: SliderStatus): boolean {
+	if (one.kind !== other.kind) return false;
+	if (one.kind === "sent" && other.kind === "sent") return one.rev === other.rev;
+	return one.kind !== "in-force" || other.kind !== "in-force" || one.position === other.position;
 }

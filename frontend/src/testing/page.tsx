@@ -8,7 +8,7 @@ import type { Clock } from "../connection/clock";
 import type { ClientFrame, ServerFrame, Start } from "../protocol/types.gen";
 import type { Session } from "../session/session";
 import { FrameBatch } from "../store/signal";
-import { preload } from "../ui/lazily";
+import { preload } from "../ui/later";
 import { STILL, TestServer } from "./server";
 
 /** Changes are told at once: `act` waits for React, not for the screen. */

@@ -2,7 +2,8 @@
 import { act, Suspense } from "react";
 import { createRoot } from "react-dom/client";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { lazily, preload } from "./lazily";
+import { preload } from "./later";
+import { lazily } from "./lazily";
 
 const host = document.createElement("div");
 let root: ReturnType<typeof createRoot>;
