@@ -44,6 +44,8 @@ STEPS = {
     "legend drag": "bench.drag({seconds})",
     "metric picked anew in each frame": "bench.repaint({seconds})",
     "all rows at once": "bench.bulk()",
+    "a recording of it saved": "bench.save()",
+    "a recording of it opened": "bench.open()",
     "three maps, appending": "bench.append({rows})",
     "three maps, panning": "bench.pan({seconds})",
     "three maps, legend drag": "bench.drag({seconds})",
@@ -180,6 +182,9 @@ def steps(browser: Browser, url: str, asked: argparse.Namespace, ratio: int) -> 
     visit.do("bench.begin(0)")
     visit.do("bench.prepareBulk()")
     take(visit, "all rows at once")
+    visit.do("bench.end()")
+    for name in ("a recording of it saved", "a recording of it opened"):
+        take(visit, name)
     visit.close()
 
     visit = Visit(browser, url, asked, ratio)
@@ -249,13 +254,11 @@ def told(found: dict[str, dict[int, dict[str, Cost]]]) -> str:
             for ratio, costs in ratios.items():
                 if (cost := costs.get(name)) is None:
                     continue
-                frames = cost.frames or [0.0]
-                rows.append(
-                    [
-                        name, build, ratio, len(cost.frames), f"{quantile(frames, 0.5):.1f}",
-                        f"{quantile(frames, 0.95):.1f}", f"{cost.task:.0f}",
-                    ]
-                )  # fmt: skip
+                # What changes nothing on the screen has no frames.
+                typical, slow = (
+                    f"{quantile(cost.frames, share):.1f}" if cost.frames else "" for share in (0.5, 0.95)
+                )
+                rows.append([name, build, ratio, len(cost.frames), typical, slow, f"{cost.task:.0f}"])
     return table(
         ["what", "page", "pixel ratio", "frames", "ms a frame, p50", "p95", "longest task, ms"], rows
     )

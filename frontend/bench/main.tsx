@@ -1,7 +1,8 @@
 // The real page over an engine that only pretends, and what can be done with it: `window.bench` is called by
 // `backend/bench/frames.py`, one thing after the other, with a trace of the main thread taken around each.
 import { createRoot } from "react-dom/client";
-import { App } from "../src/App";
+import { Page } from "../src/Page";
+import { Playback, recordingFiles } from "../src/recording/playback";
 import { Session } from "../src/session/session";
 import { defaultSettings } from "../src/session/settings";
 import { BrowserDisk } from "../src/store/disk";
@@ -14,6 +15,7 @@ import "../src/styles/chat.css";
 import "../src/styles/heatmap.css";
 import "../src/styles/steering.css";
 import "../src/styles/dialog.css";
+import "../src/styles/recording.css";
 import "../src/styles/motion.css";
 
 const asked = new URLSearchParams(location.search);
@@ -34,7 +36,10 @@ let maps: ThreeMaps | null = null;
 let turns = 0;
 
 session.connection.connect();
-createRoot(document.getElementById("root")!).render(<App session={session} />);
+const playback = new Playback(session);
+createRoot(document.getElementById("root")!).render(<Page playback={playback} />);
+/** What `save` made. */
+let saved = new Uint8Array(0);
 
 const frame = () => new Promise<number>((done) => requestAnimationFrame(done));
 const task = () => new Promise<void>((done) => setTimeout(done));
@@ -177,6 +182,23 @@ const bench = {
 		while (run.rows.state === "shelved") await task();
 		await frame();
 		return performance.now() - began;
+	},
+
+	/** The conversation as a recording. */
+	async save(): Promise<number> {
+		const { conversationBytes } = await recordingFiles();
+		saved = new Uint8Array((await conversationBytes(session, null, new Date())).bytes);
+		return saved.length;
+	},
+
+	/** What was saved, opened in the place of the page, up to its last row. */
+	async open(): Promise<void> {
+		await playback.open("The bench's recording", async () => saved);
+		if (playback.problem !== null) throw new Error(playback.problem);
+		const run = () => playback.replay!.session.shown;
+		while ((run()?.rows.columns ?? 0) < size.positions) await frame();
+		await frame();
+		await frame();
 	},
 
 	/** Three maps of the shown run below the page. */

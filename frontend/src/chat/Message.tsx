@@ -5,6 +5,7 @@ import type { Turn } from "../session/conversation";
 import type { Session } from "../session/session";
 import { isLive, type RunPhase } from "../store/phase";
 import type { RunState } from "../store/run";
+import { pageBatch } from "../store/signal";
 import { ErrorBanner } from "../ui/ErrorBanner";
 import { AgainIcon } from "../ui/icons";
 import { endingOf } from "./notes";
@@ -188,12 +189,14 @@ function ReplyText({ session, run }: { session: Session; run: RunState }) {
 			text.light(cursor?.run === run.id ? cursor.position : null);
 		};
 		const sync = () => {
-			text.sync();
+			if (shown && !text.sync()) pageBatch.add(sync);
 			light();
 		};
+		let shown = true;
 		sync();
 		const stops = [run.changed.subscribe(sync), session.cursor.changed.subscribe(light)];
 		return () => {
+			shown = false;
 			for (const stop of stops) stop();
 		};
 	}, [session, run]);

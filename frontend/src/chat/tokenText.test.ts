@@ -39,6 +39,26 @@ describe("TokenText", () => {
 		expect(tokens().length).toBe(3);
 	});
 
+	test("what comes at once is added in pieces, and read as a whole when all of it is there", () => {
+		const words = Array.from({ length: 2500 }, (_, index) => (index === 2400 ? " STOP" : " w"));
+		run.take(tokensFrame(2, words), 0);
+		run.take(rowsFrame(0, 2502, { rev: (p) => (p < 2000 ? 0 : 1) }), 0);
+		run.take(finishedFrame({ stop: " STOP" }), 0);
+		const steps = [text.sync(), tokens().length, text.sync(), tokens().length, text.sync()];
+		expect(steps).toEqual([false, 1024, false, 2048, true]);
+		expect(root.textContent).toBe(" w".repeat(2400));
+		expect(at(2001)!.dataset.rev).toBe("1");
+		expect(text.sync()).toBe(true);
+	});
+
+	test("a text that stands there from before a reload is not taken away to come back in pieces", () => {
+		const words = Array.from({ length: 1500 }, () => " w");
+		run.delivery.remembered = words.join("");
+		expect([text.sync(), root.textContent!.length]).toEqual([true, 3000]);
+		run.take(tokensFrame(2, words), 0);
+		expect([text.sync(), tokens().length]).toEqual([true, 1500]);
+	});
+
 	describe("passages", () => {
 		const words = (count: number, end = "") => [...Array(count - 1).fill(" w"), ` w${end}`];
 

@@ -13,6 +13,8 @@ import { ThoughtFold } from "./thoughtFold";
 
 /** Tokens after which a passage ends at the next line break: few blocks, and none that is long. */
 const PASSAGE_TOKENS = 64;
+/** Tokens that are added at a time: a few milliseconds. More come at once from a recording, or to a page that was away. */
+const MOST_TOKENS = 1024;
 
 export class TokenText {
 	/** One entry per reply token; null where nothing is shown (special tokens). */
@@ -38,20 +40,27 @@ export class TokenText {
 		root.replaceChildren();
 	}
 
-	/** Bring the text up to date with the run. */
-	sync(): void {
+	/**
+	 * Bring the text up to date with the run. False when more came than one frame has time for: then it is to be called
+	 * again.
+	 */
+	sync(): boolean {
 		if (this.run.delivery.remembered !== null) {
 			this.#remember(this.run.delivery.remembered);
-			return;
+			return true;
 		}
+		// A text that is there already is not taken away to come back in pieces.
+		const most = this.#remembered === null ? MOST_TOKENS : Number.POSITIVE_INFINITY;
 		if (this.#remembered !== null) {
 			this.root.replaceChildren();
 			this.#remembered = this.#fold = null;
 		}
-		this.#append();
+		this.#append(most);
+		if (this.#spans.length < this.run.tokens.ids.length) return false;
 		this.#syncFold();
 		this.#markRevisions();
 		if (this.run.finished?.stop && !this.#cut) this.#cutAtStop();
+		return true;
 	}
 
 	/** Light the token at a position of prompt and reply; null lights none. */
@@ -76,9 +85,10 @@ export class TokenText {
 		this.root.append(this.#remembered);
 	}
 
-	#append(): void {
+	#append(most: number): void {
 		const { tokens } = this.run;
-		for (let index = this.#spans.length; index < tokens.ids.length; index++) {
+		const end = Math.min(tokens.ids.length, this.#spans.length + most);
+		for (let index = this.#spans.length; index < end; index++) {
 			const position = tokens.promptLength + index;
 			if (tokens.isSpecial(position)) {
 				this.#spans.push(null);
