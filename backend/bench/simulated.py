@@ -164,7 +164,9 @@ class Engine:
             if name in self._over:
                 self._over[name].set()
 
-    async def generate(self, prompt: Any, sampling: Any, _request: str) -> AsyncGenerator[Any, None]:
+    async def generate(
+        self, prompt: Any, sampling: Any, _request: str, *, lora_request: object = None
+    ) -> AsyncGenerator[Any, None]:
         """One output, at the end."""
         options = sampling.extra_args[OPTIONS_KEY]
         name = options["run"]
@@ -178,7 +180,7 @@ class Engine:
             await over.wait()
             ids = [self._words[index % len(self._words)] for index in range(reply)]
             last = SimpleNamespace(token_ids=ids, finish_reason="length", stop_reason=None)
-            yield SimpleNamespace(outputs=[last], prompt_logprobs=None)
+            yield SimpleNamespace(outputs=[last], prompt_logprobs=None, num_cached_tokens=0)
         finally:
             del self._over[name]
             self.order("abort", name=name)

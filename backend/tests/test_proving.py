@@ -6,12 +6,16 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from bench.proving import BrokenPromiseError, quantile, table, write
 from bench.proxy import QUIET, BadLine, Fate
+from bench.simulated import Engine
 from bench.watching import RunView, matches
+from steersight.engine.submission import OPTIONS_KEY, Submission
 from steersight.protocol import messages as m
 
 # ---------------------------------------------------------------- the checker
@@ -248,3 +252,18 @@ def test_a_table_is_written_between_its_marks(tmp_path: object) -> None:
     assert path.read_text() == f"before\n{marks}\nafter\n"
     with pytest.raises(SystemExit, match="to write between"):
         write("y.py", "", path)
+
+
+async def test_the_engine_that_only_pretends_takes_what_a_submission_hands_in() -> None:
+    """It stands in for vLLM's, and would otherwise be noticed by whoever measures next."""
+    sampling = SimpleNamespace(
+        max_tokens=3, extra_args={OPTIONS_KEY: {"run": "r", "metrics": ["a"], "first_row": 0}}
+    )
+    begun = asyncio.Event()
+    engine = Engine(Mock(send=lambda _order: begun.set()), [7, 8])
+    outputs = Submission("r-1", {"prompt_token_ids": [1, 2]}, sampling, None).outputs(engine)
+    reply = asyncio.ensure_future(anext(outputs))
+    await begun.wait()
+    engine.ended(["r"])
+    assert (await reply).outputs[0].token_ids == [7, 8, 7]
+    await outputs.aclose()

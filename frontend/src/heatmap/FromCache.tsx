@@ -53,14 +53,17 @@ export function FromCache({ session, strip }: { session: Session; strip: Strip }
 				)}
 			{unread === 0 &&
 				(run.reread
-					? button("as-written-again", "Show them as they were when they were written", "As written", () =>
-							session.reread(run, false),
+					? button(
+							"as-written-again",
+							"Show them as they were when they were written",
+							"Show them as written",
+							() => session.reread(run, false),
 						)
 					: (filled.kind !== "never" || run.cached.none) &&
 						button(
 							"reread",
 							"Show them as this reply's prompt: read again, under the sliders that were set when it began",
-							"As read for this reply",
+							"Show them as read for this reply",
 							() => session.reread(run, true),
 						))}
 		</div>

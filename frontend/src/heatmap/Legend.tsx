@@ -3,6 +3,7 @@ import { useMemo } from "react";
 import type { MetricInfo } from "../protocol/types.gen";
 import type { Session } from "../session/session";
 import { useSignal } from "../ui/useSignal";
+import type { Range } from "../view/view";
 import { cssGradient, tableOf } from "./colour";
 import { LegendEnds } from "./LegendEnds";
 import type { Drawn } from "./painter";
@@ -25,6 +26,7 @@ export function Legend({ session, metric, drawn, dark }: LegendProps) {
 		cursor === null || cursor.layer === null || cursor.run !== run?.id
 			? undefined
 			: session.strip?.owner(cursor.position).rows.value(metric.id, cursor.position, cursor.layer);
+	const setRange = (next: Range | null) => session.looking.setRange(metric.id, next);
 	const fixed = fixedEnds(metric);
 	const tick = (share: number) =>
 		range === null ? "" : formatValue(toDisplay(metric, range.lo + share * (range.hi - range.lo)));
@@ -40,14 +42,7 @@ export function Legend({ session, metric, drawn, dark }: LegendProps) {
 					{range !== null && value != null && Number.isFinite(value) && drawn !== null && (
 						<span className="legend-mark" style={{ left: `${100 * place(metric, drawn.range, value)}%` }} />
 					)}
-					{range !== null && (
-						<LegendEnds
-							metric={metric}
-							range={range}
-							set={session.view.now.ranges[metric.id] !== undefined}
-							onRange={(next) => session.looking.setRange(metric.id, next)}
-						/>
-					)}
+					{range !== null && <LegendEnds metric={metric} range={range} onRange={setRange} />}
 				</div>
 				<div className="legend-ticks">
 					<span>
@@ -61,6 +56,17 @@ export function Legend({ session, metric, drawn, dark }: LegendProps) {
 					</span>
 				</div>
 			</div>
+			{session.view.now.ranges[metric.id] !== undefined && (
+				<button
+					type="button"
+					className="quiet small bordered"
+					data-testid="legend-auto"
+					title="Let the numbers decide the scale again"
+					onClick={() => setRange(null)}
+				>
+					Automatic scale
+				</button>
+			)}
 			<span className="legend-missing">
 				<span className="legend-hatch" /> no value
 			</span>

@@ -1,5 +1,5 @@
-// The ends of the scale under the legend's bar, to be dragged or moved by keys. An end that was moved stays where it was
-// put, whatever numbers come; a button lets the numbers decide again.
+// The ends of the scale at the legend's bar, to be dragged or moved by keys. An end that was moved stays where it was put,
+// whatever numbers come; a double click lets the numbers decide again.
 import { type KeyboardEvent, type PointerEvent, useRef } from "react";
 import type { MetricInfo } from "../protocol/types.gen";
 import type { Range } from "../view/view";
@@ -9,8 +9,6 @@ interface LegendEndsProps {
 	metric: MetricInfo;
 	/** What the bar spans, in sent numbers. */
 	range: Range;
-	/** The range was set by the person. */
-	set: boolean;
 	onRange(range: Range | null): void;
 }
 
@@ -20,7 +18,7 @@ const STEP = 1 / 50;
 /** No scale is shorter, as a share of what it was. */
 const SHORTEST = 1 / 1000;
 
-export function LegendEnds({ metric, range, set, onRange }: LegendEndsProps) {
+export function LegendEnds({ metric, range, onRange }: LegendEndsProps) {
 	const bar = useRef<HTMLDivElement>(null);
 	const drag = useRef<{ end: End; at: number; range: Range } | null>(null);
 	const move = (from: Range, end: End, share: number) => onRange(movedEnd(metric, from, end, share));
@@ -76,17 +74,6 @@ export function LegendEnds({ metric, range, set, onRange }: LegendEndsProps) {
 		<div className="legend-ends" ref={bar}>
 			{handle("lo", "Low")}
 			{handle("hi", "High")}
-			{set && (
-				<button
-					type="button"
-					className="quiet small legend-auto"
-					data-testid="legend-auto"
-					title="Let the numbers decide the scale again"
-					onClick={() => onRange(null)}
-				>
-					Auto
-				</button>
-			)}
 		</div>
 	);
 }

@@ -18,6 +18,9 @@ const NewSlider = lazily(async () => (await import("./dialogs")).NewSlider);
 const ImportDialog = lazily(async () => (await import("./dialogs")).ImportDialog);
 const VectorCard = lazily(async () => (await import("./dialogs")).VectorCard);
 
+/** Beyond so many sliders those out of view are not laid out. */
+const MANY = 40;
+
 type Open = { kind: "new" } | { kind: "import" } | { kind: "card"; vector: string } | null;
 
 export function SteeringPanel({ session, settings }: { session: Session; settings: Settings }) {
@@ -112,7 +115,7 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 				</p>
 			) : (
 				<fieldset className="sliders-all" disabled={fixed}>
-					<div className="sliders">
+					<div className={vectors.length > MANY ? "sliders many" : "sliders"}>
 						{vectors.map((vector) => (
 							<VectorSlider
 								key={vector.id}
