@@ -4,7 +4,7 @@ import { memo, type PointerEvent, useEffect, useRef } from "react";
 import type { Turn } from "../session/conversation";
 import type { Session } from "../session/session";
 import { isLive, type RunPhase } from "../store/phase";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { pageBatch } from "../store/signal";
 import { ErrorBanner } from "../ui/ErrorBanner";
 import { AgainIcon } from "../ui/icons";
@@ -179,7 +179,7 @@ export const Message = memo(function Message(props: MessageProps) {
 	);
 });
 
-function ReplyText({ session, run }: { session: Session; run: RunState }) {
+function ReplyText({ session, run }: { session: Session; run: Run }) {
 	const root = useRef<HTMLSpanElement>(null);
 
 	useEffect(() => {

@@ -1,8 +1,8 @@
 // Speed of one reply: measured by the page while it is written, by the server once it has finished.
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { useSignal } from "../ui/useSignal";
 
-export function RunStats({ run }: { run: RunState }) {
+export function RunStats({ run }: { run: Run }) {
 	useSignal(run.changed);
 	const first = run.firstTokenMs();
 	const speed = run.tokensPerSecond();

@@ -1,9 +1,9 @@
 import { beforeEach, expect, test } from "vitest";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { finishedFrame, resumedFrame, startedFrame, testRun, tokensFrame } from "../testing";
 import { endingOf, noteOf, waitingFor, writerOf } from "./notes";
 
-let run: RunState;
+let run: Run;
 beforeEach(() => {
 	run = testRun();
 });

@@ -1,7 +1,7 @@
 // @vitest-environment happy-dom
 import { beforeEach, expect, test } from "vitest";
 import type { Part } from "../protocol/types.gen";
-import { RunState } from "../store/run";
+import { Run } from "../store/run";
 import { finishedFrame, modelInfo, startedFrame, testRun, tokensFrame } from "../testing";
 import { TokenText } from "./tokenText";
 
@@ -14,7 +14,7 @@ const part = (name: "thought" | "answer", start: number): Part => ({
 	start,
 });
 
-let run: RunState;
+let run: Run;
 let root: HTMLElement;
 let text: TokenText;
 beforeEach(() => {
@@ -33,7 +33,7 @@ const answer = () => {
 	copy.querySelector("details")?.remove();
 	return read(copy);
 };
-const take = (...frames: Parameters<RunState["take"]>[0][]) => {
+const take = (...frames: Parameters<Run["take"]>[0][]) => {
 	for (const frame of frames) run.take(frame, 0);
 	text.sync();
 };
@@ -97,7 +97,7 @@ test("special tokens are read nowhere and written on with", () => {
 });
 
 test("a remembered reply is parted by its marks", () => {
-	const kept = new RunState("c9", { sentAt: null, phase: "done" });
+	const kept = new Run("c9", { sentAt: null, phase: "done" });
 	kept.delivery.remembered = "<think>\nHm\n</think>\n\nYes";
 	kept.delivery.rememberedMarks = MARKS;
 	new TokenText(root, kept).sync();

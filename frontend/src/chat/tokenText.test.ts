@@ -1,10 +1,10 @@
 // @vitest-environment happy-dom
 import { beforeEach, describe, expect, test } from "vitest";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { finishedFrame, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
 import { TokenText } from "./tokenText";
 
-let run: RunState;
+let run: Run;
 let root: HTMLElement;
 let text: TokenText;
 beforeEach(() => {

@@ -7,7 +7,7 @@
 // whole lines of the text, each passage a block of its own. A token is only ever added to the last one, and the
 // others keep their layout. A passage ends behind a line break and nowhere else, so none can be seen: text that
 // is `white-space: pre-wrap` looks and copies the same whether a line break or a block's end divides two lines.
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { parted } from "../store/thought";
 import { ThoughtFold } from "./thoughtFold";
 
@@ -35,7 +35,7 @@ export class TokenText {
 
 	constructor(
 		private readonly root: HTMLElement,
-		private readonly run: RunState,
+		private readonly run: Run,
 	) {
 		root.replaceChildren();
 	}

@@ -4,7 +4,7 @@ import { createRoot, type Root } from "react-dom/client";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { CursorStore } from "../session/cursor";
 import type { Session } from "../session/session";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { FrameBatch, Signal } from "../store/signal";
 import { lensFrame, metricInfo, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
 import { cursorSentence, Tooltip } from "./Tooltip";
@@ -12,7 +12,7 @@ import type { HeatmapView } from "./view";
 
 let root: Root;
 let host: HTMLElement;
-let run: RunState;
+let run: Run;
 let cursor: CursorStore;
 
 beforeEach(async () => {

@@ -7,7 +7,7 @@ import type { Session } from "../session/session";
 import { type ChosenExpert, chosenExperts } from "../store/experts";
 import type { Guess } from "../store/guesses";
 import { NO_ROW } from "../store/rows";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { useSignal } from "../ui/useSignal";
 import { beside } from "./geometry";
 import { readable } from "./labels";
@@ -133,7 +133,7 @@ function shownToken(text: string): string {
 }
 
 /** How likely a token of the reply was when it was drawn, as far as that is known; "" in the prompt. */
-export function drawnText(run: RunState, position: number): string {
+export function drawnText(run: Run, position: number): string {
 	const [surprisal, rank, entropy] = [
 		run.tokens.surprisal(position),
 		run.tokens.rank(position),
@@ -160,10 +160,10 @@ export function CursorSentence({ session, metric }: Props) {
 
 /** `owner` is the run whose numbers stand there. */
 export function cursorSentence(
-	run: RunState,
+	run: Run,
 	metric: MetricInfo | null,
 	cursor: Cursor,
-	owner: RunState = run,
+	owner: Run = run,
 ): string {
 	const token = JSON.stringify(run.tokens.textAt(cursor.position) ?? "");
 	const part = cursor.position < run.tokens.promptLength ? "prompt" : "reply";
@@ -179,14 +179,14 @@ export function cursorSentence(
 	return `${where}, layer ${cursor.layer}: ${value}, revision ${rev}${turn}.${expertSentence(owner, cursor)}${guessSentence(owner, cursor)}`;
 }
 
-function expertSentence(run: RunState, cursor: Cursor): string {
+function expertSentence(run: Run, cursor: Cursor): string {
 	const experts = cursor.layer === null ? null : chosenExperts(run.rows, cursor.position, cursor.layer);
 	if (experts === null) return "";
 	const words = experts.map(({ expert, weight }) => `${expert} with weight ${formatValue(weight)}`);
 	return ` Experts: ${words.join(", ")}.`;
 }
 
-function guessSentence(run: RunState, cursor: Cursor): string {
+function guessSentence(run: Run, cursor: Cursor): string {
 	const guesses = cursor.layer === null ? null : run.guesses.at(cursor.position, cursor.layer);
 	if (guesses === null) return "";
 	const words = guesses
@@ -195,7 +195,7 @@ function guessSentence(run: RunState, cursor: Cursor): string {
 	return ` Raw logit lens, next token: ${words.join(", ")}.`;
 }
 
-function valueText(run: RunState, metric: MetricInfo | null, cursor: Cursor): string {
+function valueText(run: Run, metric: MetricInfo | null, cursor: Cursor): string {
 	if (metric === null || cursor.layer === null) return "no value";
 	const sent = run.rows.value(metric.id, cursor.position, cursor.layer);
 	if (sent === undefined && run.cached.has(cursor.position)) return "in the engine's cache";

@@ -2,7 +2,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { halfToNumber } from "../protocol/fp16";
 import { MetricField } from "../store/field";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { Strip } from "../store/strip";
 import { gapFrame, metricInfo, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
 import { Backing, coloursOf, TILE_COLUMNS, type Tile } from "./backing";
@@ -59,7 +59,7 @@ const range = { lo: 0, hi: 600 };
 const colours = coloursOf(metric, range, SEQUENTIAL);
 const g = layout({ width: 630, height: 300, ratio: 1 }, layers, 6);
 
-let run: RunState;
+let run: Run;
 let labels: Labels;
 let tiles: Call[];
 let tilesOf: Call[][];

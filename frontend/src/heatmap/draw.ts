@@ -1,6 +1,6 @@
 // The static canvas: ground, hatching where no row is known, cells, the band that names prompt and reply,
 // and both axes. Pure functions of what they are given; text that would not fit is left out, not squeezed.
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import type { Strip } from "../store/strip";
 import type { Backing } from "./backing";
 import { columnX, type Geometry, layerStep, layerY, TEXT_WIDTH, visibleColumns } from "./geometry";
@@ -71,13 +71,7 @@ export function drawMissing(
 }
 
 /** Above the cells: who wrote which columns, and the line between prompt and reply. */
-function drawBand(
-	context: CanvasRenderingContext2D,
-	g: Geometry,
-	scroll: number,
-	run: RunState,
-	ink: Ink,
-): void {
+function drawBand(context: CanvasRenderingContext2D, g: Geometry, scroll: number, run: Run, ink: Ink): void {
 	const px = g.ratio;
 	const split = run.tokens.promptLength;
 	const bar = Math.max(2, Math.round(3 * px));
@@ -115,7 +109,7 @@ function drawTokens(
 	context: CanvasRenderingContext2D,
 	g: Geometry,
 	scroll: number,
-	{ tokens }: RunState,
+	{ tokens }: Run,
 	ink: Ink,
 	labels: Labels,
 ): void {

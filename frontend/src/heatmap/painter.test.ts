@@ -2,7 +2,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { MetricInfo } from "../protocol/types.gen";
 import { MetricField } from "../store/field";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { metricInfo, rowsFrame, startedFrame, testRun } from "../testing";
 import type { Tile } from "./backing";
 import { DIVERGING, SEQUENTIAL } from "./colour";
@@ -12,7 +12,7 @@ import type { Range } from "./scale";
 
 const fixed = metricInfo({ scale: { kind: "sequential", lo: 0, hi: 600, mid: null } });
 
-let run: RunState;
+let run: Run;
 let painter: Painter;
 /** Columns as they were written: the first, and how many. */
 let written: [number, number][];

@@ -8,7 +8,7 @@ import type { AlternativeStore } from "../store/alternatives";
 import type { GuessStore } from "../store/guesses";
 import type { Missing } from "../store/missing";
 import { CHUNK, type RowStore } from "../store/rows";
-import type { RunState, Revision as StoredRevision, Watching } from "../store/run";
+import type { Run, Revision as StoredRevision, Watching } from "../store/run";
 import { FORMAT, type RecordedTurn, type Revision, type RunMeta, VERSION, type Watched } from "./meta";
 import { type Recording, type RunArrays, toTexts } from "./recording";
 
@@ -22,7 +22,7 @@ export interface Known {
 }
 
 /** Makes that the numbers of a run are here, until what it gives is called. */
-export type Hold = (run: RunState) => Promise<() => void>;
+export type Hold = (run: Run) => Promise<() => void>;
 
 /** A turn, and the key of the turn in front of it. */
 export interface Captured {
@@ -37,8 +37,8 @@ export async function captured(
 	now: Date,
 	hold: Hold,
 ): Promise<Recording> {
-	const runs: RunState[] = [];
-	const indexOf = (run: RunState): number => {
+	const runs: Run[] = [];
+	const indexOf = (run: Run): number => {
 		const at = runs.indexOf(run);
 		return at < 0 ? runs.push(run) - 1 : at;
 	};
@@ -77,7 +77,7 @@ export function titleOf(turns: readonly Pick<Turn, "user">[]): string {
 	return letters.length > 120 ? `${letters.slice(0, 119).join("")}…` : line;
 }
 
-function metaOf(run: RunState, known: Known): RunMeta {
+function metaOf(run: Run, known: Known): RunMeta {
 	const { tokens, rows, finished, problem } = run;
 	const revisions = revisionsOf(run);
 	const acted = new Set(revisions.flatMap(({ strengths }) => Object.keys(strengths ?? {})));
@@ -105,7 +105,7 @@ function metaOf(run: RunState, known: Known): RunMeta {
 }
 
 /** A run that was steered while it waited for its place has no row of revision 0. */
-function revisionsOf({ began, applied, tokens }: RunState): Revision[] {
+function revisionsOf({ began, applied, tokens }: Run): Revision[] {
 	const first: StoredRevision[] = applied.some(({ position }) => position === 0)
 		? []
 		: [{ rev: 0, position: 0, steered: began }];
@@ -121,7 +121,7 @@ function revisionsOf({ began, applied, tokens }: RunState): Revision[] {
 }
 
 /** What somebody else asked for is not told: it is read off what came. */
-function watchedOf(run: RunState, { from, metrics, ...asked }: Watching): Watched {
+function watchedOf(run: Run, { from, metrics, ...asked }: Watching): Watched {
 	const { guesses, rows, alternatives } = run;
 	const { layers, top } = guesses;
 	const stride = layers.length > 1 ? layers[1]! - layers[0]! : 1;
@@ -150,7 +150,7 @@ function unknownMetric(id: string): MetricInfo {
 	};
 }
 
-function arraysOf(run: RunState, layersOfModel: number): RunArrays {
+function arraysOf(run: Run, layersOfModel: number): RunArrays {
 	const { tokens, rows, guesses } = run;
 	const { prompt } = tokens;
 	const alternatives = alternativesOf(run.alternatives, tokens.length);

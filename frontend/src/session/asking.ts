@@ -2,7 +2,7 @@
 // behind but a sentence and the person's own words, back where they were typed.
 import type { Start } from "../protocol/types.gen";
 import { watchSteering } from "../steering/live";
-import { RunState } from "../store/run";
+import { Run } from "../store/run";
 import { Strip } from "../store/strip";
 import { conversation, replyText, type Turn, textOf } from "./conversation";
 import type { Parts } from "./parts";
@@ -16,7 +16,7 @@ type Next = Pick<Turn, "user" | "before"> & { history: readonly Turn[]; key?: st
 
 export class Asking {
 	/** A run that ends now so that its reply can be written on. */
-	#writeOn: { run: RunState; settings: Settings } | null = null;
+	#writeOn: { run: Run; settings: Settings } | null = null;
 
 	constructor(
 		private readonly parts: Pick<
@@ -91,7 +91,7 @@ export class Asking {
 	}
 
 	/** A run has come to its end: what was to be written on begins now. */
-	finished(run: RunState): void {
+	finished(run: Run): void {
 		const waiting = this.#writeOn;
 		if (waiting?.run !== run) return;
 		this.#writeOn = null;
@@ -129,7 +129,7 @@ export class Asking {
 		if (this.blocked !== null) return refuse(this.blocked);
 		const { history, user, before } = next;
 		const id = turns.newId();
-		const run = new RunState(id, { sentAt: clock.now(), steered: steering.steered(), batch });
+		const run = new Run(id, { sentAt: clock.now(), steered: steering.steered(), batch });
 		const start = this.#startFrame(run, next, settings);
 		const problem = sizeProblem(start, server.limits);
 		if (problem !== null) return refuse(problem);
@@ -146,7 +146,7 @@ export class Asking {
 		return true;
 	}
 
-	#startFrame({ id, steered }: RunState, { history, user, before }: Next, settings: Settings): Start {
+	#startFrame({ id, steered }: Run, { history, user, before }: Next, settings: Settings): Start {
 		const { adapters, continues, metrics, model, vectors } = this.parts.server;
 		const start: Start = {
 			type: "start",

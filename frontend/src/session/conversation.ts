@@ -1,27 +1,27 @@
 // Turns, and what they are as messages: of the page's turns for the next prompt, and of a prompt back into turns
 // for a page that did not ask the question itself.
 import type { ChatMessage, Prompt } from "../protocol/types.gen";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { type Parted, parted } from "../store/thought";
 
 export interface Turn {
 	readonly key: string;
 	/** Empty until it is known, where somebody else asked. */
 	readonly user: string;
-	readonly run: RunState;
+	readonly run: Run;
 	/** Runs that wrote the beginning of the reply, before it was written on. */
-	readonly before: readonly RunState[];
+	readonly before: readonly Run[];
 	/** Asked elsewhere: putting it away here does not end it. */
 	readonly watched: boolean;
 }
 
 /** What the runs of one reply wrote, one after the other. */
-export function textOf(runs: readonly RunState[]): string {
+export function textOf(runs: readonly Run[]): string {
 	return runs.map((run) => run.written()).join("");
 }
 
 /** What the runs of one reply thought and answered. */
-export function partsOf(runs: readonly RunState[]): Parted {
+export function partsOf(runs: readonly Run[]): Parted {
 	const marks = runs.map((run) => run.marks).find((one) => one !== null);
 	return parted(textOf(runs), marks ?? null);
 }

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { ClientFrame } from "../protocol/types.gen";
-import type { RunFrame, RunState } from "../store/run";
+import type { Run, RunFrame } from "../store/run";
 import {
 	finishedFrame,
 	gapFrame,
@@ -23,7 +23,7 @@ beforeEach(() => {
 	delivery = new Delivery((frame) => sent.push(frame) > 0, clock);
 });
 
-function begun(name = "r1", epoch = "e1"): RunState {
+function begun(name = "r1", epoch = "e1"): Run {
 	const run = testRun({ id: `c-${name}` });
 	run.take(startedFrame(["p"], run.id, name), 0);
 	run.delivery.epoch = epoch;
@@ -31,14 +31,14 @@ function begun(name = "r1", epoch = "e1"): RunState {
 	return run;
 }
 /** A reply of which a reload left the text. */
-function kept(name: string, epoch = "e1"): RunState {
+function kept(name: string, epoch = "e1"): Run {
 	const run = testRun({ id: `c-${name}`, sentAt: null, phase: "done" });
 	run.name = name;
 	Object.assign(run.delivery, { epoch, remembered: "text" });
 	delivery.follow(run);
 	return run;
 }
-const say = (run: RunState, ...frames: RunFrame[]) => {
+const say = (run: Run, ...frames: RunFrame[]) => {
 	for (const frame of frames) {
 		run.take({ ...frame, run: run.name! }, 0);
 		delivery.took(run, { ...frame, run: run.name! });

@@ -3,7 +3,7 @@
 // newest first and one at a time. Whatever is asked for in vain ends in a sentence at the run.
 import { TimerGroup, type Timers } from "../connection/clock";
 import type { ClientFrame, ErrorCode } from "../protocol/types.gen";
-import type { RunFrame, RunState } from "../store/run";
+import type { Run, RunFrame } from "../store/run";
 import { AGAIN_MS, SkippedRows } from "./skipped";
 
 const KEPT = "What had arrived is kept.";
@@ -14,12 +14,12 @@ export const NO_MAP = "The server no longer has the numbers of this reply, so th
 
 export class Delivery {
 	/** By the server's name, only of the present epoch once there is one. */
-	#runs = new Map<string, RunState>();
+	#runs = new Map<string, Run>();
 	/** Runs for which `resume` was sent and not answered. */
-	#resuming = new Set<RunState>();
+	#resuming = new Set<Run>();
 	/** Over, and not complete here: newest first. */
-	#toFetch: RunState[] = [];
-	#fetching: RunState | null = null;
+	#toFetch: Run[] = [];
+	#fetching: Run | null = null;
 	readonly #timers: TimerGroup;
 	readonly #skipped: SkippedRows;
 
@@ -31,22 +31,22 @@ export class Delivery {
 		this.#skipped = new SkippedRows(send, this.#timers);
 	}
 
-	find(name: string): RunState | undefined {
+	find(name: string): Run | undefined {
 		return this.#runs.get(name);
 	}
 
 	/** Hear of a run from now on; it must have its name. */
-	follow(run: RunState): void {
+	follow(run: Run): void {
 		this.#runs.set(run.name!, run);
 	}
 
 	/** Hear no more of any run but these. */
-	keepOnly(runs: ReadonlySet<RunState>): void {
+	keepOnly(runs: ReadonlySet<Run>): void {
 		for (const run of [...this.#runs.values()]) if (!runs.has(run)) this.forget(run);
 	}
 
 	/** Hear no more of a run. */
-	forget(run: RunState): void {
+	forget(run: Run): void {
 		if (run.name !== null) this.#runs.delete(run.name);
 		this.#resuming.delete(run);
 		this.#skipped.forget(run);
@@ -84,7 +84,7 @@ export class Delivery {
 	}
 
 	/** Ask how a run stands and for all that came after what was had; no more than once at a time. */
-	resume(run: RunState): void {
+	resume(run: Run): void {
 		const { name } = run;
 		const { epoch } = run.delivery;
 		if (name === null || epoch === null || this.#resuming.has(run)) return;
@@ -92,7 +92,7 @@ export class Delivery {
 	}
 
 	/** A frame of a followed run came, and the run has taken it. */
-	took(run: RunState, frame: RunFrame): void {
+	took(run: Run, frame: RunFrame): void {
 		if (frame.type === "resumed") {
 			this.#resuming.delete(run);
 			if (run.delivery.stopAsked && run.delivery.live) this.send({ type: "stop", run: frame.run });
@@ -102,13 +102,13 @@ export class Delivery {
 	}
 
 	/** The server refused something about a run as too much at once. */
-	later(run: RunState): void {
+	later(run: Run): void {
 		if (this.#resuming.delete(run)) this.#timers.after(AGAIN_MS, () => this.resume(run));
 		else this.#skipped.later(run);
 	}
 
 	/** The server does not know a run, or does not have what was asked of it. */
-	unavailable(run: RunState, code: ErrorCode): void {
+	unavailable(run: Run, code: ErrorCode): void {
 		this.#resuming.delete(run);
 		this.#skipped.refuse(run);
 		if (code === "unknown_run" || code === "other_epoch") {
@@ -119,7 +119,7 @@ export class Delivery {
 		if (this.#fetching === run) this.#fetchNext();
 	}
 
-	#without(run: RunState, message: string): void {
+	#without(run: Run, message: string): void {
 		if (run.delivery.live) run.lose(message);
 		else if (!run.delivery.complete) run.giveUp(NO_MAP);
 	}

@@ -1,6 +1,6 @@
 // Replies that this page did not ask for itself: those that a reload left, and those of another tab. Their runs have
 // names and no tokens yet, so `Delivery` fetches what the server still has of them.
-import { RunState } from "../store/run";
+import { Run } from "../store/run";
 import { readPrompt, type Turn } from "./conversation";
 import { type Kept, RUN_NAME, revive, reviveText } from "./kept";
 import type { Parts } from "./parts";
@@ -58,8 +58,8 @@ export class Elsewhere {
 	 */
 	play(recorded: readonly RecordedTurn[]): void {
 		const { turns, delivery, steering, batch, changed } = this.parts;
-		const made = new Map<string, RunState>();
-		const runOf = (one: Recorded): RunState => {
+		const made = new Map<string, Run>();
+		const runOf = (one: Recorded): Run => {
 			if ("text" in one) {
 				const run = reviveText(one.text, turns.newId(), batch);
 				run.delivery.gone = TEXT_ALONE;
@@ -67,7 +67,7 @@ export class Elsewhere {
 			}
 			const known = made.get(one.name);
 			if (known !== undefined) return known;
-			const run = new RunState(turns.newId(), { sentAt: null, batch });
+			const run = new Run(turns.newId(), { sentAt: null, batch });
 			run.name = one.name;
 			made.set(one.name, run);
 			delivery.follow(run);
@@ -102,7 +102,7 @@ export class Elsewhere {
 			return;
 		}
 		const key = turns.newId();
-		const run = new RunState(key, { sentAt: null, phase: "away", batch });
+		const run = new Run(key, { sentAt: null, phase: "away", batch });
 		run.name = name;
 		run.delivery.epoch = server.epoch;
 		turns.all = [...turns.all, { key, user: "", run, before: [], watched: true }];
@@ -114,7 +114,7 @@ export class Elsewhere {
 	}
 
 	/** Address under which another tab watches a reply, while the server has it; null where it has not. */
-	watchLink(run: RunState): string | null {
+	watchLink(run: Run): string | null {
 		const { server, connection } = this.parts;
 		const there =
 			server.readOnly === null &&
@@ -126,7 +126,7 @@ export class Elsewhere {
 	}
 
 	/** The prompt of a run has come: it tells what was asked elsewhere. */
-	fillIn(run: RunState): void {
+	fillIn(run: Run): void {
 		const { turns, batch } = this.parts;
 		const turn = turns.all.find((one) => one.run === run);
 		if (turn === undefined || !turn.watched || turn.user !== "") return;

@@ -1,7 +1,7 @@
 // Rows that the engine did not compute because it had them in its cache: computed for the asking, by a run that is
 // shown nowhere.
 import { beforeEach, describe, expect, test } from "vitest";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import {
 	appliedFrame,
 	errorFrame,
@@ -20,7 +20,7 @@ const PROMPT = ["a", "b", "c", "d"];
 
 let server: TestServer;
 let session: Session;
-let reply: RunState;
+let reply: Run;
 beforeEach(() => {
 	({ server, session } = played());
 	server.say(welcome);

@@ -2,7 +2,7 @@
 // for the asking: the same start once more, which reads no cache and writes one token, and is no part of the
 // conversation. Its rows go into the map of the reply.
 import type { Rows, Error as ServerError, Start } from "../protocol/types.gen";
-import { type RunFrame, RunState } from "../store/run";
+import { Run, type RunFrame } from "../store/run";
 import type { Parts } from "./parts";
 
 export const LINE_LOST = "The connection was lost meanwhile.";
@@ -14,9 +14,9 @@ export type Filled = { kind: "possible"; problem: string | null } | { kind: "und
 
 export class Filling {
 	/** The reply whose map each run fills. */
-	#under = new Map<RunState, RunState>();
+	#under = new Map<Run, Run>();
 	/** Why the last try for a reply did not bring them, as a sentence. */
-	#problems = new WeakMap<RunState, string>();
+	#problems = new WeakMap<Run, string>();
 
 	constructor(
 		private readonly parts: Pick<
@@ -26,16 +26,16 @@ export class Filling {
 	) {}
 
 	/** The runs that compute rows now. */
-	get runs(): readonly RunState[] {
+	get runs(): readonly Run[] {
 		return [...this.#under.keys()];
 	}
 
 	/** Whether rows of a reply are being computed. */
-	fills(reply: RunState): boolean {
+	fills(reply: Run): boolean {
 		return [...this.#under.values()].includes(reply);
 	}
 
-	of(reply: RunState): Filled {
+	of(reply: Run): Filled {
 		if (this.fills(reply)) return { kind: "under-way" };
 		if (startFor(reply) === null || reply.delivery.epoch !== this.parts.server.epoch)
 			return { kind: "never" };
@@ -44,11 +44,11 @@ export class Filling {
 		return { kind: "possible", problem: this.#problems.get(reply) ?? null };
 	}
 
-	begin(reply: RunState): void {
+	begin(reply: Run): void {
 		const { connection, server, turns, clock, batch, changed } = this.parts;
 		const start = startFor(reply);
 		if (start === null || this.of(reply).kind !== "possible") return;
-		const run = new RunState(turns.newId(), { sentAt: clock.now(), steered: reply.steered, batch });
+		const run = new Run(turns.newId(), { sentAt: clock.now(), steered: reply.steered, batch });
 		const away = server.away(connection.state);
 		if (away !== null || !connection.send({ ...start, id: run.id })) {
 			this.#problems.set(reply, away ?? "There is no connection to the server now.");
@@ -92,7 +92,7 @@ export class Filling {
 	}
 
 	/** Only the maps of these replies are still shown. */
-	keepOnly(replies: ReadonlySet<RunState>): void {
+	keepOnly(replies: ReadonlySet<Run>): void {
 		for (const [run, reply] of [...this.#under]) if (!replies.has(reply)) this.#end(run, null);
 	}
 
@@ -101,7 +101,7 @@ export class Filling {
 		for (const run of this.runs) this.#end(run, LINE_LOST);
 	}
 
-	#fill(reply: RunState, frame: Rows): void {
+	#fill(reply: Run, frame: Rows): void {
 		try {
 			reply.fill(frame);
 		} catch (error) {
@@ -109,7 +109,7 @@ export class Filling {
 		}
 	}
 
-	#end(run: RunState, problem: string | null): void {
+	#end(run: Run, problem: string | null): void {
 		const reply = this.#under.get(run);
 		if (reply === undefined) return;
 		const { connection, delivery, changed } = this.parts;
@@ -122,7 +122,7 @@ export class Filling {
 }
 
 /** The start that computes the rows that a reply lacks, but for its id; null where that is not known. */
-function startFor(reply: RunState): Start | null {
+function startFor(reply: Run): Start | null {
 	const { asked, cached } = reply;
 	if (asked === null || cached.none || reply.name === null) return null;
 	// They are steered as the reply's first revision says, unless another came before the engine began.

@@ -1,11 +1,11 @@
 // Where each frame of the server goes. A token's way through the page reads in one direction:
 //
-//     transport (bytes) -> codec (frame) -> connection (welcome, ping) -> here -> RunState.take -> its stores
+//     transport (bytes) -> codec (frame) -> connection (welcome, ping) -> here -> Run.take -> its stores
 //
 // and from the stores, at most once per animation frame, to what is shown: text (chat/tokenText), map
 // (heatmap/view), signs of steering (steering/Signs). Nothing on that way waits for React.
 import type { Error as ServerError, ServerFrame, Welcome } from "../protocol/types.gen";
-import { isRunFrame, type RunFrame, type RunState } from "../store/run";
+import { isRunFrame, type Run, type RunFrame } from "../store/run";
 import type { Asking } from "./asking";
 import { changedSentence, movedSentence } from "./away";
 import type { Elsewhere } from "./elsewhere";
@@ -121,7 +121,7 @@ export class FrameRouter {
 		}
 	}
 
-	#admitted(run: RunState): void {
+	#admitted(run: Run): void {
 		const { server, turns, steering, delivery } = this.parts;
 		run.delivery.epoch = server.epoch;
 		delivery.follow(run);

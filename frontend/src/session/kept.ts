@@ -3,7 +3,7 @@
 // there is checked like any other input; what does not read right is left out.
 import type { ErrorCode, Finished } from "../protocol/types.gen";
 import { isLive, RUN_PHASES, type RunPhase } from "../store/phase";
-import { RunState } from "../store/run";
+import { Run } from "../store/run";
 import type { FrameBatch } from "../store/signal";
 import type { Marks } from "../store/thought";
 import { type Turn, textOf } from "./conversation";
@@ -119,11 +119,11 @@ export function findKept(storage: Pick<Storage, "getItem"> | null): Kept | null 
 }
 
 /** A run as it was, with nothing of it but its text. Only the last of a conversation can still be live. */
-export function revive(kept: KeptRun, id: string, last: boolean, batch: FrameBatch): RunState {
+export function revive(kept: KeptRun, id: string, last: boolean, batch: FrameBatch): Run {
 	const { status } = kept;
 	const resumable = last && kept.run !== null;
 	const phase = isLive(status) ? (resumable ? "away" : "lost") : status;
-	const run = new RunState(id, { sentAt: null, phase, batch });
+	const run = new Run(id, { sentAt: null, phase, batch });
 	run.delivery.remembered = kept.text;
 	run.delivery.rememberedMarks = kept.marks;
 	run.name = kept.run;
@@ -139,13 +139,8 @@ export function revive(kept: KeptRun, id: string, last: boolean, batch: FrameBat
 }
 
 /** Text that an earlier run wrote: it has no name any more, so nothing more comes of it. */
-export function reviveText(
-	text: string,
-	id: string,
-	batch: FrameBatch,
-	marks: Marks | null = null,
-): RunState {
-	const run = new RunState(id, { sentAt: null, phase: "done", batch });
+export function reviveText(text: string, id: string, batch: FrameBatch, marks: Marks | null = null): Run {
+	const run = new Run(id, { sentAt: null, phase: "done", batch });
 	run.delivery.remembered = text;
 	run.delivery.rememberedMarks = marks;
 	run.delivery.gone = NO_MAP;

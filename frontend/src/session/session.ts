@@ -9,7 +9,7 @@ import { ModelApi } from "../models/api";
 import { VectorApi } from "../steering/api";
 import { VectorBuild } from "../steering/build";
 import { Steering } from "../steering/steering";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { Shelving, type ShelvingOptions } from "../store/shelving";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
 import { Strip } from "../store/strip";
@@ -140,7 +140,7 @@ export class Session {
 			...place,
 			runs: () => turns.runs,
 			wanted: () => {
-				const wanted = (run: RunState) =>
+				const wanted = (run: Run) =>
 					this.view.shows(run.id) || run.delivery.awaited || this.#filling.fills(run);
 				const whole = turns.runs.filter(wanted).map((run) => [run, "all"] as const);
 				return new Map([...(this.strip?.parts ?? []), ...whole]);
@@ -163,7 +163,7 @@ export class Session {
 	}
 
 	/** The run in the heatmap. */
-	get shown(): RunState | null {
+	get shown(): Run | null {
 		return this.#turns.shown;
 	}
 
@@ -178,7 +178,7 @@ export class Session {
 	}
 
 	/** The run being written, if any: always the last turn's. */
-	get live(): RunState | null {
+	get live(): Run | null {
 		return this.#turns.live;
 	}
 
@@ -275,17 +275,17 @@ export class Session {
 	}
 
 	/** How the rows stand that a reply lacks because the engine had them in its cache. */
-	fillingOf(run: RunState): Filled {
+	fillingOf(run: Run): Filled {
 		return this.#filling.of(run);
 	}
 
 	/** Compute the rows that a reply lacks because the engine had them in its cache. */
-	fill(run: RunState): void {
+	fill(run: Run): void {
 		this.#filling.begin(run);
 	}
 
 	/** Show the turns in front of a reply as its run has read them, or as they were written. */
-	reread(run: RunState, on: boolean): void {
+	reread(run: Run, on: boolean): void {
 		run.reread = on;
 		if (on && !run.cached.none) this.#filling.begin(run);
 		this.changed.changed();
@@ -318,7 +318,7 @@ export class Session {
 		this.#elsewhere.watch(name);
 	}
 
-	watchLink(run: RunState): string | null {
+	watchLink(run: Run): string | null {
 		return this.#elsewhere.watchLink(run);
 	}
 
@@ -339,7 +339,7 @@ export class Session {
 		this.changed.changed();
 	}
 
-	show(run: RunState): void {
+	show(run: Run): void {
 		this.looking.show(run.id);
 		this.#steerShown();
 		this.cursor.set(null);

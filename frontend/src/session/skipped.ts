@@ -4,7 +4,7 @@
 import type { TimerGroup } from "../connection/clock";
 import type { ClientFrame } from "../protocol/types.gen";
 import type { Stretch } from "../store/missing";
-import type { RunFrame, RunState } from "../store/run";
+import type { Run, RunFrame } from "../store/run";
 
 /** Rows that one frame may ask for. */
 export const MOST_ROWS = 4096;
@@ -22,9 +22,9 @@ interface Asked extends Stretch {
 }
 
 export class SkippedRows {
-	#asked = new Map<RunState, Asked>();
+	#asked = new Map<Run, Asked>();
 	/** Timers of live runs that may become calm. */
-	#calming = new Map<RunState, unknown>();
+	#calming = new Map<Run, unknown>();
 
 	/** Whoever stops all of `timers` calls `clear` too. */
 	constructor(
@@ -33,14 +33,14 @@ export class SkippedRows {
 	) {}
 
 	/** A frame of a run came, and the run has taken it. */
-	took(run: RunState, frame: RunFrame): void {
+	took(run: Run, frame: RunFrame): void {
 		if (frame.type === "rows" || frame.type === "gap") this.#answered(run);
 		if (frame.type === "gap" && frame.kept) this.#calmDown(run);
 		if (run.delivery.complete) this.#ask(run);
 	}
 
 	/** The server refused something about a run as too much at once. */
-	later(run: RunState): void {
+	later(run: Run): void {
 		const asked = this.#asked.get(run);
 		if (asked === undefined) return;
 		this.timers.after(AGAIN_MS, () => {
@@ -49,14 +49,14 @@ export class SkippedRows {
 	}
 
 	/** Nothing more is wanted of a run. */
-	forget(run: RunState): void {
+	forget(run: Run): void {
 		this.#forgetAsked(run);
 		this.timers.stop(this.#calming.get(run));
 		this.#calming.delete(run);
 	}
 
 	/** An answer to what was asked cannot come any more. */
-	refuse(run: RunState): void {
+	refuse(run: Run): void {
 		this.#forgetAsked(run);
 		run.delivery.missing.clear();
 	}
@@ -66,7 +66,7 @@ export class SkippedRows {
 		this.#calming.clear();
 	}
 
-	#calmDown(run: RunState): void {
+	#calmDown(run: Run): void {
 		if (run.delivery.complete) return;
 		this.timers.stop(this.#calming.get(run));
 		this.#calming.set(
@@ -79,13 +79,13 @@ export class SkippedRows {
 	}
 
 	/** Ask for the first rows that are missing, unless an answer is owed or the run must calm down. */
-	#ask(run: RunState): void {
+	#ask(run: Run): void {
 		if (this.#asked.has(run) || (this.#calming.has(run) && !run.delivery.complete)) return;
 		const stretch = run.delivery.missing.first(MOST_ROWS);
 		if (stretch !== null && !run.delivery.away) this.#askFor(run, stretch, 1);
 	}
 
-	#askFor(run: RunState, { start, count }: Stretch, tries: number): void {
+	#askFor(run: Run, { start, count }: Stretch, tries: number): void {
 		const { name } = run;
 		if (name === null || !this.send({ type: "rows", run: name, start, count })) return;
 		const asked: Asked = { start, count, tries, timer: null };
@@ -93,7 +93,7 @@ export class SkippedRows {
 		this.#asked.set(run, asked);
 	}
 
-	#askAgain(run: RunState, asked: Asked): void {
+	#askAgain(run: Run, asked: Asked): void {
 		this.#forgetAsked(run);
 		if (asked.tries < MOST_TRIES) {
 			this.#askFor(run, asked, asked.tries + 1);
@@ -103,14 +103,14 @@ export class SkippedRows {
 		this.#ask(run);
 	}
 
-	#answered(run: RunState): void {
+	#answered(run: Run): void {
 		const asked = this.#asked.get(run);
 		if (asked === undefined || run.delivery.missing.any(asked)) return;
 		this.#forgetAsked(run);
 		this.#ask(run);
 	}
 
-	#forgetAsked(run: RunState): void {
+	#forgetAsked(run: Run): void {
 		this.timers.stop(this.#asked.get(run)?.timer);
 		this.#asked.delete(run);
 	}

@@ -1,7 +1,7 @@
 // The turns of the conversation as the page shows them, one path through the tree of all, and which reply is in the
 // heatmap. A turn whose start the server has not admitted yet remembers what it replaced: refused, it leaves everything as
 // it was before.
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import type { ViewStore } from "../view/view";
 import { replyText, type Turn } from "./conversation";
 import { type Node, TurnTree } from "./tree";
@@ -15,8 +15,8 @@ export interface Aside {
 }
 
 interface Starting {
-	readonly run: RunState;
-	readonly before: { readonly turns: readonly Turn[]; readonly shown: RunState | null };
+	readonly run: Run;
+	readonly before: { readonly turns: readonly Turn[]; readonly shown: Run | null };
 }
 
 export class Turns {
@@ -77,12 +77,12 @@ export class Turns {
 	}
 
 	/** The run in the heatmap. */
-	get shown(): RunState | null {
+	get shown(): Run | null {
 		const id = this.view.main.run;
 		return id === null ? null : (this.everything.find(({ run }) => run.id === id)?.run ?? null);
 	}
 
-	set shown(run: RunState | null) {
+	set shown(run: Run | null) {
 		if (this.view.main.run !== (run?.id ?? null)) this.view.changeMain({ run: run?.id ?? null });
 	}
 
@@ -91,13 +91,13 @@ export class Turns {
 	}
 
 	/** The run being written, if any: always the last turn's. */
-	get live(): RunState | null {
+	get live(): Run | null {
 		const run = this.last?.run;
 		return run?.delivery.live ? run : null;
 	}
 
 	/** All runs that are shown or may be again: also those that a start which waits would replace. */
-	get runs(): readonly RunState[] {
+	get runs(): readonly Run[] {
 		const turns = new Set([...this.everything, ...(this.#starting?.before.turns ?? [])]);
 		return [...turns].flatMap(({ before, run }) => [...before, run]);
 	}
@@ -134,7 +134,7 @@ export class Turns {
 	}
 
 	/** The run whose start was sent under this id and is not admitted yet. */
-	starting(id: string): RunState | null {
+	starting(id: string): Run | null {
 		return this.#starting?.run.id === id ? this.#starting.run : null;
 	}
 
@@ -145,7 +145,7 @@ export class Turns {
 	}
 
 	/** The start that waits was not taken: everything is as before it. Returns its run, null where none waits. */
-	takeBack(): RunState | null {
+	takeBack(): Run | null {
 		const starting = this.#starting;
 		if (starting === null) return null;
 		const { turns, shown } = starting.before;

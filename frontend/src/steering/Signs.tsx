@@ -4,13 +4,13 @@
 import type { VectorInfo } from "../protocol/types.gen";
 import type { Session } from "../session/session";
 import type { Settings } from "../session/settings";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { useSignal } from "../ui/useSignal";
 import { type DamageMeter, projectionNow, shareNow } from "./live";
 
 interface SignsProps {
 	session: Session;
-	run: RunState;
+	run: Run;
 	meter: DamageMeter;
 }
 

@@ -2,7 +2,7 @@
 import { Suspense, useCallback, useState } from "react";
 import type { Session } from "../session/session";
 import { adapterOf, type Settings } from "../session/settings";
-import type { RunState, Steered } from "../store/run";
+import type { Run, Steered } from "../store/run";
 import { ErrorBanner } from "../ui/ErrorBanner";
 import { ImportIcon, InfoIcon, LinkIcon, PlusIcon } from "../ui/icons";
 import { lazily } from "../ui/lazily";
@@ -153,7 +153,7 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 }
 
 /** How a run was steered at its end; null where that was never said. */
-function lastSteered({ applied, began }: RunState): Steered | null {
+function lastSteered({ applied, began }: Run): Steered | null {
 	const last = applied.at(-1);
 	return last === undefined ? began : last.steered;
 }

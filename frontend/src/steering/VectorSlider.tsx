@@ -4,7 +4,7 @@ import { memo } from "react";
 import type { VectorInfo } from "../protocol/types.gen";
 import type { Session } from "../session/session";
 import type { Settings } from "../session/settings";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import type { DamageMeter } from "./live";
 import { SliderSigns } from "./Signs";
 import { Slider } from "./Slider";
@@ -17,7 +17,7 @@ interface VectorSliderProps {
 	meter: DamageMeter;
 	vector: VectorInfo;
 	/** The run in which it acts or acted; null where there is nothing to say of it. */
-	run: RunState | null;
+	run: Run | null;
 	value: number;
 	setting: Setting;
 	status: SliderStatus;

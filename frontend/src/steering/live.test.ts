@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { MOST_METRICS } from "../session/watch";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { metricInfo, rowsFrame, startedFrame, testRun, tokensFrame, vectorInfo } from "../testing";
 import { DamageMeter, projectionNow, SHARE, shareNow, watchSteering } from "./live";
 import { OWN_WAY } from "./setting";
@@ -11,7 +11,7 @@ const metrics = ["norm", SHARE, "projection:joy", "projection_before:joy", "proj
 	metricInfo({ id }),
 );
 
-let run: RunState;
+let run: Run;
 beforeEach(() => {
 	run = testRun({ special: [7] });
 	run.take(startedFrame(["a", "b"]), 0);

@@ -2,7 +2,7 @@
 // steering added, and whether the reply is breaking. Everything is read from the run's newest row.
 import type { MetricInfo, Start, VectorInfo, VectorSetting } from "../protocol/types.gen";
 import { MOST_METRICS } from "../session/watch";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { type Damage, damageOf, WINDOW } from "./damage";
 import { actsAt } from "./setting";
 
@@ -44,7 +44,7 @@ export function watchSteering(
 }
 
 /** Position of the newest row, or null. */
-export function lastRow(run: RunState): number | null {
+export function lastRow(run: Run): number | null {
 	return run.rows.columns > 0 ? run.rows.columns - 1 : null;
 }
 
@@ -59,7 +59,7 @@ export interface Projection {
  * The projection on a vector at the last layer where it acts; null when the run is not watched with it, and while its
  * numbers lie on the shelf.
  */
-export function projectionNow(run: RunState, vector: VectorInfo, setting: VectorSetting): Projection | null {
+export function projectionNow(run: Run, vector: VectorInfo, setting: VectorSetting): Projection | null {
 	const position = lastRow(run);
 	if (position === null) return null;
 	const layer = actsAt(vector, setting)[1];
@@ -75,7 +75,7 @@ export function projectionNow(run: RunState, vector: VectorInfo, setting: Vector
  * Per layer, how long what steering added is against the stream; null when the run is not watched with it, and while its
  * numbers lie on the shelf.
  */
-export function shareNow(run: RunState): number[] | null {
+export function shareNow(run: Run): number[] | null {
 	const position = lastRow(run);
 	if (position === null || !run.rows.carries(SHARE)) return null;
 	if (run.rows.value(SHARE, position, 0) === null) return null;
@@ -92,7 +92,7 @@ export class DamageMeter {
 	#version = -1;
 	#damage: Damage = { repetition: null, entropy: null, broken: false };
 
-	read(run: RunState): Damage {
+	read(run: Run): Damage {
 		if (run.id === this.#run && run.changed.version === this.#version) return this.#damage;
 		const wasBroken = run.id === this.#run && this.#damage.broken;
 		this.#run = run.id;

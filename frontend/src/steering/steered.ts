@@ -6,7 +6,7 @@
 // says how it stands, sliders that were moved here meanwhile keep their value and travel; the others take the
 // run's.
 import type { Timers } from "../connection/clock";
-import type { RunState, Steered } from "../store/run";
+import type { Run, Steered } from "../store/run";
 import { SteerSender } from "./sender";
 import { fromWire, type Strengths } from "./setting";
 import type { Sliders } from "./sliders";
@@ -39,7 +39,7 @@ export class SteeredRun {
 
 	/** The run begins with what the sliders say now. `told` is called when something travelled. */
 	constructor(
-		readonly run: RunState,
+		readonly run: Run,
 		private readonly sliders: Sliders,
 		send: SendSteer,
 		private readonly clock: Timers,
@@ -171,7 +171,7 @@ export class SteeredRun {
 }
 
 /** Position from which revision `rev` or a newer one is in force, or null when that is not yet known. */
-function firstInForce(run: RunState, rev: number): number | null {
+function firstInForce(run: Run, rev: number): number | null {
 	if (rev === 0) return run.rows.columns > 0 || run.tokens.ids.length > 0 ? 0 : null;
 	let first: number | null = null;
 	for (const applied of run.applied) {

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import { appliedFrame, manualBatch, rowsFrame, startedFrame, testRun } from "../testing";
 import { layersText, statusText } from "./Slider";
 import { OWN_WAY, type Settings, type Strengths } from "./setting";
@@ -32,7 +32,7 @@ beforeEach(() => {
 	);
 });
 
-function startRun(): RunState {
+function startRun(): Run {
 	const run = testRun({ steered: steering.steered() });
 	steering.attach(run);
 	run.take(startedFrame(["a", "b"]), 0);

@@ -2,7 +2,7 @@
 // run that they steer. Where they stand is kept in `Sliders`; how they stand to the present run in `SteeredRun`.
 import type { Timers } from "../connection/clock";
 import type { Limits } from "../protocol/types.gen";
-import type { RunState, Steered } from "../store/run";
+import type { Run, Steered } from "../store/run";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
 import type { History } from "../view/history";
 import type { Setting, Strengths } from "./setting";
@@ -47,7 +47,7 @@ export class Steering {
 		this.#sliders.limits = limits;
 	}
 
-	get run(): RunState | null {
+	get run(): Run | null {
 		return this.#present?.run ?? null;
 	}
 
@@ -108,7 +108,7 @@ export class Steering {
 	}
 
 	/** A run begins with the present strengths as revision 0. One that is away is heard of with `resumed`. */
-	attach(run: RunState): void {
+	attach(run: Run): void {
 		this.#present?.end();
 		const told = () => this.changed.changed();
 		this.#present = new SteeredRun(run, this.#sliders, this.send, this.clock, told);
@@ -116,27 +116,27 @@ export class Steering {
 	}
 
 	/** The run was refused or put away: nothing of it concerns the sliders any more. */
-	detach(run: RunState): void {
+	detach(run: Run): void {
 		this.#tell(run, (present) => {
 			present.end();
 			this.#present = null;
 		});
 	}
 
-	started(run: RunState): void {
+	started(run: Run): void {
 		this.#tell(run, (present) => present.started());
 	}
 
-	hold(run: RunState): void {
+	hold(run: Run): void {
 		this.#tell(run, (present) => present.hold());
 	}
 
-	resumed(run: RunState, rev: number, steered: Steered): void {
+	resumed(run: Run, rev: number, steered: Steered): void {
 		this.#tell(run, (present) => present.resumed(rev, steered));
 	}
 
 	/** A revision is in force. True when it is none of ours, so that the sliders may be wrong. */
-	applied(run: RunState, rev: number): boolean {
+	applied(run: Run, rev: number): boolean {
 		let strange = false;
 		this.#tell(run, (present) => {
 			strange = present.applied(rev);
@@ -144,15 +144,15 @@ export class Steering {
 		return strange;
 	}
 
-	stale(run: RunState): void {
+	stale(run: Run): void {
 		this.#tell(run, (present) => present.stale());
 	}
 
-	refused(run: RunState): void {
+	refused(run: Run): void {
 		this.#tell(run, (present) => present.refused());
 	}
 
-	ended(run: RunState): void {
+	ended(run: Run): void {
 		this.#tell(run, (present) => present.end());
 	}
 
@@ -198,7 +198,7 @@ export class Steering {
 	}
 
 	/** Hand on what happened to a run, if it is the one that the sliders steer. */
-	#tell(run: RunState, what: (present: SteeredRun) => void): void {
+	#tell(run: Run, what: (present: SteeredRun) => void): void {
 		if (this.#present?.run !== run) return;
 		what(this.#present);
 		this.changed.changed();

@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { chance, finishedFrame, resumedFrame, startedFrame, testRun } from "../testing";
 import { isLive, NEXT_RUN_PHASE, RUN_PHASES, type RunEvent, type RunPhase } from "./phase";
-import type { RunState } from "./run";
+import type { Run } from "./run";
 
 /** What each event is in a run. */
-const EVENTS: Record<RunEvent, (run: RunState) => void> = {
+const EVENTS: Record<RunEvent, (run: Run) => void> = {
 	started: (run) => run.take(startedFrame(["p"]), 0),
 	left: (run) => run.leave(),
 	resumed: (run) => run.take(resumedFrame(), 0),

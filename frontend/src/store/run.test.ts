@@ -9,14 +9,14 @@ import {
 	testRun,
 	tokensFrame,
 } from "../testing";
-import type { RunState } from "./run";
+import type { Run } from "./run";
 
-let run: RunState;
+let run: Run;
 beforeEach(() => {
 	run = testRun({ sentAt: 1000, special: [7] });
 });
 
-describe("RunState", () => {
+describe("Run", () => {
 	test("goes from starting to streaming to done", () => {
 		expect(run.delivery.phase).toBe("starting");
 		run.take(startedFrame(["a", "b"]), 1001);

@@ -85,7 +85,7 @@ export interface RunOptions {
 	batch?: FrameBatch;
 }
 
-export class RunState {
+export class Run {
 	readonly changed: Signal;
 	readonly tokens = new TokenStore();
 	readonly rows = new RowStore();

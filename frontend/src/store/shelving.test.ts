@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { gapFrame, manualBatch, rowsFrame, startedFrame, testRun } from "../testing";
 import { MemoryDisk } from "../testing/disk";
 import { CHUNK } from "./rows";
-import type { RunState } from "./run";
+import type { Run } from "./run";
 import { LOST, Shelving } from "./shelving";
 
 const METRICS = ["a", "b"];
@@ -14,12 +14,12 @@ const numbers = (start: number, count: number, of: number) =>
 const BYTES = 2 * 2 * 2 * 2 * CHUNK + 4 * 600;
 
 let disk: MemoryDisk;
-let runs: RunState[];
-let wanted: Set<RunState>;
+let runs: Run[];
+let wanted: Set<Run>;
 let budget: number;
 let shelf: Shelving;
 
-function make(of: number): RunState {
+function make(of: number): Run {
 	const run = testRun({ id: `c${of}` });
 	run.take(startedFrame(["a"]), 0);
 	run.take(numbers(0, 600, of), 0);
@@ -41,7 +41,7 @@ beforeEach(() => {
 	});
 });
 
-const all = (of: Iterable<RunState>) => new Map([...of].map((run) => [run, "all"] as const));
+const all = (of: Iterable<Run>) => new Map([...of].map((run) => [run, "all"] as const));
 
 /** All promises of the shelf have been kept. */
 const settled = () => new Promise((done) => setTimeout(done));
@@ -50,7 +50,7 @@ async function look(): Promise<void> {
 	await settled();
 }
 const states = () => runs.map(({ rows }) => rows.state).join();
-const sample = (run: RunState) =>
+const sample = (run: Run) =>
 	METRICS.map((metric) => [0, 1, 511, 512, 599].map((position) => run.rows.value(metric, position, 1)));
 
 test("the longest unused leave until the rest fits, part by part", async () => {
@@ -95,7 +95,7 @@ test("a run that nothing was added to leaves again without being written", async
 
 test("rows that come for a run on the shelf fetch it and go into it", async () => {
 	await look();
-	const [run] = runs as [RunState];
+	const [run] = runs as [Run];
 	run.take(gapFrame(0, 1), 0);
 	run.take(numbers(598, 4, 7), 0);
 	expect([run.rows.state, run.rows.late(1), run.rows.received, run.rows.has(601)]).toEqual([
@@ -130,7 +130,7 @@ test("a run that is shown or changed while it leaves stays", async () => {
 });
 
 test("of a run only the parts that are wanted come back", async () => {
-	const parts = new Map<RunState, ReadonlySet<number> | "all">([[runs[2]!, "all"]]);
+	const parts = new Map<Run, ReadonlySet<number> | "all">([[runs[2]!, "all"]]);
 	shelf = new Shelving({ disk, runs: () => runs, wanted: () => parts, budget: 0 });
 	await look();
 	expect(states()).toBe("shelved,shelved,here");
@@ -164,7 +164,7 @@ describe("what goes from the page goes from the shelf", () => {
 	});
 
 	test("while it is being written", async () => {
-		const [run] = runs as [RunState];
+		const [run] = runs as [Run];
 		disk.before = (asked) => {
 			if (asked !== "write 1/1") return;
 			runs = runs.slice(1);
@@ -176,7 +176,7 @@ describe("what goes from the page goes from the shelf", () => {
 
 	test("with its numbers, and they do not come back", async () => {
 		await look();
-		const [run] = runs as [RunState];
+		const [run] = runs as [Run];
 		wanted.add(run);
 		disk.before = (asked) => {
 			if (asked === "read 1/1") run.dropNumbers();

@@ -5,7 +5,7 @@
 //
 // What was fetched stays on the shelf too: a part that nothing was added to leaves again without being written.
 import type { Part } from "./rows";
-import type { RunState } from "./run";
+import type { Run } from "./run";
 import { BUDGET, type Holding, leaving } from "./shelf";
 
 /** Where parts lie, by a run's name on the shelf and their index. Every promise may be refused. */
@@ -17,13 +17,13 @@ export interface Disk {
 }
 
 /** Of each run the indices of the parts that somebody reads or writes now. */
-export type Wanted = ReadonlyMap<RunState, ReadonlySet<number> | "all">;
+export type Wanted = ReadonlyMap<Run, ReadonlySet<number> | "all">;
 
 export interface ShelvingOptions {
 	/** Null where there is no such store. */
 	disk: Disk | null;
 	/** All runs that are shown, or may be again. */
-	runs(): Iterable<RunState>;
+	runs(): Iterable<Run>;
 	wanted(): Wanted;
 	/** Bytes of numbers that may stay in memory. */
 	budget?: number;
@@ -46,7 +46,7 @@ interface Entry {
 }
 
 interface Place {
-	run: RunState;
+	run: Run;
 	entry: Entry;
 	index: number;
 }
@@ -57,7 +57,7 @@ export const LOST =
 const MOST_REFUSALS = 3;
 
 export class Shelving {
-	#entries = new Map<RunState, Entry>();
+	#entries = new Map<Run, Entry>();
 	#count = 0;
 	#time = 0;
 	#refusals = 0;
@@ -85,7 +85,7 @@ export class Shelving {
 	}
 
 	/** The numbers of a run are here once this is done, and stay until what it gives is called. */
-	async hold(run: RunState): Promise<() => void> {
+	async hold(run: Run): Promise<() => void> {
 		const entry = this.#entryOf(run);
 		entry.holders += 1;
 		// What is under way may have been asked for less.
@@ -98,7 +98,7 @@ export class Shelving {
 		};
 	}
 
-	#entryOf(run: RunState): Entry {
+	#entryOf(run: Run): Entry {
 		let entry = this.#entries.get(run);
 		if (entry === undefined) {
 			this.#count += 1;
@@ -118,7 +118,7 @@ export class Shelving {
 	}
 
 	/** The run is gone from the page. */
-	#forget(run: RunState, entry: Entry): void {
+	#forget(run: Run, entry: Entry): void {
 		if (entry.holders > 0) return;
 		this.#entries.delete(run);
 		entry.unsubscribe();
@@ -133,7 +133,7 @@ export class Shelving {
 	}
 
 	/** The first part on the shelf that must come back: it is wanted, or rows wait for it. */
-	#due(run: RunState, entry: Entry, wanted: Wanted): number | undefined {
+	#due(run: Run, entry: Entry, wanted: Wanted): number | undefined {
 		const { rows } = run;
 		return [...rows.away].find((index) => isWanted(run, entry, index, wanted) || rows.late(index));
 	}
@@ -199,14 +199,14 @@ export class Shelving {
 		run.changed.changed();
 	}
 
-	#fetch(run: RunState, entry: Entry): Promise<void> {
+	#fetch(run: Run, entry: Entry): Promise<void> {
 		entry.coming ??= this.#bring(run, entry).finally(() => {
 			entry.coming = null;
 		});
 		return entry.coming;
 	}
 
-	async #bring(run: RunState, entry: Entry): Promise<void> {
+	async #bring(run: Run, entry: Entry): Promise<void> {
 		const due = () => this.#due(run, entry, this.options.wanted());
 		for (let index = due(); index !== undefined; index = due()) {
 			try {
@@ -226,7 +226,7 @@ export class Shelving {
 	}
 }
 
-function isWanted(run: RunState, { holders }: Entry, index: number, wanted: Wanted): boolean {
+function isWanted(run: Run, { holders }: Entry, index: number, wanted: Wanted): boolean {
 	const parts = wanted.get(run);
 	return holders > 0 || parts === "all" || parts?.has(index) === true;
 }

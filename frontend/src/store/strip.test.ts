@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { chance, gapFrame, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
 import { valueAt } from "./field";
 import { CHUNK } from "./rows";
-import type { RunState } from "./run";
+import type { Run } from "./run";
 import { Strip, StripField } from "./strip";
 
 /** A run over these tokens, of which so many are its prompt; its numbers are `mark` and its position. */
@@ -12,7 +12,7 @@ function turn(
 	prompt: number,
 	mark: number,
 	rows: [number, number] = [0, ids.length - 1],
-): RunState {
+): Run {
 	const run = testRun();
 	const started = startedFrame(ids.slice(0, prompt).map(String));
 	run.take({ ...started, prompt: { ...started.prompt, ids: ids.slice(0, prompt) }, model: "tiny" }, 0);
@@ -27,8 +27,8 @@ const count = (n: number) => Array.from({ length: n }, (_, i) => 10 + i);
 const marks = (strip: Strip, field: StripField) =>
 	Array.from({ length: strip.run.tokens.length }, (_, p) => Math.floor(valueAt(field, p, 0)));
 
-let first: RunState;
-let second: RunState;
+let first: Run;
+let second: Run;
 
 beforeEach(() => {
 	first = turn(count(6), 3, 1);

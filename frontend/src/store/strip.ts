@@ -9,11 +9,11 @@ import { NO_NUMBER } from "../protocol/fp16";
 import type { Field } from "./field";
 import { JoinedChanges, MadeChunks } from "./made";
 import { CHUNK, type Change, NO_ROW } from "./rows";
-import type { RunState } from "./run";
+import type { Run } from "./run";
 
 /** Positions from the end of the segment before on, up to `end`, are an earlier run's. */
 export interface Segment {
-	readonly run: RunState;
+	readonly run: Run;
 	readonly end: number;
 }
 
@@ -21,18 +21,18 @@ export class Strip {
 	#segments: readonly Segment[] = [];
 	/** What the segments were made from. */
 	#made = "";
-	#parts: ReadonlyMap<RunState, ReadonlySet<number> | "all"> | null = null;
+	#parts: ReadonlyMap<Run, ReadonlySet<number> | "all"> | null = null;
 	/** What the parts were made from. */
 	#partsMade = "";
 
 	/** `earlier` are the runs of the turns in front, oldest first. */
 	constructor(
-		readonly run: RunState,
-		private readonly earlier: readonly RunState[] = [],
+		readonly run: Run,
+		private readonly earlier: readonly Run[] = [],
 	) {}
 
 	/** Whether it is a strip of these runs. */
-	isOf(run: RunState | null, earlier: readonly RunState[]): boolean {
+	isOf(run: Run | null, earlier: readonly Run[]): boolean {
 		return (
 			run === this.run &&
 			earlier.length === this.earlier.length &&
@@ -60,7 +60,7 @@ export class Strip {
 	}
 
 	/** Whose numbers stand at a position. */
-	owner(position: number): RunState {
+	owner(position: number): Run {
 		for (const { run, end } of this.segments) {
 			if (position < end && run.rows.has(position)) return run;
 		}
@@ -81,15 +81,15 @@ export class Strip {
 	}
 
 	/** The runs whose numbers stand in it. */
-	get runs(): readonly RunState[] {
+	get runs(): readonly Run[] {
 		return [...this.segments.map(({ run }) => run), this.run];
 	}
 
 	/** Indices of the parts of each run that stand in it; of the shown run all. */
-	get parts(): ReadonlyMap<RunState, ReadonlySet<number> | "all"> {
+	get parts(): ReadonlyMap<Run, ReadonlySet<number> | "all"> {
 		const told = this.segments.map(({ run, end }) => `${run.rows.received},${end}`).join();
 		if (told === this.#partsMade && this.#parts !== null) return this.#parts;
-		const parts = new Map<RunState, Set<number> | "all">(this.segments.map(({ run }) => [run, new Set()]));
+		const parts = new Map<Run, Set<number> | "all">(this.segments.map(({ run }) => [run, new Set()]));
 		parts.set(this.run, "all");
 		for (let position = 0; position < (this.segments.at(-1)?.end ?? 0); position++) {
 			const found = parts.get(this.owner(position));
@@ -136,8 +136,8 @@ export class Strip {
 	}
 
 	/** Where the revision in force changes from one column to the next within a run, and the run. */
-	boundaries(): { run: RunState; rev: number; position: number }[] {
-		const found: { run: RunState; rev: number; position: number }[] = [];
+	boundaries(): { run: Run; rev: number; position: number }[] {
+		const found: { run: Run; rev: number; position: number }[] = [];
 		let start = 0;
 		for (const { run, end } of [...this.segments, { run: this.run, end: Number.POSITIVE_INFINITY }]) {
 			for (const { rev, position } of run.rows.boundaries()) {
@@ -158,11 +158,11 @@ export class Strip {
 }
 
 /** Where numbers are gone, those of a later turn stand in, if it has read the tokens. */
-function hasNumbers({ rows, delivery: { gone } }: RunState): boolean {
+function hasNumbers({ rows, delivery: { gone } }: Run): boolean {
 	return rows.received > 0 && gone === null;
 }
 
-function segmentsOf(run: RunState, earlier: readonly RunState[]): Segment[] {
+function segmentsOf(run: Run, earlier: readonly Run[]): Segment[] {
 	const segments: Segment[] = [];
 	let end = 0;
 	for (const one of earlier) {
@@ -177,7 +177,7 @@ function segmentsOf(run: RunState, earlier: readonly RunState[]): Segment[] {
 }
 
 /** Tokens that an earlier run and the prompt of a later one have in common from the first on. */
-function commonTokens(one: RunState, later: RunState): number {
+function commonTokens(one: Run, later: Run): number {
 	const most = Math.min(one.tokens.length, later.tokens.promptLength);
 	let common = 0;
 	while (common < most && one.tokens.idAt(common) === later.tokens.idAt(common)) common++;

@@ -5,7 +5,7 @@ import type { TransportHandlers } from "../connection/transport";
 import type { ClientFrame, ServerFrame, Start, Stop } from "../protocol/types.gen";
 import { Session } from "../session/session";
 import { defaultSettings } from "../session/settings";
-import type { RunState } from "../store/run";
+import type { Run } from "../store/run";
 import type { ShelvingOptions } from "../store/shelving";
 import type { FrameBatch } from "../store/signal";
 import { errorFrame, finishedFrame, rowsFrame, startedFrame, tokensFrame } from "./frames";
@@ -77,7 +77,7 @@ export class TestServer {
 	}
 
 	/** The newest start is admitted as `run` after a prompt of one token, and its reply is written up to here. */
-	admit(run: string, reply: readonly string[] = ["A"]): RunState {
+	admit(run: string, reply: readonly string[] = ["A"]): Run {
 		this.say(startedFrame(["p"], this.starts.at(-1)!.id, run));
 		this.say({ ...rowsFrame(0, 1), run }, tokensFrame(1, reply, undefined, run));
 		return this.session.turns.at(-1)!.run;

@@ -1,7 +1,7 @@
 // What a test needs to own: time, chance, the moment at which listeners hear of a change, and a run. Used by tests
 // only.
 import type { Clock } from "../connection/clock";
-import { type RunOptions, RunState } from "../store/run";
+import { Run, type RunOptions } from "../store/run";
 import { FrameBatch } from "../store/signal";
 
 /** A batch whose frames come when `flush` is called. */
@@ -55,9 +55,9 @@ export function chance(seed: number): () => number {
 }
 
 /** A run that tells nobody before `manualBatch` is flushed. `special` are ids of tokens that are no text. */
-export function testRun(options: Partial<RunOptions> & { id?: string; special?: number[] } = {}): RunState {
+export function testRun(options: Partial<RunOptions> & { id?: string; special?: number[] } = {}): Run {
 	const { id = "c1", special = [], ...rest } = options;
-	const run = new RunState(id, { sentAt: 0, batch: manualBatch(), ...rest });
+	const run = new Run(id, { sentAt: 0, batch: manualBatch(), ...rest });
 	run.tokens.specialIds = new Set(special);
 	return run;
 }
