@@ -1,6 +1,6 @@
 // How a reply is asked for, written again, written on and stopped. A turn that the server refuses leaves nothing
 // behind but a sentence and the person's own words, back where they were typed.
-import type { Start } from "../protocol/types.gen";
+import type { ModelInfo, Start } from "../protocol/types.gen";
 import { watchSteering } from "../steering/live";
 import { Run } from "../store/run";
 import { Strip } from "../store/strip";
@@ -166,19 +166,25 @@ export class Asking {
 			prompt_rows: true,
 		};
 		// What is written on is read again on purpose, under the present sliders.
-		return { ...start, rows_from: before.length > 0 ? 0 : rowsFrom(start, history, model?.id) };
+		return { ...start, rows_from: before.length > 0 ? 0 : rowsFrom(start, history, model) };
 	}
 }
+
+/** Bytes of rows that are worth not being sent again. A short conversation comes whole: to a second tab, and after a reload. */
+const WORTH_BYTES = 2 ** 20;
 
 /**
  * From which position on rows are wanted of a turn: those in front are shown as the turns before computed them. The
  * prompt of the last turn is the beginning of the next one's for certain, where nothing in it has changed; what its
  * reply is made into depends on the template.
  */
-function rowsFrom(start: Start, history: readonly Turn[], model: string | undefined): number {
+function rowsFrom(start: Start, history: readonly Turn[], model: ModelInfo | null): number {
 	const run = history.at(-1)?.run;
 	const asked = run?.asked;
-	if (run === undefined || asked == null || run.model !== model || run.adapter !== start.adapter) return 0;
+	if (run === undefined || asked == null || run.model !== model?.id || run.adapter !== start.adapter)
+		return 0;
+	const bytes = 2 * run.tokens.promptLength * (start.metrics?.length ?? 0) * model.layers;
+	if (bytes < WORTH_BYTES) return 0;
 	const same =
 		asked.messages.every((message, at) => isSame(message, start.messages[at])) &&
 		isSame(asked.template, start.template);

@@ -1,7 +1,7 @@
 // From which position on rows of a later turn are asked for: those in front are there already.
 import { beforeEach, expect, test } from "vitest";
 import { finishedFrame, gapFrame, rowsFrame, startedFrame, tokensFrame } from "../testing";
-import { settings, welcome } from "../testing/lab";
+import { model, settings, welcome } from "../testing/lab";
 import { played, type TestServer } from "../testing/server";
 import type { Session } from "./session";
 
@@ -19,7 +19,8 @@ const asked = () => server.starts.map(({ rows_from }) => rows_from);
 
 beforeEach(() => {
 	({ server, session } = played());
-	server.say(welcome);
+	// So many layers that two tokens weigh more than a megabyte.
+	server.say({ ...welcome, model: { ...model, layers: 300_000 } });
 	session.ask("one", settings);
 	written(["p", "q"], "r1");
 });
@@ -33,6 +34,15 @@ test("a later turn asks for the rows behind the prompt of the one before", () =>
 	expect(session.turns.at(-2)!.run.rows.has(0)).toBe(false);
 	session.show(session.turns[1]!.run);
 	expect([session.strip!.received, session.strip!.owner(0)]).toEqual([5, session.turns[0]!.run]);
+});
+
+test("a short conversation comes whole with every turn", () => {
+	session.newChat();
+	server.say(welcome);
+	session.ask("one", settings);
+	written(["p", "q"], "r2");
+	session.ask("two", settings);
+	expect(asked()).toEqual([0, 0, 0]);
 });
 
 test("all rows are asked for where the prompt begins otherwise, or nobody has them", () => {
