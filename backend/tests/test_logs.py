@@ -19,6 +19,7 @@ from steersight.engine.service import EngineOptions, EngineService
 from steersight.protocol.messages import ChatMessage, Prompt, Sampling, Start
 from steersight.runs.kept import KeptRows
 from steersight.runs.run import Run
+from steersight.runs.watching import Watching
 from steersight.telemetry import Telemetry
 
 SECRET = "the lighthouse keeper's name"
@@ -95,8 +96,8 @@ def a_run(limit: int = 0, asked: int = 50) -> Run:
     )
     return Run(
         run_id="r1", start=start, prompt=Prompt(ids=[1], texts=[SECRET], spans=[]), texts=None,  # type: ignore[arg-type]
-        actions=[], metrics=[], layers=2, engine=engine, max_reply_tokens=limit,
-        telemetry=Telemetry(), kept=KeptRows(0), columns=(),
+        actions=[], watching=Watching([], ()), layers=2, engine=engine, max_reply_tokens=limit,
+        telemetry=Telemetry(), kept=KeptRows(0),
         ended=lambda _run: None,
     )  # fmt: skip
 
