@@ -128,7 +128,9 @@ class Watched:
     ) -> RunRequest:
         sampling = {"max_tokens": tokens, "temperature": 0.0, "ignore_eos": True}
         wants = Wants(tuple(metrics or ["residual_norm"]))
-        options = RunOptions(name, len(self._prompt), wants, tuple(actions or ()), rev)
+        options = RunOptions(
+            name, first_row=len(self._prompt), wants=wants, actions=tuple(actions or ()), rev=rev
+        )
         return RunRequest(self._prompt, sampling, options, read_cache=False)
 
     async def run(

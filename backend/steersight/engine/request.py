@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from typing import Any
 
 from ..text.thoughts import Opening
@@ -47,6 +47,7 @@ class RunOptions:
     """What the worker has to know of a run beside its prompt and its sampling."""
 
     run: str
+    _: KW_ONLY
     first_row: int = 0
     """Rows of positions below this are not wanted."""
     wants: Wants = field(default_factory=Wants)
