@@ -453,8 +453,8 @@ class SteersightPage:
         self.map_area.focus()
         for key in keys:
             self.map_area.press(key)
-        # The page takes what was pressed into its next frame; before that the cell of an earlier key is spoken of.
-        self.page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+        # The page takes what was pressed into its next frame; before that an earlier key's cell is spoken of.
+        self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         expect(self.spoken).to_have_text(re.compile(r"layer \d+: .*\d"))
         text = self.spoken.inner_text()
         found = re.search(
