@@ -73,8 +73,7 @@ def test_another_client_gets_the_same_numbers(app: SteersightPage, server: Serve
     rows = other.rows[:, other.metrics.index("residual_norm")]
     assert cell.value == pytest.approx(rows[cell.position, cell.layer], rel=SHOWN)
     for position, values in app.wire.values("residual_norm").items():
-        # In one batch or another a number may be rounded to the next half float; of a logarithm from 4 to 8 that
-        # is a step of 0.27 per cent.
+        # In another batch a number may be rounded to the next half float: of logarithms from 4 to 8, 0.27 %.
         np.testing.assert_allclose(values, rows[position], rtol=3e-3)
 
 
