@@ -73,8 +73,8 @@ def test_another_client_gets_the_same_numbers(app: SteersightPage, server: Serve
     rows = other.rows[:, other.metrics.index("residual_norm")]
     assert cell.value == pytest.approx(rows[cell.position, cell.layer], rel=SHOWN)
     for position, values in app.wire.values("residual_norm").items():
-        # In another batch a number may be rounded to the next half float: of logarithms from 4 to 8, 0.27 %.
-        np.testing.assert_allclose(values, rows[position], rtol=3e-3)
+        # In another batch a number may be rounded to the next half float: of logarithms from 8 to 16, 0.54 %.
+        np.testing.assert_allclose(values, rows[position], rtol=6e-3)
 
 
 def test_another_metric_is_another_picture(talk: SteersightPage) -> None:

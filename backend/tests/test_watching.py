@@ -17,6 +17,8 @@ QUESTION = [{"role": "user", "content": ASKED}]
 LATER = ["attention_norm", "projection:north"]
 LENS = LensOptions(stride=4, top=3)
 TOKENS = 96
+STEP = 6e-3
+"""A step of half precision where a norm's logarithm is 8 to 16: another batch may round to the next one."""
 
 
 async def ask(client: Client, metrics: list[str], content: str = ASKED, **more: object) -> Run:
@@ -57,22 +59,22 @@ async def test_rows_from_the_change_on_are_those_of_a_run_watched_so_from_the_st
     assert prompt + 3 <= position < back < prompt + TOKENS - 1
     assert run.ids == whole.ids
     assert (beside.ids, beside.metrics) == (alone.ids, ["update_norm"])
-    assert np.allclose(beside.rows(), alone.rows(), rtol=2e-3, equal_nan=True)
+    assert np.allclose(beside.rows(), alone.rows(), rtol=STEP, equal_nan=True)
     lens = ["lens_entropy", "lens_probability", "lens_kl"]
     assert (run.metrics[0], set(run.metrics)) == ("residual_norm", {"residual_norm", *LATER, *lens})
     inside = slice(0, back - position)
     for names in (LATER, lens):
         mine, theirs = (numbers(one, names, position)[inside] for one in (run, whole))
         assert np.isfinite(mine).any(axis=(0, 2)).all()
-        assert np.allclose(mine, theirs, rtol=2e-3, atol=2e-3, equal_nan=True)
+        assert np.allclose(mine, theirs, rtol=STEP, atol=2e-3, equal_nan=True)
     # Nothing of it outside of these rows, and all of what was asked for there.
     norm, expected = run.rows()[:-1, 0], whole.rows()[:-1, whole.metrics.index("residual_norm")]
     assert np.isnan(norm[position:back]).all()
     for part in (slice(0, position), slice(back, None)):
-        assert np.allclose(norm[part], expected[part], rtol=2e-3)
+        assert np.allclose(norm[part], expected[part], rtol=STEP)
         assert np.isnan(run.rows()[:-1][part, 1:]).all()
         assert np.isnan(run.entropy()[:-1][part]).all()
-    assert np.allclose(run.entropy()[position:back], whole.entropy()[position:back], rtol=2e-3)
+    assert np.allclose(run.entropy()[position:back], whole.entropy()[position:back], rtol=STEP)
     assert sorted(run.guesses) == sorted(run.alternatives) == list(range(position, back))
     for at in range(position, back):
         assert [list(map(str, run.guesses[at]))] == [list(map(str, whole.guesses[at]))]
