@@ -90,3 +90,8 @@ export function mapOf<T>(check: Check<T>): Check<{ [name: string]: T }> {
 function own(found: Record<string, unknown>, name: string): unknown {
 	return Object.hasOwn(found, name) ? found[name] : undefined;
 }
+
+/** What may be null or missing, which is the same. */
+export function maybe<T>(check: Check<T>): Check<T | null> {
+	return otherwise<T | null>(null, orNull(check));
+}

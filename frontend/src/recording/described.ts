@@ -15,6 +15,7 @@ import {
 	type Check,
 	fields,
 	list,
+	maybe,
 	number,
 	oneOf,
 	orNull,
@@ -26,8 +27,6 @@ import {
 	whole,
 	wholeUpTo,
 } from "./checks";
-
-const maybe = <T>(check: Check<T>) => otherwise<T | null>(null, orNull(check));
 
 /** A map draws a row for each. */
 const MOST_LAYERS = 10_000;

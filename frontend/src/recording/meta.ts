@@ -9,19 +9,7 @@ import type {
 	VectorInfo,
 	VectorSetting,
 } from "../protocol/types.gen";
-import {
-	type Check,
-	fields,
-	list,
-	mapOf,
-	number,
-	orNull,
-	otherwise,
-	pair,
-	text,
-	truth,
-	whole,
-} from "./checks";
+import { fields, list, mapOf, maybe, number, orNull, otherwise, pair, text, truth, whole } from "./checks";
 import {
 	type Ending,
 	ending,
@@ -101,8 +89,6 @@ export interface Meta {
 	turns: RecordedTurn[];
 	runs: RunMeta[];
 }
-
-const maybe = <T>(check: Check<T>) => otherwise<T | null>(null, orNull(check));
 
 const turn = fields<RecordedTurn>({
 	id: text,
