@@ -17,6 +17,16 @@ export interface Segment {
 	readonly end: number;
 }
 
+interface Counts {
+	/** What was counted. */
+	made: string;
+	received: number;
+	own: number;
+	covered: number;
+}
+
+const NOT_COUNTED: Counts = { made: "", received: 0, own: 0, covered: 0 };
+
 export class Strip {
 	#segments: readonly Segment[] = [];
 	/** What the segments were made from. */
@@ -24,6 +34,7 @@ export class Strip {
 	#parts: ReadonlyMap<Run, ReadonlySet<number> | "all"> | null = null;
 	/** What the parts were made from. */
 	#partsMade = "";
+	#counted = NOT_COUNTED;
 
 	/** `earlier` are the runs of the turns in front, oldest first. */
 	constructor(
@@ -55,14 +66,25 @@ export class Strip {
 			this.#made = made;
 			this.#segments = run.reread ? [] : segmentsOf(run, this.earlier);
 			this.#parts = null;
+			this.#counted = NOT_COUNTED;
 		}
 		return this;
 	}
 
 	/** Whose numbers stand at a position. */
 	owner(position: number): Run {
-		for (const { run, end } of this.segments) {
-			if (position < end && run.rows.has(position)) return run;
+		const { segments } = this;
+		// Ends ascend: nearly always it is the first that reaches as far, or none.
+		if (position >= (segments.at(-1)?.end ?? 0)) return this.run;
+		let [low, high] = [0, segments.length - 1];
+		while (low < high) {
+			const middle = (low + high) >> 1;
+			if (position < segments[middle]!.end) high = middle;
+			else low = middle + 1;
+		}
+		for (let index = low; index < segments.length; index++) {
+			const { run } = segments[index]!;
+			if (run.rows.has(position)) return run;
 		}
 		return this.run;
 	}
@@ -112,27 +134,36 @@ export class Strip {
 
 	/** Positions that have a row. */
 	get received(): number {
-		const { segments } = this;
-		if (segments.length === 0) return this.run.rows.received;
-		const joined = segments.at(-1)!.end;
-		let count = 0;
-		for (let position = 0; position < joined; position++) if (this.has(position)) count += 1;
-		for (let position = joined; position < this.run.rows.columns; position++) {
-			if (this.run.rows.has(position)) count += 1;
-		}
-		return count;
+		const { received, own } = this.#count();
+		return received + this.run.rows.received - own;
 	}
 
 	/** Positions that the shown run did not compute and nobody else has here. */
 	get unread(): number {
-		let count = 0;
-		for (const { start, count: length } of this.run.cached.within({
-			start: 0,
-			count: this.run.tokens.length,
-		})) {
-			for (let position = start; position < start + length; position++) if (!this.has(position)) count += 1;
+		return this.run.cached.count - this.#count().covered;
+	}
+
+	/**
+	 * Of the columns that are joined: how many have a row, how many have one of the shown run, and of how many that this
+	 * run did not compute another's stands there. Counted when rows have come to any of them, and not with each that is
+	 * appended behind them.
+	 */
+	#count(): Counts {
+		const { segments, run } = this;
+		const joined = segments.at(-1)?.end ?? 0;
+		const versions = Array.from({ length: Math.ceil(joined / CHUNK) }, (_, part) => run.rows.version(part));
+		const told = segments.map((one) => `${one.run.rows.received},${one.end}`);
+		const made = [...told, run.cached.count, ...versions].join();
+		if (made === this.#counted.made) return this.#counted;
+		const counts = { made, received: 0, own: 0, covered: 0 };
+		for (let position = 0; position < joined; position++) {
+			const here = this.has(position);
+			if (here) counts.received += 1;
+			if (run.rows.has(position)) counts.own += 1;
+			if (here && run.cached.has(position)) counts.covered += 1;
 		}
-		return count;
+		this.#counted = counts;
+		return counts;
 	}
 
 	/** Where the revision in force changes from one column to the next within a run, and the run. */
