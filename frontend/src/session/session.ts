@@ -86,7 +86,7 @@ export class Session {
 		this.cursor = new CursorStore(batch);
 		this.view = new ViewStore(firstView(FIRST_ZOOM), batch);
 		this.history = new History(() => clock.now(), batch);
-		this.looking = new Looking(this.view, this.history);
+		this.looking = new Looking(this.view, this.history, () => this.#onShown());
 		this.#turns = new Turns(this.view);
 		this.connection = new Connection(
 			open,
@@ -253,9 +253,7 @@ export class Session {
 		const choose = (one: string) => () => {
 			if (this.live !== null) return;
 			this.#turns.choose(one);
-			this.#steerShown();
-			this.cursor.set(null);
-			this.changed.changed();
+			this.#onShown();
 		};
 		choose(key)();
 		this.history.did({
@@ -341,9 +339,6 @@ export class Session {
 
 	show(run: Run): void {
 		this.looking.show(run.id);
-		this.#steerShown();
-		this.cursor.set(null);
-		this.changed.changed();
 	}
 
 	pickMetric(id: string): void {
@@ -367,12 +362,15 @@ export class Session {
 		return this.#turns.takeReturned();
 	}
 
-	/** In a recording sliders stand as they stood in the reply that is shown. */
-	#steerShown(): void {
+	/** Another reply is on the map. In a recording sliders stand as they stood in it. */
+	#onShown(): void {
 		const run = this.shown;
-		if (!this.readOnly || run === null) return;
-		this.steering.attach(run);
-		this.#delivery.resume(run);
+		if (this.readOnly && run !== null) {
+			this.steering.attach(run);
+			this.#delivery.resume(run);
+		}
+		this.cursor.set(null);
+		this.changed.changed();
 	}
 
 	#onState(state: ConnectionState): void {

@@ -7,6 +7,8 @@ export class Looking {
 	constructor(
 		private readonly view: ViewStore,
 		private readonly history: History,
+		/** Told when another run is on the map, also by a step back. */
+		private readonly onShown: () => void,
 	) {}
 
 	/** Put another metric on the map; `label` is what the person knows it as. */
@@ -20,7 +22,10 @@ export class Looking {
 	show(run: string): void {
 		const before = this.view.main.run;
 		if (before === run) return;
-		this.#do("show another reply", "run", before, run, (id) => this.view.changeMain({ run: id }));
+		this.#do("show another reply", "run", before, run, (id) => {
+			this.view.changeMain({ run: id });
+			this.onShown();
+		});
 	}
 
 	setZoom(zoom: number): void {

@@ -36,6 +36,21 @@ test("a slider whose vector the server no longer has stays gone", async () => {
 	expect(page.session.steering.strengths()).toEqual({});
 });
 
+test("a step back to another reply is told to all of the page", async () => {
+	for (const [question, run] of [
+		["one", "r1"],
+		["two", "r2"],
+	] as const) {
+		await act(async () => page.server.turn(question, ["A"], run));
+	}
+	const shown = () =>
+		[...page.host.querySelectorAll(".shown")].map((one) => (one as HTMLElement).dataset.run);
+	await act(async () => page.session.show(page.session.turns[0]!.run));
+	expect(shown()).toEqual(["r1"]);
+	await page.click("undo");
+	expect([shown(), page.session.shown!.name]).toEqual([["r2"], "r2"]);
+});
+
 test("the metric on the map and the ends of a scale go back, each by itself", () => {
 	const { session } = page;
 	const seen = () => [session.metric, session.view.now.ranges.norm ?? null, session.view.now.zoom];
