@@ -1,10 +1,10 @@
 // The drawing functions against a fake 2D context that writes down what it is told.
 import { beforeEach, describe, expect, test } from "vitest";
 import { halfToNumber } from "../protocol/fp16";
-import { MetricField } from "../store/field";
 import type { Run } from "../store/run";
 import { Strip } from "../store/strip";
 import { gapFrame, metricInfo, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
+import { MetricField } from "../testing/field";
 import { Backing, coloursOf, TILE_COLUMNS, type Tile } from "./backing";
 import { colourAt, DIVERGING, SEQUENTIAL } from "./colour";
 import { drawMissing, drawStatic, type Ink } from "./draw";

@@ -1,9 +1,9 @@
 // What the painter colours, seen at the tiles that it writes into.
 import { beforeEach, describe, expect, test } from "vitest";
 import type { MetricInfo } from "../protocol/types.gen";
-import { MetricField } from "../store/field";
 import type { Run } from "../store/run";
 import { metricInfo, rowsFrame, startedFrame, testRun } from "../testing";
+import { MetricField } from "../testing/field";
 import type { Tile } from "./backing";
 import { DIVERGING, SEQUENTIAL } from "./colour";
 import { layout } from "./geometry";

@@ -1,7 +1,7 @@
 import { describe, expect, test, vi } from "vitest";
-import { MetricField } from "../store/field";
 import { RowStore } from "../store/rows";
 import { chance, metricInfo, rowsFrame } from "../testing";
+import { MetricField } from "../testing/field";
 import {
 	fixedEnds,
 	formatShare,

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { chance, rowsFrame } from "../testing";
+import { MetricField } from "../testing/field";
 import { DifferenceField, meanOf, RelativeField, usualOf } from "./derived";
-import { MetricField, valueAt } from "./field";
+import { valueAt } from "./field";
 import { CHUNK, RowStore } from "./rows";
 
 const LAYERS = 3;

@@ -1,7 +1,7 @@
 // What a map draws: one number per position and layer, whatever they come from. A map, its scale and its legend know
 // fields only, so that numbers of a run, and what is made of them, are drawn alike.
 import { HALF_VALUES } from "../protocol/fp16";
-import { CHUNK, type Change, type RowStore } from "./rows";
+import { CHUNK, type Change } from "./rows";
 
 export interface Field {
 	readonly layers: number;
@@ -19,45 +19,6 @@ export interface Field {
 	readonly first: number | null;
 	/** Numbers at positions [CHUNK * index, CHUNK * (index + 1)), [CHUNK, layers] as half floats; NaN for none. */
 	chunk(index: number): Uint16Array | undefined;
-}
-
-/** The rows of one metric of a run. */
-export class MetricField implements Field {
-	constructor(
-		private readonly rows: RowStore,
-		readonly metric: string,
-	) {}
-
-	/** Its rows are its own. */
-	sync(): void {}
-
-	get layers(): number {
-		return this.rows.layers;
-	}
-
-	get columns(): number {
-		return this.rows.columns;
-	}
-
-	get empty(): boolean {
-		return !this.rows.carries(this.metric);
-	}
-
-	get shelved(): boolean {
-		return this.rows.state === "shelved";
-	}
-
-	get changes(): readonly Change[] {
-		return this.rows.changes;
-	}
-
-	get first(): number | null {
-		return this.rows.first(this.metric);
-	}
-
-	chunk(index: number): Uint16Array | undefined {
-		return this.rows.chunk(this.metric, index);
-	}
 }
 
 /** The number of a field at a position and layer, as it was sent; NaN where there is none. */
