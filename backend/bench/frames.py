@@ -17,8 +17,6 @@ import functools
 import gzip
 import http.server
 import json
-import os
-import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -29,6 +27,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from .page import chromium
 from .proving import REPOSITORY, machine, quantile, report, table
 
 DOCUMENT = REPOSITORY / "docs" / "performance.md"
@@ -267,15 +266,11 @@ def told(found: dict[str, dict[int, dict[str, Cost]]]) -> str:
 def measure(asked: argparse.Namespace) -> str:
     """Run it, and say what came of it."""
     builds = {name: Path(folder).resolve() for name, folder in (one.split("=", 1) for one in asked.page)}
-    system = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    arguments = ["--enable-blink-features=ForceEagerMeasureMemory"]
-    if os.geteuid() == 0:
-        arguments.append("--no-sandbox")
     found: dict[str, dict[int, dict[str, Cost]]] = {name: {} for name in builds}
     weighed = []
     with ExitStack() as stack:
         playwright = stack.enter_context(sync_playwright())
-        browser = playwright.chromium.launch(executable_path=system, args=arguments)
+        browser = chromium(playwright, "--enable-blink-features=ForceEagerMeasureMemory")
         stack.callback(browser.close)
         urls = {name: stack.enter_context(serving(folder)) for name, folder in builds.items()}
         for ratio in asked.ratio:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
+from playwright.sync_api import Browser, CDPSession, Page, Playwright, sync_playwright
 
 from steersight.protocol.codec import decode_client
 from steersight.protocol.messages import Start
@@ -125,6 +125,14 @@ def serving(asked: argparse.Namespace, folder: Path, built: str) -> Iterator[str
         yield f"http://127.0.0.1:{port}"
 
 
+def chromium(playwright: Playwright, *arguments: str) -> Browser:
+    """The machine's own where there is one, else Playwright's; `arguments` go on its command line."""
+    system = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    # Chromium has no sandbox for root.
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    return playwright.chromium.launch(executable_path=system, args=[*sandbox, *arguments])
+
+
 class Visit:
     """One page that has one reply written to it."""
 
@@ -209,12 +217,10 @@ def profiled(visit: Visit, path: Path | None) -> list[Stretch]:
 def measure(asked: argparse.Namespace) -> str:
     """Run it, and say what came of it."""
     pages = dict(named.split("=", 1) for named in asked.page)
-    system = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     found: dict[str, list[list[Stretch]]] = {name: [] for name in pages}
     with ExitStack() as stack:
         playwright = stack.enter_context(sync_playwright())
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=system, args=arguments)
+        browser = chromium(playwright)
         stack.callback(browser.close)
         urls = {}
         for name, built in pages.items():
