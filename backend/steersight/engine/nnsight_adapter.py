@@ -10,7 +10,7 @@ Imported in the loading thread and in the workers only: importing vLLM takes som
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -134,8 +134,23 @@ class TracedRunner(NNsightGPUModelRunner):  # type: ignore[misc]
     def _update_states(self, scheduler_output: Any) -> Any:
         result = super()._update_states(scheduler_output)
         # NNsight has just said whose blocks take part in this step.
-        self._handoff.switch(bool(self.nnsight_model.interleaver.mediators))
+        self._handoff.switch(self.blocks_at_work())
         return result
+
+    def blocks_at_work(self) -> bool:
+        """Whether any block takes part in the step under way."""
+        return bool(self.nnsight_model.interleaver.mediators)
+
+    def may_have_blocks(self, request_ids: Iterable[str]) -> bool:
+        """Whether any of these requests came with a block, or blocks are installed for all that come.
+
+        The same on all ranks, also where a block has ended on one of them with an error: it is what the
+        scheduler has said, and what all ranks were told to install.
+        """
+        if self.nnsight_requests.templates:
+            return True
+        carried = (self.requests[request_id].sampling_params for request_id in request_ids)
+        return any("nnsight_mediator" in (getattr(params, "extra_args", None) or {}) for params in carried)
 
     def nnsight_held(self) -> int:
         """How many requests NNsight still carries. It takes up each that is scheduled, without a trace too,

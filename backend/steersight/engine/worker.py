@@ -37,6 +37,7 @@ from .parts import PartsSearch
 from .plan import Span
 from .pool import VectorPool
 from .proof import LayoutProof, ranks_agree
+from .python_steps import PythonSteps
 from .recorded_graphs import RecordedGraphs
 from .submission import OPTIONS_KEY
 from .tokenizer import tokenizer_for
@@ -50,6 +51,7 @@ class ObservedRunner(TracedRunner):
 
     observer: Observer
     graphs: RecordedGraphs
+    python_steps: PythonSteps
     _read_group: int | None
     """Which group of the KV cache's layers the ledger watches."""
     proving = False
@@ -61,6 +63,7 @@ class ObservedRunner(TracedRunner):
             self.vllm_config, graphs=bool(options.get("graphs")), channel=options["channel"],
             adapters=len(options.get("adapters", ())),
         )  # fmt: skip
+        self.python_steps = PythonSteps(graphs=bool(options.get("graphs")))
         first_rank = get_tensor_model_parallel_rank() == 0
         # Rows come from the first rank alone, news of a failure from any.
         sender = RowSender(options["channel"])
@@ -149,14 +152,37 @@ class ObservedRunner(TracedRunner):
                 observer.add(new.req_id, options, "" if lora is None else lora.lora_name)
         scheduled = scheduler_output.num_scheduled_tokens
         # The batch's own order: the forward's tensors follow it, not the scheduler's.
-        observer.begin(
-            [
-                self._span(request_id, scheduled[request_id])
-                for request_id in self.input_batch.req_ids
-                if request_id in scheduled
-            ]
-        )
+        spans = [
+            self._span(request_id, scheduled[request_id])
+            for request_id in self.input_batch.req_ids
+            if request_id in scheduled
+        ]
+        observer.begin(spans)
+        self.python_steps.begin(possible=self.may_have_blocks(scheduled), mine=self.blocks_at_work)
         return result
+
+    def runs_python(self) -> bool:
+        """Whether somebody's Python takes part in the step under way, so that no graph may be replayed. The
+        same on all ranks; never outside of a step."""
+        return self.python_steps.now
+
+    def _determine_batch_execution_and_padding(
+        self,
+        num_tokens: int,
+        num_reqs: int,
+        num_scheduled_tokens_np: Any,
+        max_num_scheduled_tokens: int,
+        use_cascade_attn: bool = False,
+        allow_microbatching: bool = True,
+        force_eager: bool = False,
+        *more: Any,
+        **named: Any,
+    ) -> Any:
+        """As vLLM (0.32) chooses a graph for a batch, or none."""
+        return super()._determine_batch_execution_and_padding(
+            num_tokens, num_reqs, num_scheduled_tokens_np, max_num_scheduled_tokens, use_cascade_attn,
+            allow_microbatching, force_eager or self.runs_python(), *more, **named,
+        )  # fmt: skip
 
     def _span(self, request_id: str, count: int) -> Span:
         request = self.requests[request_id]
@@ -171,7 +197,10 @@ class ObservedRunner(TracedRunner):
         take_up(self, self.vllm_config.additional_config[CONFIG_KEY].get("adapters", ()))
 
     def execute_model(self, *args: Any, **kwargs: Any) -> Any:
-        output = super().execute_model(*args, **kwargs)
+        try:
+            output = super().execute_model(*args, **kwargs)
+        finally:
+            self.python_steps.end()
         self.observer.forwarded()
         return output
 
