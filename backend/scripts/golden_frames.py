@@ -212,6 +212,19 @@ def server_frames() -> dict[str, m.Frame]:
             metrics=[],
             vectors=[],
         ),
+        "notebook_runs": m.NotebookRuns(
+            runs=[
+                m.RunNotice(
+                    run="c2-1",
+                    origin="notebook",
+                    prompt="The Eiffel Tower is in",
+                    since=1732406400.25,
+                    state="writing",
+                ),
+                m.RunNotice(run="c2-0", origin="notebook", prompt="", since=1732406399.0, state="finished"),
+            ]
+        ),
+        "notebook_runs_none": m.NotebookRuns(runs=[]),
         "started": m.Started(
             run="c1-7",
             seq=1,
@@ -227,6 +240,14 @@ def server_frames() -> dict[str, m.Frame]:
             strengths={"joy": -0.25},
             settings={"joy": m.VectorSetting(operator="add", scope="reply")},
             sampling=m.Sampling(temperature=0.0, max_tokens=64, stop=["\n"]),
+        ),
+        "started_by_a_notebook": m.Started(
+            run="c2-1",
+            seq=1,
+            id="t1",
+            origin="notebook",
+            metrics=["residual_norm"],
+            prompt=m.Prompt(ids=[1, 9690], texts=["The", " Eiffel"], spans=[]),
         ),
         "resumed": m.Resumed(
             run="c1-7",

@@ -22,7 +22,9 @@ from ..protocol.messages import (
     Frame,
     MetricInfo,
     ModelInfo,
+    NotebookRuns,
     Resume,
+    RunNotice,
     Start,
     Started,
     StartTogether,
@@ -72,6 +74,8 @@ class Client:
         self.model: ModelInfo | None = None
         self.metrics: dict[str, MetricInfo] = {}
         self.vectors: dict[str, VectorInfo] = {}
+        self.notebook_runs: list[RunNotice] = []
+        """Runs of notebooks that the server keeps, the newest first; `watch` follows one by its name."""
         self.special_ids: frozenset[int] = frozenset()
         self.last_error: Error | None = None
         """The newest refusal that belongs to no call that waits, such as that of a `stop`."""
@@ -261,6 +265,7 @@ class Client:
             case Welcome():
                 self.name = frame.name
                 self.metrics = {metric.id: metric for metric in frame.metrics}
+                self.notebook_runs = []
                 await self._arrive(frame.epoch)
                 await self._know(frame.engine, frame.model, frame.vectors)
             case Engine():
@@ -270,6 +275,10 @@ class Client:
                     state=frame.state, stage=frame.stage, progress=frame.progress
                 )
                 await self._know(status, frame.model, frame.vectors)
+            case NotebookRuns():
+                async with self._changed:
+                    self.notebook_runs = frame.runs
+                    self._changed.notify_all()
             case Started() if frame.run not in self._runs:
                 run = self._runs[frame.run] = Run(self, frame)
                 waiting = self._finding.get(frame.run) or self._starting.get(frame.id)

@@ -74,6 +74,7 @@ def recorded_run(run: Run, client: Client) -> RecordedRun:
             epoch=run.told.epoch,
             model=run.told.model if right_model else None,
             adapter=run.adapter,
+            origin=run.origin,
             metrics=[described.get(name) or unknown_metric(name) for name in metrics],
             vectors=[known[name] for name in sorted(named & known.keys())],
             sampling=run.sampling,
@@ -104,6 +105,8 @@ def question(run: Run) -> str:
     if run.asked is not None:
         sent = (message.content for message in reversed(run.asked.messages) if message.role == "user")
         return next(sent, "")
+    if run.origin == "notebook":
+        return "".join(run.prompt.texts)
     asked = (span for span in reversed(run.prompt.spans) if span.role == "user")
     return next(("".join(run.prompt.texts[span.start : span.end]) for span in asked), "")
 

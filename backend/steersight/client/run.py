@@ -68,6 +68,8 @@ class Run:
         """What it is watched with from a position on, where that has changed since the start."""
         self.model = started.model
         """Id of the model that writes it; empty where the server does not say."""
+        self.origin = started.origin
+        """What it was asked for by: a `chat`, or a `notebook`."""
         self.adapter = started.adapter
         """The LoRA adapter it is written with; None is the base model."""
         self.sampling = started.sampling

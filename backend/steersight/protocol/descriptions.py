@@ -4,7 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .parts import Count, Frame, Identifier, MetricId, Operator, OrNewer, TemplateName, TemplateValue
+from .parts import (
+    MAX_BEGINNING,
+    Count,
+    Frame,
+    Identifier,
+    MetricId,
+    Operator,
+    Origin,
+    OrNewer,
+    TemplateName,
+    TemplateValue,
+)
 
 EngineState = Annotated[Literal["loading", "ready", "failed", "draining", "stopped"], OrNewer]
 """`loading` is also said of an engine that is being built again after a fault; its stage says so. `draining`:
@@ -137,6 +148,18 @@ class VectorInfo(Frame):
     of the base model, which steers any."""
     own: bool
     """Whether it is this server's own, so that it can be deleted; bundled ones cannot."""
+
+
+class RunNotice(Frame):
+    """A run that clients are told of who have not asked for it; `resume` lets them watch it."""
+
+    run: Identifier
+    origin: Origin
+    prompt: Annotated[str, Field(max_length=MAX_BEGINNING)]
+    """How its prompt begins, without special tokens."""
+    since: float
+    """When it was admitted, in seconds since 1970 by the server's clock."""
+    state: Annotated[Literal["waiting", "writing", "finished"], OrNewer]
 
 
 class Limits(Frame):

@@ -34,12 +34,14 @@ from .descriptions import (
     Limits,
     MetricInfo,
     ModelInfo,
+    RunNotice,
     TemplateArgument,
     ThoughtMarks,
     VectorInfo,
 )
 from .parts import (
     MAX_ARGUMENTS,
+    MAX_BEGINNING,
     MAX_FRAME_BYTES,
     MAX_MESSAGES,
     MAX_PREFIX,
@@ -57,6 +59,7 @@ from .parts import (
     ErrorCode,
     Frame,
     Operator,
+    Origin,
     VectorSetting,
 )
 from .server_frames import (
@@ -68,6 +71,7 @@ from .server_frames import (
     Finished,
     Gap,
     Lens,
+    NotebookRuns,
     Part,
     Pong,
     Prompt,
@@ -86,13 +90,16 @@ from .server_frames import (
 )
 
 __all__ = [
-    "CLIENT_TYPES", "MAX_ARGUMENTS", "MAX_FRAME_BYTES", "MAX_MESSAGES", "MAX_PREFIX", "MAX_ROWS_ASKED",
+    "CLIENT_TYPES", "MAX_ARGUMENTS", "MAX_BEGINNING", "MAX_FRAME_BYTES", "MAX_MESSAGES", "MAX_PREFIX",
+    "MAX_ROWS_ASKED",
     "MAX_STOP_STRINGS", "MAX_STRENGTH", "MAX_TEMPERATURE", "MAX_TOGETHER", "MAX_TOP", "MAX_VECTORS",
     "MIN_REPETITION_PENALTY", "PROTOCOL_VERSION", "READING", "SERVER_TYPES", "SUBPROTOCOL", "AdapterInfo",
     "Alternatives", "Applied", "AskRows", "ChatMessage",
     "ClientFrame", "ColorScale", "Engine", "EngineStatus", "Error", "ErrorCode", "ExpertsInfo",
     "Finished", "Frame", "Gap", "Hello", "Lens", "LensOptions", "Limits", "MetricInfo", "ModelInfo",
-    "Operator", "Part", "Ping", "Pong", "Prompt", "Queued", "Resume", "Resumed", "Rows", "RunError",
+    "NotebookRuns",
+    "Operator", "Origin", "Part", "Ping", "Pong", "Prompt", "Queued", "Resume", "Resumed", "Rows", "RunError",
+    "RunNotice",
     "Sampling", "ServerFrame", "Span", "Start", "StartTogether", "Started", "Steer", "Stop",
     "TemplateArgument", "ThoughtMarks", "Timing", "Tokens", "Usage", "VectorInfo", "VectorSetting", "Watch",
     "Watched", "Welcome",

@@ -79,6 +79,12 @@ Operator = Annotated[
 ]
 
 
+Origin = Annotated[Literal["chat", "notebook"], OrNewer]
+"""What a run was asked for by: a `start`, or a trace of NNsight's, from a notebook."""
+MAX_BEGINNING = 120
+"""Characters of a prompt that a notice of its run says."""
+
+
 class ErrorCode(StrEnum):
     """What an `error` frame is about. A client may act on the code and show the message."""
 

@@ -10,7 +10,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .client_frames import LensOptions, Sampling
-from .descriptions import EngineState, EngineStatus, Limits, MetricInfo, ModelInfo, VectorInfo
+from .descriptions import (
+    EngineState,
+    EngineStatus,
+    Limits,
+    MetricInfo,
+    ModelInfo,
+    RunNotice,
+    VectorInfo,
+)
 from .parts import (
     MAX_NAME,
     PROTOCOL_VERSION,
@@ -19,6 +27,7 @@ from .parts import (
     Frame,
     Identifier,
     MetricId,
+    Origin,
     OrNewer,
     Revision,
     Settings,
@@ -55,6 +64,15 @@ class Engine(Frame):
     model: ModelInfo | None
     metrics: list[MetricInfo]
     vectors: list[VectorInfo]
+
+
+class NotebookRuns(Frame):
+    """The newest runs of notebooks that the server keeps, live ones and finished ones, the newest first. Sent
+    after `welcome` where there are any, and whenever they have changed: whatever is not named is kept no
+    longer, or there are too many newer ones."""
+
+    type: Literal["notebook_runs"] = "notebook_runs"
+    runs: list[RunNotice]
 
 
 class Span(Frame):
@@ -95,6 +113,8 @@ class Started(Frame):
     """Of revision 0: how the vectors of `strengths` act."""
     sampling: Sampling | None = None
     """How its tokens are drawn, as `start` asked for it; `max_tokens` is what there is room for."""
+    origin: Origin = "chat"
+    """What asked for it. The prompt of a notebook's run is a text without messages, so it has no spans."""
 
 
 class Resumed(Frame):
@@ -331,6 +351,7 @@ class Pong(Frame):
 ServerFrame = Annotated[
     Welcome
     | Engine
+    | NotebookRuns
     | Started
     | Resumed
     | Queued
@@ -349,7 +370,8 @@ ServerFrame = Annotated[
 ]
 
 SERVER_TYPES: dict[str, type[Frame]] = {
-    "welcome": Welcome, "engine": Engine, "started": Started, "resumed": Resumed, "queued": Queued,
-    "tokens": Tokens, "part": Part, "rows": Rows, "lens": Lens, "alternatives": Alternatives,
+    "welcome": Welcome, "engine": Engine, "notebook_runs": NotebookRuns, "started": Started,
+    "resumed": Resumed, "queued": Queued, "tokens": Tokens, "part": Part, "rows": Rows,
+    "lens": Lens, "alternatives": Alternatives,
     "applied": Applied, "watched": Watched, "gap": Gap, "finished": Finished, "error": Error, "pong": Pong,
 }  # fmt: skip

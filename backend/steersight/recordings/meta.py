@@ -26,7 +26,7 @@ from ..protocol.messages import (
     VectorInfo,
     VectorSetting,
 )
-from ..protocol.parts import Count, MetricId, OrNewer, Revision, TemplateValue
+from ..protocol.parts import Count, MetricId, Origin, OrNewer, Revision, TemplateValue
 from .errors import RecordingError, shown
 
 FORMAT: Final = "steersight-recording"
@@ -98,6 +98,7 @@ class RunInfo(Frame):
     model: ModelInfo | None = None
     """As in `welcome` when it was written; null where that is not known."""
     adapter: str | None = None
+    origin: Origin = "chat"
     metrics: list[MetricInfo]
     """Those whose rows are here, in the order of the run."""
     vectors: list[VectorInfo] = Field(default_factory=list)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..protocol.messages import LensOptions, Prompt, RunError, Sampling, Timing, Usage, VectorSetting
+from ..protocol.messages import LensOptions, Origin, Prompt, RunError, Sampling, Timing, Usage, VectorSetting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,6 +112,7 @@ class StartedEvent:
     """Of revision 0."""
     settings: Mapping[str, VectorSetting] | None = None
     sampling: Sampling | None = None
+    origin: Origin = "chat"
 
 
 Event = StartedEvent | QueuedEvent | PartEvent | WatchedEvent | AppliedEvent | GapEvent | FinishedEvent

@@ -52,6 +52,7 @@ class Framing:
                 strengths=_copied(event.strengths),
                 settings=_plain(event.settings),
                 sampling=event.sampling and event.sampling.model_dump(),
+                origin=event.origin,
             )
             for event in others
             if isinstance(event, StartedEvent)

@@ -29,7 +29,17 @@ from ..engine.run_state import Revision, RunState
 from ..engine.service import EngineLostError, EngineNotReadyError, EngineService, RunFailedError
 from ..engine.step import NO_TOKEN
 from ..protocol.codec import FrameError
-from ..protocol.messages import ErrorCode, Prompt, RunError, Start, Steer, Timing, Usage, VectorSetting
+from ..protocol.messages import (
+    ErrorCode,
+    Origin,
+    Prompt,
+    RunError,
+    Start,
+    Steer,
+    Timing,
+    Usage,
+    VectorSetting,
+)
 from ..text.thoughts import PARTS, ReplyParts
 from ..vectors.action import acting
 from .events import AppliedEvent, FinishedEvent, GapEvent, PartEvent, QueuedEvent, StartedEvent
@@ -111,8 +121,11 @@ class Run:
         max_reply_tokens: int,
         telemetry: Telemetry,
         ended: Callable[[Run], None],
+        origin: Origin = "chat",
     ) -> None:
         self.id = run_id
+        self.origin: Origin = origin
+        """What it was asked for by."""
         self.log = RunLog(run_id, start.id, watching.metrics, layers, watching.columns)
         self.rev = 0
         self.actions = actions
@@ -129,6 +142,8 @@ class Run:
         """Its lease on a place in the engine, from the moment at which it asks for one."""
         self.watchers: set[Callable[[], None]] = set()
         """Called whenever the log has grown."""
+        self.moved: Callable[[], None] = _nobody
+        """Called when it is in another phase of its life."""
         self.facts = engine.model
         """Of the model that writes it."""
         self._start = start
@@ -172,7 +187,7 @@ class Run:
         self.log.append(
             StartedEvent(
                 prompt, engine.model.id if engine.model else "", start.adapter, self.strengths, self.settings,
-                start.sampling.model_copy(update={"max_tokens": self._reply_limit()}),
+                start.sampling.model_copy(update={"max_tokens": self._reply_limit()}), origin,
             )
         )  # fmt: skip
         if start.prompt_rows and self._first_row:
@@ -244,11 +259,17 @@ class Run:
         self.phase = phase
         # Asked for at every token: Python 3.11 takes longer to look up an enum's member than for all else.
         self.done = phase is RunPhase.FINISHED
+        self.moved()
 
     async def over(self) -> None:
         """Wait until the engine has let go of it."""
         if self._stream_task is not None:
             await asyncio.wait([self._stream_task])
+
+    @property
+    def prompt(self) -> Prompt:
+        """What it goes on from."""
+        return self._prompt
 
     @property
     def prompt_tokens(self) -> int:
@@ -487,3 +508,7 @@ class Run:
             self._telemetry.prompt_read(self.prompt_tokens, self._cached_tokens)
         self._telemetry.run_finished(ending.reason, first_ms)
         self._wake()
+
+
+def _nobody() -> None:
+    """Nobody is told how it goes on."""

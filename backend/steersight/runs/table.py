@@ -28,12 +28,13 @@ from ..engine.service import EngineService
 from ..engine.status import EnginePhase
 from ..engine.use import Need
 from ..protocol.codec import FrameError
-from ..protocol.messages import ErrorCode, Start, StartTogether, Steer, Watch
+from ..protocol.messages import ErrorCode, Origin, Start, StartTogether, Steer, Watch
 from ..telemetry import Telemetry
 from ..vectors.action import Action, OtherAdapterError, TooManyVectorsError, decide_all
 from ..vectors.store import VectorError
 from .budget import RowBudget
 from .kept import KeptRows
+from .notices import Notices
 from .places import Places
 from .prompt import Built, build_prompt
 from .run import Run
@@ -85,6 +86,8 @@ class RunTable:
         """Rows for runs whose prompts begin alike."""
         self.live: dict[str, Run] = {}
         """Those that have not finished, waiting ones among them."""
+        self.notices = Notices()
+        """What all clients are told of notebooks' runs."""
         self.draining = False
         self._finished: dict[str, Run] = {}  # the oldest first
         self.places = Places(
@@ -130,7 +133,7 @@ class RunTable:
             error.id = frame.id
             raise
 
-    async def _admit(self, starts: list[Start], wake: Wake) -> list[Run]:
+    async def _admit(self, starts: list[Start], wake: Wake, origin: Origin = "chat") -> list[Run]:
         """Raises FrameError, with the id of the start that it is about if it is about one."""
         model = self._ready()
         # It has been read before the engine is ready.
@@ -146,7 +149,7 @@ class RunTable:
         if self.engine.renderer is not renderer:
             raise FrameError(ErrorCode.MODEL_CHANGED, "The server's model was changed just now. Ask again.")
         self._check_room(len(starts))
-        runs = [self._made(start, its, model) for start, its in zip(starts, built, strict=True)]
+        runs = [self._made(start, its, model, origin) for start, its in zip(starts, built, strict=True)]
         places = self.places.ask_together([(run.most_tokens, run) for run in runs])
         for run, place in zip(runs, places, strict=True):
             run.place = place
@@ -154,6 +157,7 @@ class RunTable:
             self.telemetry.run_started()
             run.watchers.add(wake)
             run.log.grew = self._budget.grew
+            self.notices.add(run)
         self.places.fill()
         return runs
 
@@ -169,7 +173,7 @@ class RunTable:
                 ),
             )  # fmt: skip
 
-    def _made(self, start: Start, built: Built, model: ModelFacts) -> Run:
+    def _made(self, start: Start, built: Built, model: ModelFacts, origin: Origin) -> Run:
         with _about(start):
             watching = self._watching(start)
             self._check_adapter(start, model)
@@ -178,7 +182,7 @@ class RunTable:
             run_id=secrets.token_hex(8), start=start, prompt=built.prompt, texts=built.texts,
             opening=built.opening, watching=watching, actions=actions, layers=model.layers,
             engine=self.engine, kept=self.kept, max_reply_tokens=self.limits.max_reply_tokens,
-            telemetry=self.telemetry, ended=self._ended,
+            telemetry=self.telemetry, ended=self._ended, origin=origin,
         )  # fmt: skip
 
     def _ready(self) -> ModelFacts:
@@ -332,6 +336,7 @@ class RunTable:
         self._graces.pop(run.id, None)
         if run.done:
             self._finished.pop(run.id, None)
+            self.notices.forget(run.id)
         else:
             logger.info("Run %s is ended: nobody has watched it for the grace time", run.id)
             run.cancel()
@@ -343,6 +348,7 @@ class RunTable:
             weight -= oldest.log.size
             # Whoever still watches it keeps the run, and would keep its rows.
             oldest.log.trim(0)
+            self.notices.forget(oldest.id)
             if (grace := self._graces.pop(oldest.id, None)) is not None:
                 grace.cancel()
 
@@ -385,6 +391,7 @@ class RunTable:
         for grace in self._graces.values():
             grace.cancel()
         self._graces.clear()
+        self.notices.close()
         self._tokenizers.shutdown(wait=False, cancel_futures=True)
 
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -77,10 +78,7 @@ class Connection:
         self._telemetry = telemetry
         self._watched: dict[str, Run] = {}
         self._admissions = Admissions(self._start, self._refuse)
-        self._sender = Sender(
-            socket, pace, telemetry, engine_frame=offering.engine_frame,
-            more_to_come=lambda: bool(self._admissions.pending),
-        )  # fmt: skip
+        self._sender = Sender(socket, pace, telemetry, more_to_come=lambda: bool(self._admissions.pending))
         self._post = self._sender.post
         self._start_ids: set[str] = set()
         self._bad_frames = 0
@@ -102,7 +100,9 @@ class Connection:
             leases.callback(self._sender.close)
             try:
                 await self._greet()
-                leases.callback(self._engine.listen(self._sender.engine_changed))
+                changed, notices = self._sender.state_changed, self._table.notices
+                leases.callback(self._engine.listen(partial(changed, self._offering.engine_frame)))
+                leases.callback(notices.listen(partial(changed, notices.frame)))
                 await _first_to_end(
                     self._receive_all, self._admissions.go_on, self._sender.run, self._sender.watch_outbox
                 )
@@ -143,6 +143,8 @@ class Connection:
             self._refuse(error)
             raise Close(CloseCode.UNAUTHORIZED) from None
         self._post(self._offering.welcome())
+        if self._table.notices:
+            self._post(self._table.notices.frame())
 
     # ------------------------------------------------------------ in
 

@@ -60,7 +60,6 @@ class Sender:
         pace: Pace,
         telemetry: Telemetry,
         *,
-        engine_frame: Callable[[], bytes],
         more_to_come: Callable[[], bool],
     ) -> None:
         """
@@ -68,21 +67,20 @@ class Sender:
             socket: an accepted one.
             pace: says when to send.
             telemetry: told what has been sent.
-            engine_frame: the engine's state, as a packed frame.
             more_to_come: whether somebody is at something that the client will be told of.
         """
         extensions = socket.scope["extensions"]
         self._writable: asyncio.Event = extensions[WRITABLE]
         self._send_messages: Callable[[Sequence[bytes]], None] = extensions[SEND_ALL]
         self._telemetry = telemetry
-        self._engine_frame = engine_frame
         self._more_to_come = more_to_come
         self.feeds: dict[str, Feed] = {}
         """What the client watches, by the names of runs."""
         self.lags = False
         """Whether the client has been too slow for what it was sent last."""
         self._outbox: deque[Frame | bytes] = deque()
-        self._engine_news = False
+        self._states: dict[Callable[[], bytes], None] = {}
+        """What makes frames of states that have changed."""
         self._left_off: Iterator[list[bytes]] | None = None
         """What a round has begun to send, and the transport would not take."""
         self._failed: Exception | None = None
@@ -100,9 +98,9 @@ class Sender:
             self._overrun.set()
         self.look()
 
-    def engine_changed(self) -> None:
-        """Send the engine's state soon: once, however often it changes until then."""
-        self._engine_news = True
+    def state_changed(self, frame: Callable[[], bytes]) -> None:
+        """Send a state, as the frame that this makes, soon: once, however often it changes until then."""
+        self._states[frame] = None
         self.look()
 
     async def told(self) -> None:
@@ -139,7 +137,7 @@ class Sender:
     def _done(self, waited: float) -> None:
         """All has been sent, and the client has let this server wait so many seconds for it."""
         self.lags = waited > SLOW_SECONDS
-        if self._outbox or self._engine_news or not all(feed.idle for feed in self.feeds.values()):
+        if self._outbox or self._states or not all(feed.idle for feed in self.feeds.values()):
             self.look()
         elif not self._more_to_come():
             self._nothing_left.set()
@@ -147,9 +145,9 @@ class Sender:
     def _news(self) -> Iterator[Frame | WireMap | bytes]:
         while self._outbox:
             yield self._outbox.popleft()
-        if self._engine_news:
-            self._engine_news = False
-            yield self._engine_frame()
+        states, self._states = self._states, {}
+        for frame in states:
+            yield frame()
         for feed in list(self.feeds.values()):
             yield from feed.take(MOST_LAGGING_BYTES if self.lags else None)
 

@@ -1,11 +1,13 @@
 // The conversation: turns, what the running reply measures, and the composer. The list follows its end
 // until the person scrolls up.
 import { Fragment, useEffect, useRef, useState } from "react";
+import type { Turn } from "../session/conversation";
 import type { Session } from "../session/session";
 import type { Settings } from "../session/settings";
 import { PlusIcon, SettingsIcon } from "../ui/icons";
 import { useSignal } from "../ui/useSignal";
 import { Composer } from "./Composer";
+import { FromNotebook } from "./FromNotebook";
 import { Message } from "./Message";
 import { noteOf, waitingFor, writerOf } from "./notes";
 import { RunStats } from "./RunStats";
@@ -65,6 +67,7 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 					onClose={() => setOpen(false)}
 				/>
 			)}
+			<FromNotebook session={session} />
 			<MessageList session={session}>
 				{session.turns.length === 0 && session.asides.length === 0 && <Welcome session={session} />}
 				<Asides session={session} after={0} />
@@ -73,7 +76,7 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 						<Message
 							session={session}
 							turn={turn}
-							continues={turn.run.model === null ? session.continues : turn.run.tokens.continues}
+							continues={continuesIn(turn, session)}
 							phase={turn.run.delivery.phase}
 							name={turn.run.name}
 							shown={session.shown === turn.run}
@@ -86,7 +89,7 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 							choosable={session.live === null}
 							watch={session.shown === turn.run ? session.watchLink(turn.run) : null}
 							onRegenerate={
-								turn === last && !blocked && !turn.run.delivery.live
+								turn === last && !blocked && !turn.run.delivery.live && turn.run.origin === "chat"
 									? () => session.regenerate(settings)
 									: null
 							}
@@ -99,6 +102,12 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 			<Composer session={session} settings={settings} />
 		</section>
 	);
+}
+
+/** Whether a turn is one text that goes on. */
+function continuesIn({ run }: Turn, { continues }: Session): boolean {
+	if (run.origin === "notebook") return true;
+	return run.model === null ? continues : run.tokens.continues;
 }
 
 /** Commands and their answers, which the model never sees. Those of turns that went stand at the end. */

@@ -102,13 +102,17 @@ export function Composer({ session, settings }: { session: Session; settings: Se
 					</button>
 				)}
 			</div>
-			<p className="composer-hint">
-				{blocked !== null && (readOnly || live === null || session.connection.state.kind !== "live")
-					? blocked
-					: "Enter sends, Shift+Enter makes a new line, Esc stops."}
-			</p>
+			<p className="composer-hint">{hintOf(session)}</p>
 		</form>
 	);
+}
+
+function hintOf({ can, connection, live, notebooks, readOnly }: Session): string {
+	const away = readOnly || live === null || connection.state.kind !== "live";
+	if (can.ask !== null && (away || notebooks.shown)) return can.ask;
+	if (notebooks.shown)
+		return "This text is a notebook's, without a chat to go on from: what you send begins a chat.";
+	return "Enter sends, Shift+Enter makes a new line, Esc stops.";
 }
 
 function placeholder({ continues, turns, readOnly }: Session): string {

@@ -132,6 +132,11 @@ export const Message = memo(function Message(props: MessageProps) {
 				)}
 				{problem !== null && <ErrorBanner message={problem} />}
 				<div className="message-tools">
+					{turn.run.origin === "notebook" && (
+						<span className="writer" data-testid="from">
+							From a notebook
+						</span>
+					)}
 					{writer !== "" && (
 						<span className="writer" data-testid="writer">
 							{writer}

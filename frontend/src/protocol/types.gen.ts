@@ -4,6 +4,7 @@ export type ClientFrame = Hello | Start | StartTogether | Steer | Watch | Stop |
 export type ServerFrame =
 	| Welcome
 	| Engine
+	| NotebookRuns
 	| Started
 	| Resumed
 	| Queued
@@ -341,6 +342,25 @@ export interface Engine {
 	vectors: VectorInfo[];
 }
 /**
+ * The newest runs of notebooks that the server keeps, live ones and finished ones, the newest first. Sent
+ * after `welcome` where there are any, and whenever they have changed: whatever is not named is kept no
+ * longer, or there are too many newer ones.
+ */
+export interface NotebookRuns {
+	type: "notebook_runs";
+	runs: RunNotice[];
+}
+/**
+ * A run that clients are told of who have not asked for it; `resume` lets them watch it.
+ */
+export interface RunNotice {
+	run: string;
+	origin: "chat" | "notebook";
+	prompt: string;
+	since: number;
+	state: "waiting" | "writing" | "finished";
+}
+/**
  * A run was admitted. `run` is its name from now on; `id` is what `start` called it.
  */
 export interface Started {
@@ -359,6 +379,7 @@ export interface Started {
 		[k: string]: VectorSetting;
 	} | null;
 	sampling: Sampling | null;
+	origin: "chat" | "notebook";
 }
 /**
  * The prompt as the model reads it.
@@ -635,6 +656,7 @@ export const SERVER_TYPES: readonly string[] = [
 	"finished",
 	"gap",
 	"lens",
+	"notebook_runs",
 	"part",
 	"pong",
 	"queued",

@@ -9,6 +9,7 @@ import type {
 	VectorInfo,
 	VectorSetting,
 } from "../protocol/types.gen";
+import type { Run } from "../store/run";
 import { fields, list, mapOf, maybe, number, orNull, otherwise, pair, text, truth, whole } from "./checks";
 import {
 	type Ending,
@@ -64,6 +65,7 @@ export interface RunMeta {
 	epoch: string | null;
 	model: ModelInfo | null;
 	adapter: string | null;
+	origin: Run["origin"];
 	metrics: MetricInfo[];
 	vectors: VectorInfo[];
 	sampling: Sampling | null;
@@ -119,6 +121,7 @@ const run = fields<RunMeta>({
 	epoch: maybe(text),
 	model: maybe(modelInfo),
 	adapter: maybe(text),
+	origin: otherwise("chat", (value, where) => (text(value, where) === "notebook" ? "notebook" : "chat")),
 	metrics: list(metricInfo, MOST.infos),
 	vectors: otherwise([], list(vectorInfo, MOST.infos)),
 	sampling: maybe(sampling),

@@ -33,19 +33,25 @@ export class Asking {
 
 	/** Why nothing can be sent now, as a sentence, or null when it can. */
 	get blocked(): string | null {
-		return this.away ?? (this.parts.turns.live === null ? null : "A reply is being written.");
+		const { live } = this.parts.turns;
+		if (live?.origin === "notebook") {
+			return this.away ?? "A notebook's text is being written. When it has ended, you can begin a chat here.";
+		}
+		return this.away ?? (live === null ? null : "A reply is being written.");
 	}
 
 	ask(text: string, settings: Settings): boolean {
 		// What blocks is said beside the box already.
 		const what = this.blocked === null ? "" : null;
-		return this.#start({ history: this.parts.turns.all, user: text, before: [] }, settings, what);
+		// What a notebook asked has no messages that a chat could go on from.
+		const history = this.parts.turns.notebook ? [] : this.parts.turns.all;
+		return this.#start({ history, user: text, before: [] }, settings, what);
 	}
 
 	/** Write the last reply again, with the present settings and strengths. */
 	regenerate(settings: Settings): boolean {
 		const { all, last } = this.parts.turns;
-		if (last === undefined) return false;
+		if (last === undefined || this.parts.turns.notebook) return false;
 		const turn = { history: all.slice(0, -1), user: last.user, before: [] };
 		return this.#start(turn, settings, "The reply was not written again. ");
 	}
@@ -53,7 +59,13 @@ export class Asking {
 	/** Whether the last reply has a beginning and, as far as is known, not its end. */
 	get canWriteOn(): boolean {
 		const { last, unfinished } = this.parts.turns;
-		if (last === undefined || this.away !== null || this.#writeOn?.run.delivery.live) return false;
+		if (
+			last === undefined ||
+			this.parts.turns.notebook ||
+			this.away !== null ||
+			this.#writeOn?.run.delivery.live
+		)
+			return false;
 		return last.run.delivery.live ? last.run.name !== null && replyText(last).trim() !== "" : unfinished;
 	}
 

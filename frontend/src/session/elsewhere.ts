@@ -3,6 +3,7 @@
 import { Run } from "../store/run";
 import { readPrompt, type Turn } from "./conversation";
 import { type Kept, RUN_NAME, revive, reviveText } from "./kept";
+import type { Notebooks } from "./notebooks";
 import type { Parts } from "./parts";
 
 /** A reply that a recording brings: by the name under which its source has the run, or as its text alone. */
@@ -26,6 +27,7 @@ export class Elsewhere {
 			Parts,
 			"connection" | "server" | "turns" | "notes" | "steering" | "delivery" | "cursor" | "batch" | "changed"
 		>,
+		private readonly notebooks: Notebooks,
 	) {}
 
 	/** Take up a conversation that a reload left: its texts now, the rest when the server answers. */
@@ -129,6 +131,7 @@ export class Elsewhere {
 	fillIn(run: Run): void {
 		const { turns, batch } = this.parts;
 		const turn = turns.all.find((one) => one.run === run);
+		if (turn !== undefined && run.origin === "notebook") this.notebooks.separate(turn);
 		if (turn === undefined || !turn.watched || turn.user !== "") return;
 		const { prompt, specialIds, continues } = run.tokens;
 		const read = readPrompt(prompt, specialIds, continues);

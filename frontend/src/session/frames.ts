@@ -10,6 +10,7 @@ import type { Asking } from "./asking";
 import { changedSentence, movedSentence } from "./away";
 import type { Elsewhere } from "./elsewhere";
 import type { Filling } from "./filling";
+import type { Notebooks } from "./notebooks";
 import type { Parts } from "./parts";
 
 const STEERING_CODES = new Set(["unknown_vector", "steering_failed"]);
@@ -23,6 +24,7 @@ export class FrameRouter {
 		private readonly asking: Asking,
 		private readonly elsewhere: Elsewhere,
 		private readonly filling: Filling,
+		private readonly notebooks: Notebooks,
 	) {}
 
 	onFrame(frame: ServerFrame): void {
@@ -41,6 +43,9 @@ export class FrameRouter {
 				offers.known(vectors);
 				notes.moved = changedSentence(model, engine, server, turns.all.length > 0) ?? notes.moved;
 				break;
+			case "notebook_runs":
+				this.notebooks.told(frame.runs);
+				break;
 			case "error":
 				this.#onError(frame);
 				break;
@@ -57,6 +62,7 @@ export class FrameRouter {
 		server.welcome(frame);
 		steering.limits = frame.limits;
 		offers.known(vectors);
+		this.notebooks.none();
 		delivery.back(frame.epoch);
 		this.#knowEnds();
 	}

@@ -31,6 +31,7 @@ interface KeptRun {
 	problem: { code: ErrorCode | "lost"; message: string } | null;
 	stopAsked: boolean;
 	adapter?: string | null;
+	origin?: Run["origin"];
 }
 
 interface KeptTurn {
@@ -134,6 +135,7 @@ export function revive(kept: KeptRun, id: string, last: boolean, batch: FrameBat
 	run.problem = kept.problem;
 	run.delivery.stopAsked = kept.stopAsked;
 	run.adapter = kept.adapter;
+	run.origin = kept.origin ?? "chat";
 	if (run.name === null) run.delivery.gone = NO_MAP;
 	return run;
 }
@@ -148,7 +150,7 @@ export function reviveText(text: string, id: string, batch: FrameBatch, marks: M
 }
 
 function toKept({ user, before, watched, run }: Turn): KeptTurn {
-	const { name, model, finished, problem, adapter } = run;
+	const { name, model, finished, problem, adapter, origin } = run;
 	const { epoch, phase, stopAsked } = run.delivery;
 	const status = phase === "away" ? "streaming" : phase;
 	return {
@@ -168,6 +170,7 @@ function toKept({ user, before, watched, run }: Turn): KeptTurn {
 			problem,
 			stopAsked,
 			adapter,
+			origin,
 		},
 	};
 }
@@ -200,6 +203,7 @@ function readTurn(value: unknown): KeptTurn | null {
 			problem: readProblem(run.problem),
 			stopAsked: run.stopAsked === true,
 			adapter: run.adapter === null || typeof run.adapter === "string" ? run.adapter : undefined,
+			origin: run.origin === "notebook" ? "notebook" : "chat",
 		},
 	};
 }

@@ -24,6 +24,7 @@ import { Elsewhere, type RecordedTurn } from "./elsewhere";
 import { type Filled, Filling } from "./filling";
 import { FrameRouter } from "./frames";
 import type { Kept } from "./kept";
+import { Notebooks } from "./notebooks";
 import { Notes, type Notice } from "./notes";
 import { Offers } from "./offers";
 import type { Parts } from "./parts";
@@ -69,6 +70,8 @@ export class Session {
 	readonly #asking: Asking;
 	readonly #elsewhere: Elsewhere;
 	readonly #filling: Filling;
+	/** What notebooks have begun. */
+	readonly notebooks: Notebooks;
 
 	constructor(
 		open: OpenTransport,
@@ -133,9 +136,10 @@ export class Session {
 			changed,
 		};
 		this.#asking = new Asking(parts);
-		this.#elsewhere = new Elsewhere(parts);
+		this.notebooks = new Notebooks(parts, () => this.#idle);
+		this.#elsewhere = new Elsewhere(parts, this.notebooks);
 		this.#filling = new Filling(parts);
-		const router = new FrameRouter(parts, this.#asking, this.#elsewhere, this.#filling);
+		const router = new FrameRouter(parts, this.#asking, this.#elsewhere, this.#filling, this.notebooks);
 		this.shelf = new Shelving({
 			...place,
 			runs: () => turns.runs,
@@ -208,7 +212,14 @@ export class Session {
 
 	/** What a reload should find: the turns that the server took, and the question of a start that it may have. */
 	get keepable(): { turns: readonly Turn[]; asked: string | null } {
-		return this.#turns.keepable;
+		const { chat } = this.notebooks;
+		return chat === null ? this.#turns.keepable : { turns: this.#turns.pathTo(chat), asked: null };
+	}
+
+	/** Whether nobody has said or shown anything here yet. */
+	get #idle(): boolean {
+		const { all, asides, returned } = this.#turns;
+		return !this.readOnly && all.length + asides.length === 0 && (returned ?? this.draft).trim() === "";
 	}
 
 	/** Whether the served model has no chat template: it continues a text and answers nothing. */
@@ -295,6 +306,7 @@ export class Session {
 		if (this.steering.run !== null) this.steering.detach(this.steering.run);
 		this.#turns.clear();
 		this.#asking.clear();
+		this.notebooks.forgetChat();
 		this.#filling.keepOnly(new Set());
 		this.#delivery.clear();
 		this.#notes.notice = null;

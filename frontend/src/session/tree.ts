@@ -64,11 +64,17 @@ export class TurnTree {
 		return [...this.#nodes].filter(([, node]) => node.parent === parent).map(([one]) => one);
 	}
 
-	/** Show the path through a turn: behind it, what was shown there last. */
-	choose(key: string): void {
+	/** The turns up to one, the first one first. */
+	pathTo(key: string): Turn[] {
 		const path: Turn[] = [];
 		for (let at: string | null = key; at !== null; at = this.parent(at))
 			path.unshift(this.#nodes.get(at)!.turn);
+		return path;
+	}
+
+	/** Show the path through a turn: behind it, what was shown there last. */
+	choose(key: string): void {
+		const path = this.pathTo(key);
 		for (let at = this.#chosen.get(key); at !== undefined; at = this.#chosen.get(at)) {
 			path.push(this.#nodes.get(at)!.turn);
 		}

@@ -58,14 +58,30 @@ export class Turns {
 
 	/** Which of the turns in its place one is, from 0, and how many there are. */
 	place(key: string): { at: number; of: number } {
-		const beside = this.#tree.beside(key);
+		const beside = this.#beside(key);
 		return { at: beside.indexOf(key), of: beside.length };
 	}
 
 	/** The key of the turn so many places beside one; null where there is none. */
 	beside(key: string, step: number): string | null {
-		const beside = this.#tree.beside(key);
+		const beside = this.#beside(key);
 		return beside[beside.indexOf(key) + step] ?? null;
+	}
+
+	/** What a notebook asked is no other way of asking a person's question. */
+	#beside(key: string): readonly string[] {
+		const chat = (one: string) => this.#tree.get(one)?.run.origin !== "notebook";
+		return chat(key) ? this.#tree.beside(key).filter(chat) : [key];
+	}
+
+	/** Whether the page shows what a notebook asked; it stands there alone. */
+	get notebook(): boolean {
+		return this.last?.run.origin === "notebook";
+	}
+
+	/** Forget a turn that is not shown. */
+	remove(key: string): void {
+		this.#tree.remove(key);
 	}
 
 	/** Put the turn of this key on the page, with what was shown behind it last. */
@@ -114,9 +130,18 @@ export class Turns {
 	/** What a reload should find: the turns that the server took, and the question of a start that it may have. */
 	get keepable(): { turns: readonly Turn[]; asked: string | null } {
 		if (this.#starting === null) return { turns: this.all, asked: null };
-		const { turns } = this.#starting.before;
-		const asked = turns.length < this.all.length ? (this.last?.user ?? null) : null;
-		return { turns, asked };
+		return { turns: this.#starting.before.turns, asked: this.#asks ? (this.last?.user ?? null) : null };
+	}
+
+	/** Whether the start that waits has a question of its own, and does not write a reply again. */
+	get #asks(): boolean {
+		const turns = this.#starting?.before.turns ?? [];
+		return turns.length < this.all.length || turns.at(-1)?.run.origin === "notebook";
+	}
+
+	/** The turns that lead to one, the first one first. */
+	pathTo(key: string): readonly Turn[] {
+		return this.#tree.pathTo(key);
 	}
 
 	/** A name of the page's own for a run or a turn. */
@@ -149,9 +174,9 @@ export class Turns {
 		const starting = this.#starting;
 		if (starting === null) return null;
 		const { turns, shown } = starting.before;
-		this.#starting = null;
 		// A refused regeneration puts the old reply back, so its question must not also return as text.
-		if (turns.length < this.all.length) this.returned = this.last?.user ?? null;
+		if (this.#asks) this.returned = this.last?.user ?? null;
+		this.#starting = null;
 		const refused = this.last!.key;
 		this.all = turns;
 		if (!turns.some(({ key }) => key === refused)) this.#tree.remove(refused);

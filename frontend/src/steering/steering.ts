@@ -5,7 +5,7 @@ import type { Limits } from "../protocol/types.gen";
 import type { Run, Steered } from "../store/run";
 import { type FrameBatch, pageBatch, Signal } from "../store/signal";
 import type { History } from "../view/history";
-import type { Setting, Strengths } from "./setting";
+import { fromWire, type Setting, type Strengths } from "./setting";
 import { Sliders, type Stand } from "./sliders";
 import { type SendSteer, SteeredRun } from "./steered";
 
@@ -98,6 +98,14 @@ export class Steering {
 		this.problem = null;
 		this.#present?.move(moved);
 		this.#remember("sliders:reset", before);
+		this.changed.changed();
+	}
+
+	/** The sliders stand like this from now on: nobody has moved them, and nothing of it travels. */
+	place({ strengths, settings }: Steered): void {
+		for (const id of new Set([...this.#sliders.moved, ...Object.keys(strengths)])) {
+			this.#sliders.adopt(id, strengths[id] ?? 0, fromWire(settings[id]));
+		}
 		this.changed.changed();
 	}
 

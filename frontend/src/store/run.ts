@@ -16,6 +16,7 @@ import type {
 	Queued,
 	Resumed,
 	Rows,
+	RunNotice,
 	Sampling,
 	ServerFrame,
 	Start,
@@ -96,6 +97,8 @@ export class Run {
 	 * cache, or that were not asked for, because the turns in front have theirs.
 	 */
 	readonly cached = new Missing();
+	/** What asked for it. A notebook's prompt is a text that goes on, without messages. */
+	#origin: RunNotice["origin"] = "chat";
 	/** As it was asked for from this page; null where somebody else did. */
 	asked: Start | null = null;
 	/** A person wants the conversation in front of this turn as this run has read it, and not as it was written. */
@@ -144,6 +147,15 @@ export class Run {
 		this.#longest = model?.max_model_len ?? LONGEST;
 	}
 
+	get origin(): RunNotice["origin"] {
+		return this.#origin;
+	}
+
+	set origin(origin: RunNotice["origin"]) {
+		this.#origin = origin;
+		this.tokens.raw = origin === "notebook";
+	}
+
 	/** Take one frame of this run, at a moment of the clock of `sentAt`. */
 	take(frame: RunFrame, now: number): void {
 		this.delivery.seq = Math.max(this.delivery.seq, frame.seq);
@@ -166,6 +178,8 @@ export class Run {
 			case "started":
 				this.name = frame.run;
 				this.tokens.prompt = frame.prompt;
+				// An older server does not say.
+				this.origin = frame.origin ?? "chat";
 				this.#watch(0, { ...NOT_ASKED, ...this.asked, metrics: frame.metrics });
 				this.model = frame.model || null;
 				this.adapter = frame.adapter ?? null;

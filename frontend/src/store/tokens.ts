@@ -18,8 +18,9 @@ export class TokenStore {
 	readonly ranks: (number | null)[] = [];
 	/** Ids of tokens that are not text, such as the one that ends a reply. */
 	specialIds: ReadonlySet<number> = new Set();
-	/** The model has no chat template: prompt and reply are one text. */
-	continues = false;
+	/** The prompt was given as a text, whatever the model could make of a chat. */
+	raw = false;
+	#continues = false;
 	/** Positions at which the reply's thought and its answer begin; null as long as, or where, there is none. */
 	thought: number | null = null;
 	answer: number | null = null;
@@ -28,7 +29,12 @@ export class TokenStore {
 	know(model: TextFacts | null): void {
 		this.#marks = model?.thoughts ?? null;
 		this.specialIds = new Set(model?.special_ids);
-		this.continues = model?.chat === "none";
+		this.#continues = model?.chat === "none";
+	}
+
+	/** Prompt and reply are one text: the model has no chat template, or the prompt was not made by it. */
+	get continues(): boolean {
+		return this.raw || this.#continues;
 	}
 
 	/** Ids that occur here and are no text, each once. */

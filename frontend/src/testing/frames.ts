@@ -122,6 +122,7 @@ export function startedFrame(prompt: readonly string[], id = "c1", run = "r1"): 
 		strengths: {},
 		settings: {},
 		sampling: null,
+		origin: "chat",
 	};
 }
 
