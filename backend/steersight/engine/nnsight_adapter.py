@@ -38,12 +38,7 @@ class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
 
         It does so with vLLM's own loader, which is not ready for that.
         """
-        if current_platform.is_cpu():
-            # vLLM 0.32.0's CPU runner does this for itself, later.
-            from vllm.v1.worker.cpu_model_runner import _set_torch_accelerator_to_noop
-
-            _set_torch_accelerator_to_noop()
-        with _weights_left_as_they_are():
+        with _meta_tree():
             return super()._load_meta(repo_id, **kwargs)
 
     def _load_async(self, repo_id: str, **kwargs: Any) -> Any:
@@ -67,6 +62,31 @@ class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
         engine = LLM(repo_id, worker_cls=self._WORKER_CLS, **_with_graphs(kwargs))
         engine.llm_engine.__class__ = NNsightLLMEngine
         return engine
+
+
+def module_tree(model: str, **options: Any) -> VLLM:
+    """NNsight's model without weights and without an engine, to write traces against that a server runs.
+
+    Of NNsight's own class: a trace carries the class's name, and every server of its protocol knows that one.
+
+    Args:
+        model: folder of its configuration and tokenizer, or a name that the hub knows.
+        options: of vLLM.
+    """
+    with _meta_tree():
+        return VLLM(model, **options)
+
+
+@contextmanager
+def _meta_tree() -> Iterator[None]:
+    """NNsight 0.8.1 builds the tree with vLLM's loader, which on a CPU is not ready for that."""
+    if current_platform.is_cpu():
+        # vLLM 0.32.0's CPU runner does this for itself, later.
+        from vllm.v1.worker.cpu_model_runner import _set_torch_accelerator_to_noop
+
+        _set_torch_accelerator_to_noop()
+    with _weights_left_as_they_are():
+        yield
 
 
 @contextmanager
