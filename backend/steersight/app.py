@@ -23,6 +23,7 @@ from . import logs
 from .api import routes
 from .api.building import BuildApi
 from .api.models import ModelApi
+from .api.nnsight import NnsightApi
 from .api.recordings import RecordingApi
 from .api.vectors import VectorApi
 from .config import Settings
@@ -58,6 +59,7 @@ def create_app(settings: Settings) -> Starlette:
     )
     model_api = ModelApi(engine, table, may_change=settings.change_model)
     recording_api = RecordingApi(engine, table, settings.name, epoch)
+    nnsight = NnsightApi(engine, table, visitors) if settings.nnsight else None
     pace = Pace()
 
     async def leave(why: str) -> None:
@@ -133,6 +135,8 @@ def create_app(settings: Settings) -> Starlette:
             sweeping.cancel()
             await building.close()
             await table.end_all()
+            if nnsight is not None:
+                await nnsight.close()
             loading.cancel()
             await asyncio.wait([loading])
             await engine.shutdown()
@@ -146,6 +150,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
+            *(routes.code_routes(nnsight) if nnsight is not None else ()),
             *routes.routes(vector_api, building, model_api, recording_api),
             page,
         ],

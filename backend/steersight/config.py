@@ -21,6 +21,8 @@ from .kinds import hosts, number, one_of, origins, server_name, switch, token, t
 PLACE = ("host", "port", "data_dir", "model", "ui", "token", "open")
 """Where the server listens and where its files are: what `serve` uses and `doctor` looks at."""
 
+MIN_NNSIGHT_TOKEN = 16
+"""Characters: whoever has it can run code here."""
 ENGINE_SIZE = ("data_dir", "dtype", "max_model_len", "tensor_parallel", "kv_cache_gib", "gpu_memory")
 """What says how much of a machine an engine takes: what `models` estimates with."""
 
@@ -55,6 +57,15 @@ class Settings(EngineOptions):
         "Names that this server may be called by besides loopback ones and --host, separated by commas.",
         hosts,
     )
+    nnsight_token: str = option(
+        "",
+        "File with the token for --nnsight, which is asked for on loopback too; or set "
+        "STEERSIGHT_NNSIGHT_TOKEN to the token itself.",
+        token_of_file,
+        name="nnsight-token-file",
+        secret=True,
+    )
+    """The token itself."""
     max_connections: int = option("1000", "Sockets that may be open at once.", number(int, 1))
     starts_per_minute: int = option("600", "Runs that one address may start in a minute.", number(int, 1))
 
@@ -160,6 +171,18 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
             f"--change-model would let everybody who reaches {where} end other people's replies. Give the "
             "server a token (--token-file FILE, or STEERSIGHT_TOKEN)."
         )
+    values["nnsight_token"] = token_from(arguments, "nnsight_token_file", "STEERSIGHT_NNSIGHT_TOKEN")
+    if values["nnsight"] and len(values["nnsight_token"]) < MIN_NNSIGHT_TOKEN:
+        raise ValueError(
+            "--nnsight runs code that clients send, so it wants a token of its own of at least "
+            f"{MIN_NNSIGHT_TOKEN} characters, on loopback too (--nnsight-token-file FILE, or "
+            "STEERSIGHT_NNSIGHT_TOKEN). Make one with `openssl rand -hex 32`."
+        )
+    if values["nnsight"] and values["nnsight_token"] == values["token"]:
+        raise ValueError(
+            "The token for --nnsight is that of the server too, so that everybody could run code in it. Make "
+            "another one."
+        )
     return Settings(**values)
 
 
@@ -168,14 +191,16 @@ def model_from(arguments: argparse.Namespace) -> str:
     return arguments.model or str(arguments.data_dir / "models" / "smollm2-135m-instruct")
 
 
-def token_from(arguments: argparse.Namespace) -> str:
-    """The token of `--token-file`, else that of the environment. Raises ValueError with a sentence."""
-    if arguments.token_file:
-        return str(arguments.token_file)
+def token_from(
+    arguments: argparse.Namespace, of_file: str = "token_file", variable: str = "STEERSIGHT_TOKEN"
+) -> str:
+    """The token of a flag's file, else that of the environment. Raises ValueError with a sentence."""
+    if found := getattr(arguments, of_file):
+        return str(found)
     try:
-        return token(os.environ.get("STEERSIGHT_TOKEN", ""))
+        return token(os.environ.get(variable, ""))
     except ValueError as error:
-        raise ValueError(f"{error} It was set by STEERSIGHT_TOKEN.") from None
+        raise ValueError(f"{error} It was set by {variable}.") from None
 
 
 def unguarded(host: str, token: str, is_open: bool) -> str | None:

@@ -24,16 +24,16 @@ class Refusal(Exception):  # noqa: N818 - not an error of ours: an answer
         self.status = status
 
 
-def answered(handler: Handler) -> Handler:
-    """The handler with its refusals as answers."""
+def answered(handler: Handler, key: str = "error") -> Handler:
+    """The handler with its refusals as answers, the sentence under `key`."""
 
     async def answer(request: Request) -> Response:
         try:
             return await handler(request)
         except Refusal as refusal:
-            return JSONResponse({"error": str(refusal)}, status_code=refusal.status)
+            return JSONResponse({key: str(refusal)}, status_code=refusal.status)
         except (EngineLostError, EngineNotReadyError) as error:
-            return JSONResponse({"error": str(error)}, status_code=503)
+            return JSONResponse({key: str(error)}, status_code=503)
 
     return answer
 

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
-from .answers import answered
+from .answers import Handler, answered
 from .building import BuildApi
 from .models import ModelApi
+from .nnsight import NnsightApi
 from .recordings import RecordingApi
 from .vectors import VectorApi
+
+
+def code_routes(nnsight: NnsightApi) -> list[Route]:
+    """Where code of clients comes in, as NNsight's client has it."""
+
+    def answer(handler: Handler) -> Handler:
+        return answered(handler, key="detail")
+
+    return [
+        Route("/health", answer(nnsight.health), methods=["GET"]),
+        Route("/v1/nnsight/health", answer(nnsight.health), methods=["GET"]),
+        Route("/v1/nnsight/generate", answer(nnsight.generate), methods=["POST"]),
+    ]
 
 
 def routes(api: VectorApi, building: BuildApi, models: ModelApi, recordings: RecordingApi) -> list[Route]:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..patience import Patience
@@ -20,12 +20,14 @@ from .errors import RunFailedError
 from .life import CallError, Life
 from .reply import Entry, Reply, entries
 from .request import RunRequest, Wants
+from .saves import forget, saved
 from .step import Step
 from .submission import submission
 from .use import Need, VectorUse
 
 if TYPE_CHECKING:
     from ..vectors.action import Action
+    from .tracing.asked import Saved
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ class Ended:
     """Of each token of the prompt; None where not asked for."""
     cached_tokens: int = 0
     """So many tokens of the prompt were not read, because they were in the cache of prefixes."""
+    saved: Saved | None = None
+    """What its block has left behind; None without one."""
 
 
 @dataclass
@@ -58,6 +62,8 @@ class _Live:
     deadline: asyncio.Timeout | None = None
     """What interrupts whoever waits for it."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    delta: bool = True
+    """Whether vLLM's outputs tell only what is new, or everything each time."""
 
     def release(self, released: list[Entry]) -> None:
         """Hand on what is known to belong to the reply."""
@@ -99,6 +105,7 @@ class Generations:
         self._call = call
         self._use = use
         self._live: dict[str, _Live] = {}
+        self._forgetting: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._live)
@@ -118,7 +125,9 @@ class Generations:
         life = self._serving()
         self._check(request)
         asked = submission(life.engine, request, life.model)
-        live = self._live[request.run] = _Live(Reply(len(request.prompt_ids), asked.ends), take)
+        live = self._live[request.run] = _Live(
+            Reply(len(request.prompt_ids), asked.ends), take, delta=request.block is None
+        )
         need = Need(
             frozenset(action.vector for action in request.options.actions),
             frozenset(request.options.wants.metrics),
@@ -127,13 +136,32 @@ class Generations:
             # No deadline: whatever fails the run lets it expire.
             async with asyncio.timeout(None) as live.deadline:
                 with self._use.running(request.run, need):
-                    return await _follow(live, life.stream(asked.outputs(life.engine)), life)
+                    outputs = life.stream(asked.outputs(life.engine))
+                    if request.block is None:
+                        return (await _follow(live, outputs, life))[0]
+                    return await self._with_saves(life, asked.request_id, _follow(live, outputs, life))
         except TimeoutError:
             if live.failed is None:
                 raise
             raise RunFailedError(live.failed) from None
         finally:
             self._live.pop(request.run, None)
+
+    async def _with_saves(
+        self, life: Life, request_id: str, following: Awaitable[tuple[Ended, Any]]
+    ) -> Ended:
+        """Follow a request that has a block, and bring home what that has saved. Whatever becomes of it, the
+        workers forget it."""
+        asked_for = False
+        try:
+            ended, output = await following
+            asked_for = True
+            return replace(ended, saved=await saved(life, request_id, output))
+        finally:
+            if not asked_for:
+                task = asyncio.create_task(forget(life, request_id), name="forget-block")
+                self._forgetting.add(task)
+                task.add_done_callback(self._forgetting.discard)
 
     def _check(self, request: RunRequest) -> None:
         """The last look at a prompt, wherever it was made: an id without a row ends vLLM's process."""
@@ -196,24 +224,26 @@ class Generations:
                 live.fail(why)
 
 
-async def _follow(live: _Live, outputs: AsyncGenerator[Any, None], life: CatchesUp) -> Ended:
-    """Follow a request's outputs to the last, and hand on what they make certain."""
+async def _follow(live: _Live, outputs: AsyncGenerator[Any, None], life: CatchesUp) -> tuple[Ended, Any]:
+    """Follow a request's outputs to the last, and hand on what they make certain; returns that too."""
     ids: list[int] = []
     async with contextlib.aclosing(outputs):
         async for output in outputs:
             (completion,) = output.outputs
-            ids += completion.token_ids
+            # A block's are whole each time, the others' what has come since.
+            ids[len(ids) if live.delta else 0 :] = completion.token_ids
             live.release(live.reply.confirm(len(ids)))
             if completion.finish_reason is None:
                 continue
             await _last_steps(live, len(ids), life)
             live.release(live.reply.finish(ids))
-            return Ended(
+            ended = Ended(
                 reason="stop" if completion.finish_reason == "stop" else "length",
                 stop=completion.stop_reason if isinstance(completion.stop_reason, str) else None,
                 prompt_logprobs=_prompt_logprobs(output),
                 cached_tokens=max(0, output.num_cached_tokens or 0),
             )
+            return ended, output
     raise RunFailedError("The engine ended this reply without saying why.")
 
 

@@ -95,7 +95,7 @@ def read_model(options: EngineOptions, report: Report) -> Known:
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    with _environment(_without_network(options)):
+    with _environment(without_network(options)):
         return _read(options, report)
 
 
@@ -207,13 +207,18 @@ def build_engine(
     dtype = _cpu_dtype(options, model.dtype) if options.dtype == "auto" and on_cpu else model.dtype
     runs = max_runs.chosen(options, dtype, model.max_model_len)
     report("Building the model's module tree", 0.3)
-    more = _caching(options, model, runs, on_cpu) | lora.engine_arguments(model.adapters)
+    caching = _caching(options, model, runs, on_cpu)
+    # What a step takes of ordinary prompts; more only of one that a block has to see whole.
+    piece = caching["max_num_batched_tokens"]
+    if options.nnsight:
+        caching["max_num_batched_tokens"] = max(piece, model.max_model_len + runs)
+    more = caching | lora.engine_arguments(model.adapters)
     if not on_cpu:
         more["gpu_memory_utilization"] = options.gpu_memory
     more |= _passed_through(options)
     if options.executor != "auto":
         more["distributed_executor_backend"] = options.executor
-    chosen = _files_in(folder, options) | _without_network(options)
+    chosen = _files_in(folder, options) | without_network(options)
     if on_cpu:
         chosen |= cores.environment(options.tensor_parallel, os.environ)
     with _environment(chosen):
@@ -246,7 +251,12 @@ def build_engine(
                     "experts": None if model.experts is None else (model.experts.count, model.experts.chosen),
                     "adapters": lora.told(model.adapters),
                     "graphs": options.engine_mode != "eager" and not on_cpu,
-                    "graph_tokens": min(graph_tokens(model, runs), more["max_num_batched_tokens"]),
+                    "graph_tokens": min(graph_tokens(model, runs), piece),
+                    "step_tokens": piece,
+                    "blocks": {
+                        "seconds": options.nnsight_seconds,
+                        "memory": int(options.nnsight_memory_gib * (1 << 30)),
+                    },
                 }
             },
         )
@@ -348,7 +358,7 @@ def _capacity(cache: Any) -> int | None:
     return blocks if told is None else min(blocks, told)
 
 
-def _without_network(options: EngineOptions) -> dict[str, str]:
+def without_network(options: EngineOptions) -> dict[str, str]:
     """The variable by which a folder is loaded without the hub being asked about it. It is not set for good:
     the model after it may be named as the hub has it."""
     local = Path(options.model).is_dir() and "HF_HUB_OFFLINE" not in os.environ

@@ -10,11 +10,14 @@ Imported in the loading thread and in the workers only: importing vLLM takes som
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from greenlet import getcurrent
+from nnsight.intervention.errors import capture_exception
 from nnsight.intervention.source import Controller
 from nnsight.modeling.vllm import VLLM
 from nnsight.modeling.vllm.model_runners.GPUModelRunner import NNsightGPUModelRunner
@@ -23,6 +26,8 @@ from vllm.model_executor.model_loader import base_loader
 from vllm.platforms import current_platform
 
 from .options import CONFIG_KEY
+from .tracing.guard import BOUNDS, Clock, Guard
+from .tracing.mediators import GuardedRequests, contained, packed
 
 
 class SteersightVLLM(VLLM):  # type: ignore[misc]  # nnsight ships no types
@@ -146,15 +151,24 @@ class TracedRunner(NNsightGPUModelRunner):  # type: ignore[misc]
     """NNsight's model runner, at the cost of vLLM's own in steps without a trace."""
 
     _handoff: Handoff
+    guard: Guard
+    """Bounds what clients' code takes."""
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         super().load_model(*args, **kwargs)
         self._handoff = Handoff(self.get_model())
+        bounds = self.vllm_config.additional_config[CONFIG_KEY].get("blocks", BOUNDS)
+        self.guard = Guard(**bounds, on_cpu=bool(current_platform.is_cpu()))
+        self.nnsight_requests = GuardedRequests()
+        self.nnsight_requests.guard = self.guard
 
     def _update_states(self, scheduler_output: Any) -> Any:
         result = super()._update_states(scheduler_output)
         # NNsight has just said whose blocks take part in this step.
-        self._handoff.switch(self.blocks_at_work())
+        about = self.blocks_at_work()
+        self._handoff.switch(about)
+        if not about:
+            self.guard.idle()
         return result
 
     def blocks_at_work(self) -> bool:
@@ -171,6 +185,23 @@ class TracedRunner(NNsightGPUModelRunner):  # type: ignore[misc]
             return True
         carried = (self.requests[request_id].sampling_params for request_id in request_ids)
         return any("nnsight_mediator" in (getattr(params, "extra_args", None) or {}) for params in carried)
+
+    def what_was_saved(self, request_id: str, output: bytes | None) -> tuple[bytes, dict[str, Any] | None]:
+        """What a request's block has saved, and its error; NNsight forgets the request with that.
+
+        Args:
+            request_id: as it was handed in to vLLM.
+            output: its `RequestOutput`, pickled, which blocks read as `tracer.result`; None where it was
+                aborted.
+        """
+        outputs = None if output is None else {request_id: pickle.loads(output)}  # noqa: S301 - the server's
+        try:
+            # To pickle what was saved may run code.
+            with contained(), self.guard.watching(getcurrent(), Clock()):
+                entries = pickle.loads(self.collect_nnsight([request_id], [request_id], outputs))  # noqa: S301
+                return packed(entries.get(request_id, {"saves": {}, "error": None}))
+        except Exception as error:
+            return packed({"saves": {}, "error": dict(capture_exception(error))})
 
     def nnsight_held(self) -> int:
         """How many requests NNsight still carries. It takes up each that is scheduled, without a trace too,

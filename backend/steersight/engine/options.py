@@ -149,6 +149,22 @@ class EngineOptions:
         reasoning_parser,
     )
     """See engine/reasoning.py."""
+    nnsight: bool = option(
+        "0",
+        "Run Python that clients send inside the model's passes, by nnsight-serve's protocol. Whoever has "
+        "the token of --nnsight-token-file can then do whatever this server can.",
+        switch,
+    )
+    nnsight_seconds: float = option(
+        "30",
+        "How long the code of one such run may take in all; while it runs, everybody else waits.",
+        number(float, 0, 86_400, more_than_low=True),
+    )
+    nnsight_memory_gib: float = option(
+        "2",
+        "Host memory that such code may take beside the model, in GiB.",
+        number(float, 0, 1 << 20, more_than_low=True),
+    )
     stall_seconds: float = option(
         "60", "How long the engine may take for a step before it counts as stuck.", number(float, 1, 86_400)
     )

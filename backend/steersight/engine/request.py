@@ -8,6 +8,7 @@ from typing import Any
 
 from ..text.thoughts import Opening
 from ..vectors.action import Action
+from .tracing.asked import Block
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class RunRequest:
     sampling: dict[str, Any]
     """Keyword arguments of vLLM's SamplingParams."""
     options: RunOptions
+    block: Block | None = None
+    """Code that runs in its passes."""
     read_cache: bool = True
     """Whether the beginning of the prompt may come from the cache of prefixes: without a pass, and so without
     rows. What is summed is computed in any case."""

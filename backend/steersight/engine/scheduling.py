@@ -39,6 +39,7 @@ from .request import RunOptions
 from .run_state import Revision, RunStates
 from .submission import OPTIONS_KEY
 from .tokenizer import tokenizer_for
+from .whole_prompts import TRACED, WholePrompts
 
 if TYPE_CHECKING:
     from vllm.v1.request import Request
@@ -47,8 +48,6 @@ logger = logging.getLogger(__name__)
 
 STEER = "steersight_steer"
 """The workers' method that changes what acts on a run."""
-TRACED = ("nnsight_mediator", "nnsight_edits")
-"""Keys of `extra_args` by which NNsight (0.8.1) sends a block along, which may change any activation."""
 
 
 class DeedKeys:
@@ -104,6 +103,8 @@ class Deeds:
             tokenizer = tokenizer_for(self.vllm_config)  # type: ignore[attr-defined]
             self._keys = DeedKeys(size, config.prefix_caching_hash_algo, tokenizer)
             self._limit_what_is_read()
+        scheduler: Any = self
+        self._whole = WholePrompts(scheduler)
         self._names: dict[str, str] = {}  # of live runs: vLLM's ids
         self._read_most: dict[str, int] = {}  # by vLLM's ids
         self._forgotten = 0
@@ -134,7 +135,12 @@ class Deeds:
     def add_request(self, request: Request) -> None:
         if self._keys is not None and request.request_id not in self.requests:
             self._take_up(self._keys, request)
+        self._whole.note(request)
         super().add_request(request)  # type: ignore[misc]
+
+    def schedule(self, *args: Any, **kwargs: Any) -> Any:
+        with self._whole.in_turn():
+            return super().schedule(*args, **kwargs)  # type: ignore[misc]
 
     def _take_up(self, keys: DeedKeys, request: Request) -> None:
         """Give a new request its keys."""
@@ -181,6 +187,7 @@ class Deeds:
             self._keys.states.remove(request.request_id)
             self._names.pop(state.run, None)
         self._read_most.pop(request.request_id, None)
+        self._whole.forget(request)
         return freed
 
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:

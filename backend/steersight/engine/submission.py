@@ -19,6 +19,7 @@ from .request import RunRequest
 
 if TYPE_CHECKING:
     from .options import ModelFacts
+    from .tracing.asked import Block
 
 OPTIONS_KEY = "steersight"
 """Under this key of `extra_args` a request carries what the observer has to know of it."""
@@ -34,7 +35,8 @@ class Submission:
     sampling: Any
     """vLLM's `SamplingParams`"""
     ends: Ends | None
-    """When the reply is over; None where stop strings may end it, and only vLLM can tell."""
+    """When the reply is over; None where only vLLM can tell: where stop strings may end it, or a trace has
+    set what vLLM looks at besides."""
     lora: Any = None
     """vLLM's `LoRARequest`; None for the base model."""
 
@@ -44,6 +46,18 @@ class Submission:
             self.prompt, self.sampling, self.request_id, lora_request=self.lora
         )
         return outputs
+
+
+ENDS_OTHERWISE = ("stop", "ignore_eos", "min_tokens")
+"""Sampling parameters with which a reply does not end at the first end token, or before it."""
+
+
+def _of_block(block: Block | None) -> dict[str, Any]:
+    """Under which keys NNsight (0.8.1) looks for code; the scheduler knows them too (`scheduling.TRACED`)."""
+    if block is None:
+        return {}
+    edits = {} if block.edits is None else {"nnsight_edits": list(block.edits)}
+    return {"nnsight_mediator": block.code, **edits}
 
 
 def submission(engine: Any, request: RunRequest, model: ModelFacts) -> Submission:
@@ -57,16 +71,20 @@ def submission(engine: Any, request: RunRequest, model: ModelFacts) -> Submissio
     from vllm.inputs import TokensPrompt
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-    stops = bool(request.sampling.get("stop"))
+    block = request.block
+    vllm_tells = any(request.sampling.get(name) for name in ENDS_OTHERWISE)
+    delta = RequestOutputKind.DELTA
+    if block is not None:
+        delta = RequestOutputKind.CUMULATIVE  # the block may read the last output, which has to be whole
     sampling = SamplingParams(
         **request.sampling,
-        detokenize=stops,
-        output_kind=RequestOutputKind.DELTA if stops else RequestOutputKind.FINAL_ONLY,
-        extra_args={OPTIONS_KEY: request.options.to_wire()},
+        detokenize=bool(request.sampling.get("stop")) or block is not None,
+        output_kind=delta if vllm_tells else RequestOutputKind.FINAL_ONLY,
+        extra_args={OPTIONS_KEY: request.options.to_wire(), **_of_block(block)},
         skip_reading_prefix_cache=not request.read_cache or request.options.wants.sums or None,
     )
     ends = None
-    if not stops:
+    if not vllm_tells:
         judge = sampling.clone()
         processor = engine.input_processor
         # What vLLM's own front end does with a request, after which its scheduler knows when to end it.

@@ -54,6 +54,8 @@ class ObservedRunner(TracedRunner):
     python_steps: PythonSteps
     _read_group: int | None
     """Which group of the KV cache's layers the ledger watches."""
+    first_rank: bool
+    """Whether rows, and what blocks save, come from here."""
     proving = False
     """Whether a pass under way is a proof."""
 
@@ -64,7 +66,7 @@ class ObservedRunner(TracedRunner):
             adapters=len(options.get("adapters", ())),
         )  # fmt: skip
         self.python_steps = PythonSteps(graphs=bool(options.get("graphs")))
-        first_rank = get_tensor_model_parallel_rank() == 0
+        self.first_rank = first_rank = get_tensor_model_parallel_rank() == 0
         # Rows come from the first rank alone, news of a failure from any.
         sender = RowSender(options["channel"])
         if first_rank:

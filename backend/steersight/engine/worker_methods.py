@@ -115,6 +115,13 @@ class WorkerMethods:
         return save({"total": found.total.cpu()}), found.tokens
 
     @answering
+    def steersight_saves(self, request_id: str, output: bytes | None) -> tuple[bytes, dict[str, Any] | None]:
+        """What a request's code has saved; see TracedRunner.what_was_saved. Of the first rank alone: all
+        ranks run it, and have the same."""
+        payload, error = self.model_runner.what_was_saved(request_id, output)
+        return (payload, error) if self.model_runner.first_rank else (b"", error)
+
+    @answering
     def steersight_load(self) -> dict[str, int]:
         """What this worker still holds, for the gauges that must return to zero, and what it has counted."""
         runner = self.model_runner

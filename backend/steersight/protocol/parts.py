@@ -106,6 +106,8 @@ class ErrorCode(StrEnum):
     OTHER_EPOCH = "other_epoch"
     DRAINING = "draining"
     STEERING_FAILED = "steering_failed"
+    BLOCK_FAILED = "block_failed"
+    """Code of a client's that ran in the run's passes has raised."""
     ENGINE_NOT_READY = "engine_not_ready"
     ENGINE_FAILED = "engine_failed"
     MODEL_CHANGED = "model_changed"

@@ -48,6 +48,7 @@ from .rows import RowWriter
 
 if TYPE_CHECKING:
     from ..engine.reply import Entry
+    from ..engine.tracing.asked import Saved, TracedRequest
     from ..telemetry import Telemetry
     from ..text.pieces import TokenTexts
     from ..text.thoughts import Opening
@@ -61,6 +62,9 @@ logger = logging.getLogger(__name__)
 READ_AGAIN_TOKENS = 256
 """A prompt of which the last so many tokens have no rows is computed from there on, whatever the engine's
 cache has: some 20 ms on a GPU, a third of a second on two cores. Of a longer one what it had has no rows."""
+
+MOST_OF_AN_ERROR = 2000
+"""Characters of what a client's code said when it raised."""
 
 Reason = Literal["stop", "length", "cancelled", "error"]
 Said = tuple[dict[str, float], dict[str, VectorSetting]]
@@ -122,6 +126,7 @@ class Run:
         telemetry: Telemetry,
         ended: Callable[[Run], None],
         origin: Origin = "chat",
+        traced: TracedRequest | None = None,
     ) -> None:
         self.id = run_id
         self.origin: Origin = origin
@@ -146,6 +151,12 @@ class Run:
         """Called when it is in another phase of its life."""
         self.facts = engine.model
         """Of the model that writes it."""
+        self.traced = traced
+        """The code that runs in its passes, and how its tokens are drawn; None for a chat's."""
+        self.ending: Ending | None = None
+        """How it ended; None before that."""
+        self.saved: Saved | None = None
+        """What that code has saved, once it has ended by itself."""
         self._start = start
         self._prompt = prompt
         self._texts = texts
@@ -351,6 +362,11 @@ class Run:
             ended = await self._engine.generate(self._request(), self._take)
             self._rows.close(self.prompt_tokens + self._tokens - 1)
             self._cached_tokens = ended.cached_tokens
+            self.saved = ended.saved
+            if self.saved and self.saved.error and not self.saved.error["is_control_flow"]:
+                error = self.saved.error
+                what = f"The code of this run raised {error['type_name']}: {error['message']}"
+                return failure(ErrorCode.BLOCK_FAILED, what[:MOST_OF_AN_ERROR])
             return Ending(ended.reason, ended.stop)
         except (EngineLostError, EngineNotReadyError) as lost:
             return failure(ErrorCode.ENGINE_FAILED, str(lost))
@@ -388,12 +404,15 @@ class Run:
             adapter=self.adapter or "",
             opening=self._opening,
         )
-        return RunRequest(self._prompt.ids, sampling, options, read_cache=start.read_cache)
+        block = None
+        if self.traced is not None:
+            sampling, block = {**self.traced.sampling, "max_tokens": self._reply_limit()}, self.traced.block
+        return RunRequest(self._prompt.ids, sampling, options, block, read_cache=start.read_cache)
 
     def _read_most(self) -> int | None:
         """How much of its prompt it may read from the engine's cache: a map has to be whole where that costs
         little, so what has no rows is computed, unless it is long."""
-        if not self.watching.metrics or self._first_row == self.prompt_tokens:
+        if not self.watching.metrics or self._first_row == self.prompt_tokens or self.traced is not None:
             return None
         columns = self.watching.columns
         reach = self._kept.reach(columns, self._prompt.ids, self._past, self._first_row)
@@ -419,7 +438,7 @@ class Run:
         return self._kept.find(columns, self.log.layers, self._prompt.ids, self._past, until, first)
 
     def _keep_rows(self) -> None:
-        if self._past_is_open:
+        if self._past_is_open or self.traced is not None:
             return  # they would be known by what did not act on the positions before them
         self._kept.keep(self.log, [*self._prompt.ids, *self.log.tokens.ids], self._past)
 
@@ -468,6 +487,7 @@ class Run:
 
     def _finish(self, ending: Ending) -> None:
         self._become(RunPhase.FINISHED)
+        self.ending = ending
         if ending.reason != "error":
             self._keep_rows()
         try:

@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -38,10 +38,12 @@ from .notices import Notices
 from .places import Places
 from .prompt import Built, build_prompt
 from .run import Run
+from .traced import build_traced, start_of
 from .watching import MAX_WATCHES, Watching, decide
 
 if TYPE_CHECKING:
     from ..engine.service import ModelFacts
+    from ..engine.tracing.asked import TracedRequest
     from ..text.rendering import Renderer
 
 logger = logging.getLogger(__name__)
@@ -149,7 +151,37 @@ class RunTable:
         if self.engine.renderer is not renderer:
             raise FrameError(ErrorCode.MODEL_CHANGED, "The server's model was changed just now. Ask again.")
         self._check_room(len(starts))
-        runs = [self._made(start, its, model, origin) for start, its in zip(starts, built, strict=True)]
+        return self._take_up(
+            [self._made(start, its, model, origin) for start, its in zip(starts, built, strict=True)], wake
+        )
+
+    async def admit_traced(self, requests: Sequence[TracedRequest], wake: Wake) -> list[Run]:
+        """As `admit_together`, for the requests of a trace."""
+        self._ready()
+        self._check_room(len(requests))
+        renderer = cast("Renderer", self.engine.renderer)
+        model = self._ready()
+        loop = asyncio.get_running_loop()
+        built = [
+            await loop.run_in_executor(
+                self._tokenizers, build_traced, renderer, request.prompt_ids, model.max_model_len - 1
+            )
+            for request in requests
+        ]
+        model = self._ready()
+        if self.engine.renderer is not renderer:
+            raise FrameError(ErrorCode.MODEL_CHANGED, "The server's model was changed just now. Ask again.")
+        self._check_room(len(requests))
+        return self._take_up(
+            [
+                self._made(start_of(request, its), its, model, "notebook", request)
+                for request, its in zip(requests, built, strict=True)
+            ],
+            wake,
+        )
+
+    def _take_up(self, runs: list[Run], wake: Wake) -> list[Run]:
+        """Let them all ask for their places at the same moment."""
         places = self.places.ask_together([(run.most_tokens, run) for run in runs])
         for run, place in zip(runs, places, strict=True):
             run.place = place
@@ -173,7 +205,14 @@ class RunTable:
                 ),
             )  # fmt: skip
 
-    def _made(self, start: Start, built: Built, model: ModelFacts, origin: Origin) -> Run:
+    def _made(
+        self,
+        start: Start,
+        built: Built,
+        model: ModelFacts,
+        origin: Origin,
+        traced: TracedRequest | None = None,
+    ) -> Run:
         with _about(start):
             watching = self._watching(start)
             self._check_adapter(start, model)
@@ -182,7 +221,7 @@ class RunTable:
             run_id=secrets.token_hex(8), start=start, prompt=built.prompt, texts=built.texts,
             opening=built.opening, watching=watching, actions=actions, layers=model.layers,
             engine=self.engine, kept=self.kept, max_reply_tokens=self.limits.max_reply_tokens,
-            telemetry=self.telemetry, ended=self._ended, origin=origin,
+            telemetry=self.telemetry, ended=self._ended, origin=origin, traced=traced,
         )  # fmt: skip
 
     def _ready(self) -> ModelFacts:

@@ -8,6 +8,7 @@ holds off everybody else. None of them replaces another.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ class Doors:
     """Pages of other sites that may use it, as `scheme://host:port`."""
     token: bytes = field(default=b"", repr=False)
     """Empty: nobody is asked for one."""
+    code_token: bytes | None = field(default=None, repr=False)
+    """Of whoever may run code in the server; None where nobody may."""
     names: bool = True
     """Whether whoever starts the server can give it more names (`--allow-host`)."""
 
@@ -42,7 +45,7 @@ class Doors:
         """The doors that the settings ask for."""
         return cls(
             settings.host.lower(), frozenset(settings.allow_host), frozenset(settings.allow_origin),
-            settings.token.encode(),
+            settings.token.encode(), settings.nnsight_token.encode() if settings.nnsight else None,
         )  # fmt: skip
 
     def host_refusal(self, host: str | None) -> str | None:
@@ -81,6 +84,20 @@ class Doors:
             f"A page of another site, {shown(origin)}, may not use this server. "
             "If it should, start it with --allow-origin and that address."
         )
+
+    def browser_refusal(self, headers: Mapping[str, str]) -> str | None:
+        """Why a request that brings code is not taken, where a browser has sent it; None where none has.
+
+        Whatever a page is made to send, it cannot leave out what tells of it: browsers say `Origin` of
+        everything that changes something, and `Sec-Fetch-Mode` of all.
+        """
+        if "origin" in headers or any(name.startswith("sec-fetch-") for name in headers):
+            return "Browsers do not bring code to this server. Send the trace from Python."
+        return None
+
+    def knows_code(self, token: bytes) -> bool:
+        """Whether it is the token of those who may run code; as `knows`."""
+        return bool(self.code_token) and hmac.compare_digest(token, self.code_token or b"")
 
     def knows(self, token: bytes) -> bool:
         """Whether it is the token. Takes as long for one that is nearly right as for any other."""

@@ -2,9 +2,9 @@
 
 Asked of all: the Host. Of sockets and of requests that change something: the Origin. Of `/api` and
 `/metrics`, where the server has a token: the token (a socket shows it in `hello`; `/readyz` says less without
-one). Of sockets: whether there
-is room. What is refused gets a status and a sentence; a socket gets them in place of its handshake. Every
-answer, refusals too, goes out with the security headers.
+one). Of `/v1/nnsight`, where code comes in: a token of its own, and that no browser sends it. Of sockets:
+whether there is room. What is refused gets a status and a sentence; a socket gets them in place of its
+handshake. Every answer, refusals too, goes out with the security headers.
 
 A socket's scope carries its `Visit` under the key `visit`.
 """
@@ -43,6 +43,11 @@ LOGGED_PER_SECOND, LOGGED_AT_ONCE = 1, 20
 """Refusals that are logged: a flood of them must not become a flood of lines."""
 
 SOCKET = "/ws"
+CODE = "/v1/nnsight/"
+"""Where code of clients comes in."""
+CODE_TOKEN = "ndif-api-key"  # noqa: S105 - the name of a header
+"""The header in which NNsight (0.8.1) sends `api_key`."""
+CODE_TYPE = "application/octet-stream"
 
 Refusal = tuple[int, str]
 
@@ -91,11 +96,32 @@ class Entrance:
             if scope["path"] != SOCKET:
                 return 404, f"There is no socket here; there is one at {SOCKET}."
             return self._visitors.full_for(address)
+        if scope["path"].startswith(CODE):
+            return self._code_refusal(headers, scope["method"], address)
         shown = headers.get("authorization")
         # Who shows a token where none is asked for wants to read more, and has to show the right one.
         more = scope["path"] == "/readyz" and shown is not None
         if more or scope["path"].startswith(("/api/", "/metrics")):
             return self._unknown(shown, address)
+        return None
+
+    def _code_refusal(self, headers: Headers, method: str, address: str) -> Refusal | None:
+        """Why a request that brings code, or asks about that, is not taken."""
+        if self._doors.code_token is None:
+            return 404, "This server runs no code that clients send. Whoever starts it can let it: --nnsight."
+        if (why := self._doors.browser_refusal(headers)) is not None:
+            return 403, why
+        shown = headers.get(CODE_TOKEN)
+        match self._visitors.show_code_token(address, None if shown is None else shown.encode("latin-1")):
+            case "wrong":
+                return 401, (
+                    f"The token for code is missing or wrong. Send it as `{CODE_TOKEN}` (NNsight: "
+                    "api_key=...); it is not the one that the page is opened with."
+                )
+            case "too many":
+                return 429, TOO_MANY_GUESSES
+        if method == "POST" and headers.get("content-type") not in (CODE_TYPE, None):
+            return 415, f"Code comes as {CODE_TYPE}."
         return None
 
     def _unknown(self, authorization: str | None, address: str) -> Refusal | None:
@@ -154,7 +180,7 @@ def _noting_sent(send: Send, codes: list[int]) -> Send:
 
 def _with_headers(path: str, send: Send) -> Send:
     added = dict(HEADERS)
-    if path.startswith(("/api/", "/metrics", "/healthz", "/readyz")):
+    if path.startswith(("/api/", "/metrics", "/healthz", "/readyz", CODE)):
         added["cache-control"] = "no-store"
     more = [(name.encode(), value.encode()) for name, value in added.items()]
 
@@ -174,4 +200,6 @@ def _answer(path: str, status: int, sentence: str) -> Response:
         headers["retry-after"] = "60"
     if path.startswith("/api/"):
         return JSONResponse({"error": sentence}, status, headers)
+    if path.startswith(CODE):
+        return JSONResponse({"detail": sentence}, status, headers)  # where NNsight's client looks for it
     return PlainTextResponse(sentence + "\n", status, headers)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Literal
 
 from ..protocol.close import REASONS, CloseCode
@@ -15,6 +16,8 @@ from ..protocol.codec import FrameError
 from ..protocol.messages import ErrorCode
 from .doors import Doors
 from .rates import Bucket, Clock, PerAddress
+
+Shown = Literal["known", "wrong", "too many"]
 
 MAX_PER_ADDRESS = 256
 """Connections of one address at once."""
@@ -61,16 +64,21 @@ class Visitors:
         if not self._here[visit.address]:
             del self._here[visit.address]
 
-    def show_token(self, address: str, token: bytes | None) -> Literal["known", "wrong", "too many"]:
+    def show_token(self, address: str, token: bytes | None) -> Shown:
         """What comes of a token that somebody shows. After too many wrong ones not even the right one is
         looked at: whoever guesses would learn it."""
-        if self._doors.token == b"":
-            return "known"
+        return "known" if self._doors.token == b"" else self._guess(address, token, self._doors.knows)
+
+    def show_code_token(self, address: str, token: bytes | None) -> Shown:
+        """The same for the token of those who may run code; guesses at either count together."""
+        return self._guess(address, token, self._doors.knows_code)
+
+    def _guess(self, address: str, token: bytes | None, knows: Callable[[bytes], bool]) -> Shown:
         if self._guesses.empty(address):
             return "too many"
         if token is None:  # forgotten, and no guess
             return "wrong"
-        if self._doors.knows(token):
+        if knows(token):
             return "known"
         self._guesses.take(address)
         return "wrong"

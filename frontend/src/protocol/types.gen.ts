@@ -41,6 +41,7 @@ export type ErrorCode =
 	| "other_epoch"
 	| "draining"
 	| "steering_failed"
+	| "block_failed"
 	| "engine_not_ready"
 	| "engine_failed"
 	| "model_changed"
