@@ -20,7 +20,10 @@ import httpx
 # Loading takes about 40 s on two cores; this is for a machine that is busy with something else too.
 LOAD_SECONDS = 300
 ANSWER_SECONDS = 90
-OWN_DOORS = {"STEERSIGHT_CHANGE_MODEL": "1"}
+CODE_TOKEN = "only-for-the-stories-with-code"  # noqa: S105 - of the stories' own server
+OWN_DOORS = {
+    "STEERSIGHT_CHANGE_MODEL": "1", "STEERSIGHT_NNSIGHT": "1", "STEERSIGHT_NNSIGHT_TOKEN": CODE_TOKEN,
+}  # fmt: skip
 # Long enough for a reload, short enough to be waited out.
 SHORT_WAITS = {"STEERSIGHT_GRACE_SECONDS": "10", "STEERSIGHT_DRAIN_SECONDS": "2"}
 ROOT = Path(__file__).resolve().parent.parent

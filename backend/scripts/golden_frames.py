@@ -136,7 +136,11 @@ def client_frames() -> dict[str, m.Frame]:
             prompt_rows=False,
         ),
         "start_with_a_beginning": m.Start(
-            id="branch", messages=[question], prefix_ids=[0, 127, 128, 49_151, 2**31 - 1], rows_from=300
+            id="branch",
+            messages=[question],
+            edits=["no “MLP” 3"],
+            prefix_ids=[0, 127, 128, 49_151, 2**31 - 1],
+            rows_from=300,
         ),
         "start_without_rows": m.Start(id="quiet", messages=[question], metrics=[]),
         "start_greedy_with_largest_seed": m.Start(
@@ -212,6 +216,27 @@ def server_frames() -> dict[str, m.Frame]:
             metrics=[],
             vectors=[],
         ),
+        "edits": m.Edits(
+            edits=[
+                m.EditInfo(
+                    id="registration-5f2c",
+                    name="no “MLP” 3",
+                    since=1732406400.5,
+                    bytes=2048,
+                    runs=7,
+                    error=None,
+                ),
+                m.EditInfo(
+                    id="e2",
+                    name="edit-1",
+                    since=0.5,
+                    bytes=1,
+                    runs=0,
+                    error="ValueError: There is no layer 9.",
+                ),
+            ]
+        ),
+        "edits_none": m.Edits(edits=[]),
         "notebook_runs": m.NotebookRuns(
             runs=[
                 m.RunNotice(
@@ -245,6 +270,7 @@ def server_frames() -> dict[str, m.Frame]:
             run="c2-1",
             seq=1,
             id="t1",
+            edits=["edit-1"],
             origin="notebook",
             metrics=["residual_norm"],
             prompt=m.Prompt(ids=[1, 9690], texts=["The", " Eiffel"], spans=[]),

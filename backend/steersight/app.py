@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket
 from . import logs
 from .api import routes
 from .api.building import BuildApi
+from .api.edits import EditApi
 from .api.models import ModelApi
 from .api.nnsight import NnsightApi
 from .api.recordings import RecordingApi
@@ -59,6 +60,7 @@ def create_app(settings: Settings) -> Starlette:
     )
     model_api = ModelApi(engine, table, may_change=settings.change_model)
     recording_api = RecordingApi(engine, table, settings.name, epoch)
+    edit_api = EditApi(engine)
     nnsight = NnsightApi(engine, table, visitors) if settings.nnsight else None
     pace = Pace()
 
@@ -150,8 +152,8 @@ def create_app(settings: Settings) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
-            *(routes.code_routes(nnsight) if nnsight is not None else ()),
-            *routes.routes(vector_api, building, model_api, recording_api),
+            *(routes.code_routes(nnsight, edit_api) if nnsight is not None else ()),
+            *routes.routes(vector_api, building, model_api, recording_api, edit_api),
             page,
         ],
         middleware=[Middleware(Entrance, doors=doors, visitors=visitors)],

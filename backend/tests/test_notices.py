@@ -11,6 +11,7 @@ from steersight.protocol import codec
 from steersight.protocol.messages import ChatMessage, Hello, NotebookRuns, Resume, Started, Steer, Welcome
 from steersight.protocol.messages import Start as StartFrame
 from steersight.runs import notices as notices_module
+from steersight.runs import telling
 from steersight.runs.run import Run
 
 from .scripted import Script, server, started, welcome
@@ -29,7 +30,7 @@ async def from_notebook(t: Table, name: str = "t") -> Run:
 
 
 def told(t: Table) -> list[tuple[str, str, str]]:
-    frame = codec.decode_server(t.table.notices.frame())
+    frame = codec.decode_server(t.table.notices.telling.frame())
     assert isinstance(frame, NotebookRuns)
     return [(one.run, one.prompt, one.state) for one in frame.runs]
 
@@ -48,7 +49,7 @@ async def test_a_notebooks_run_is_told_of_with_its_life_as_long_as_it_is_kept(ta
     assert told(t) == [(run.id, "abcde", "finished")]
     assert (chat.origin, run.origin) == ("chat", "notebook")
     gone = asyncio.Event()
-    t.table.notices.listen(lambda: told(t) or gone.set())
+    t.table.notices.telling.listen(lambda: told(t) or gone.set())
     for wake in list(run.watchers):
         t.table.unwatch(run, wake)
     await asyncio.wait_for(gone.wait(), 10)
@@ -68,16 +69,16 @@ async def test_special_tokens_are_no_part_of_a_beginning_and_a_long_one_is_cut(
 async def test_only_the_newest_are_told_of_and_changes_of_a_moment_are_told_once(
     table: MakeTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notices_module, "PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(telling, "PAUSE_SECONDS", 3600)
     t = table(max_runs=64)
     heard: list[int] = []
-    t.table.notices.listen(lambda: heard.append(len(told(t))))
+    t.table.notices.telling.listen(lambda: heard.append(len(told(t))))
     runs = [await from_notebook(t) for _ in range(25)]
     await settle()
     assert heard == [1], "the first at once"
-    t.table.notices._pause_over()
+    t.table.notices.telling._pause_over()
     assert heard == [1, 20], "the others together"
-    t.table.notices._pause_over()
+    t.table.notices.telling._pause_over()
     assert heard == [1, 20], "nothing where nothing has changed"
     assert [name for name, _, _ in told(t)] == [run.id for run in reversed(runs[5:])]
 

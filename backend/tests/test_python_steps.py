@@ -26,10 +26,11 @@ class Runner:
         from steersight.engine.python_steps import PythonSteps
         from steersight.engine.worker import ObservedRunner  # isort: split
 
-        from nnsight.modeling.vllm.model_runners.GPUModelRunner import NNsightGPUModelRunner, Requests
+        from nnsight.modeling.vllm.model_runners.GPUModelRunner import NNsightGPUModelRunner
         from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
         from steersight.engine import python_steps
+        from steersight.engine.nnsight_adapter import BoundRequests
 
         self.eager: list[bool] = []
         """What vLLM was told, for each pass."""
@@ -40,11 +41,16 @@ class Runner:
         runner._read_group = None
         runner.input_batch = SimpleNamespace(req_ids=[])
         runner.observer = SimpleNamespace(
-            begin=lambda _spans: None, add=lambda *_: None, remove=lambda _: None, forwarded=lambda: None
+            begin=lambda _spans: None,
+            add=lambda *_: None,
+            remove=lambda _: None,
+            forwarded=lambda: None,
+            fail_edits=lambda _: None,
         )
         runner.nnsight_model = SimpleNamespace(interleaver=SimpleNamespace(mediators=[]))
-        runner.nnsight_requests = Requests()
+        runner.nnsight_requests = BoundRequests()
         runner._handoff = SimpleNamespace(switch=lambda _on: None)
+        runner.guard = SimpleNamespace(idle=lambda: None)
 
         def determine(_runner: Any, *arguments: Any, **named: Any) -> None:
             assert not named.keys() - {"num_encoder_reqs", "force_uniform_decode"}
@@ -65,8 +71,10 @@ class Runner:
         monkeypatch.setattr(NNsightGPUModelRunner, "_update_states", lambda _runner, _output: None)
         monkeypatch.setattr(NNsightGPUModelRunner, "execute_model", execute)
 
-    def request(self, name: str, *, traced: bool) -> None:
-        extra = {"nnsight_mediator": b""} if traced else None
+    def request(self, name: str, *, traced: bool = False, edits: list[str] | None = None) -> None:
+        extra: dict[str, Any] | None = {"nnsight_mediator": b""} if traced else None
+        if edits is not None:
+            extra = {"nnsight_edits": edits}
         self.runner.requests[name] = SimpleNamespace(
             sampling_params=SimpleNamespace(extra_args=extra), num_computed_tokens=3, num_tokens=4
         )
@@ -140,13 +148,15 @@ def test_all_ranks_vote_where_anything_may_be_at_work_and_nobody_else_waits(
     fake.step("chat", "trace")
     fake.step("chat", "trace", blocks=1)
     assert votes == [0, 0, 1]
-    # Installed for all requests: no one of them carries it.
+    # Those that name edits, also ones that have been removed since.
     others = 0
-    fake.runner.nnsight_requests.templates["edit"] = object()
-    fake.step("chat")
-    fake.step("chat", blocks=1)
+    fake.request("edited", edits=["calm"])
+    fake.request("plain", edits=[])
+    fake.step("chat", "plain")
+    fake.step("chat", "edited")
+    fake.step("chat", "edited", blocks=1)
     assert votes == [0, 0, 1, 0, 1]
-    assert fake.eager == [False, False, True, True, False, True]
+    assert fake.eager == [False, False, True, True, False, False, True]
 
 
 def test_a_rank_that_cannot_say_runs_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:

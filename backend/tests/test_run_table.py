@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 import torch
 
+from steersight.engine.edits import Edits
 from steersight.engine.reply import Entry, Reply
 from steersight.engine.request import RunRequest, Wants
 from steersight.engine.service import (
@@ -82,6 +83,7 @@ class Engine:
         self.capacity_tokens: int | None = None
         self.max_runs: int | None = 64
         self.offer = SimpleNamespace(registry=Registry([]), vectors={}, own=set(), failed_metrics={})
+        self.edits = Edits(self._call)
         self.renderer = self.tokenizer = None
         self.use = VectorUse()
         self.requests: dict[str, RunRequest] = {}
@@ -95,6 +97,9 @@ class Engine:
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    async def _call(self, _method: str, *_args: Any) -> list[Any]:
+        return []
 
     def become(self, state: EnginePhase) -> None:
         self.status = Status(state, f"It is {state}.", 0.0)

@@ -16,6 +16,7 @@ class How(TypedDict, total=False):
     None is a field's default."""
 
     adapter: str | None
+    edits: Sequence[str] | None
     sampling: Sampling | None
     strengths: Mapping[str, float] | None
     settings: Mapping[str, VectorSetting] | None

@@ -15,6 +15,8 @@ from websockets.exceptions import ConnectionClosed
 
 from ..protocol import codec
 from ..protocol.messages import (
+    EditInfo,
+    Edits,
     Engine,
     EngineStatus,
     Error,
@@ -74,6 +76,8 @@ class Client:
         self.model: ModelInfo | None = None
         self.metrics: dict[str, MetricInfo] = {}
         self.vectors: dict[str, VectorInfo] = {}
+        self.edits: dict[str, EditInfo] = {}
+        """What `start` may name as `edits`, by name, in the order in which they act."""
         self.notebook_runs: list[RunNotice] = []
         """Runs of notebooks that the server keeps, the newest first; `watch` follows one by its name."""
         self.special_ids: frozenset[int] = frozenset()
@@ -266,6 +270,7 @@ class Client:
                 self.name = frame.name
                 self.metrics = {metric.id: metric for metric in frame.metrics}
                 self.notebook_runs = []
+                self.edits = {edit.name: edit for edit in frame.edits}
                 await self._arrive(frame.epoch)
                 await self._know(frame.engine, frame.model, frame.vectors)
             case Engine():
@@ -275,6 +280,10 @@ class Client:
                     state=frame.state, stage=frame.stage, progress=frame.progress
                 )
                 await self._know(status, frame.model, frame.vectors)
+            case Edits():
+                async with self._changed:
+                    self.edits = {edit.name: edit for edit in frame.edits}
+                    self._changed.notify_all()
             case NotebookRuns():
                 async with self._changed:
                     self.notebook_runs = frame.runs

@@ -75,6 +75,7 @@ def recorded_run(run: Run, client: Client) -> RecordedRun:
             model=run.told.model if right_model else None,
             adapter=run.adapter,
             origin=run.origin,
+            edits=run.edits,
             metrics=[described.get(name) or unknown_metric(name) for name in metrics],
             vectors=[known[name] for name in sorted(named & known.keys())],
             sampling=run.sampling,

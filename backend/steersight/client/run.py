@@ -70,6 +70,8 @@ class Run:
         """Id of the model that writes it; empty where the server does not say."""
         self.origin = started.origin
         """What it was asked for by: a `chat`, or a `notebook`."""
+        self.edits = list(started.edits)
+        """Names of the edits that act in it."""
         self.adapter = started.adapter
         """The LoRA adapter it is written with; None is the base model."""
         self.sampling = started.sampling

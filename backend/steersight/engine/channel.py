@@ -8,7 +8,8 @@ bytes each. In ZeroMQ's own buffers, on both sides together, no more than 2 * `I
 `PIECE_BYTES` wait.
 
 Other messages have one part each: {kind: "stage", stage, progress} while the model loads, and {kind:
-"failed", runs: {run: sentence}}, the news of runs that failed, which is never dropped once it is queued.
+"failed", runs: {run: sentence}, edits: {name: sentence}}, the news of runs that failed, which is never
+dropped once it is queued.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class FailedRuns:
     """Runs that the observer could not steer or observe: run -> a sentence that says why."""
 
     runs: dict[str, str]
+    edits: dict[str, str] = field(default_factory=dict)
+    """Edits that have raised, and what each said, where they are why: such runs have a cache of their own."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def pack(item: Stage | FailedRuns) -> bytes:
     """A stage, or a piece of news."""
     if isinstance(item, Stage):
         return bytes(msgpack.packb({"kind": "stage", "stage": item.stage, "progress": item.progress}))
-    return bytes(msgpack.packb({"kind": "failed", "runs": item.runs}))
+    return bytes(msgpack.packb({"kind": "failed", "runs": item.runs, "edits": item.edits}))
 
 
 def unpack(parts: list[bytes]) -> Step | Stage | FailedRuns:
@@ -173,7 +176,7 @@ def unpack(parts: list[bytes]) -> Step | Stage | FailedRuns:
         case "stage":
             return Stage(head["stage"], head["progress"])
         case "failed":
-            return FailedRuns(head["runs"])
+            return FailedRuns(head["runs"], head["edits"])
         case _:
             return Step.unpack(head, parts[1:])
 

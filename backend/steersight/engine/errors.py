@@ -24,3 +24,7 @@ class EngineLostError(RuntimeError):
 
 class RunFailedError(RuntimeError):
     """Something went wrong in the engine with this run alone; the engine and its neighbours go on."""
+
+
+class CodeFailedError(RunFailedError):
+    """Code of a client's that takes part in the run has raised."""

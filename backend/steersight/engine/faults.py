@@ -18,7 +18,7 @@ compute together (the logit lens), the others wait for it; the server finds that
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 
 from .channel import FailedRuns, RowSender
@@ -62,6 +62,19 @@ class Failures:
         why = f"{what}, so it was ended ({type(error).__name__}: {error}"[:MOST_CHARACTERS] + ")."
         self._untold.update(dict.fromkeys(names, why))
         self.tell()
+
+    def add_edits(self, runs: Mapping[str, str], edits: Mapping[str, str]) -> None:
+        """Edits have raised, and these runs have failed with that: the beginning of a sentence for each. What
+        they leave in the cache is read by nobody else."""
+        if not runs and not edits:
+            return
+        logger.error("Edits have raised: %s; %s", dict(edits), dict(runs))
+        self.tell()
+        untold = FailedRuns(
+            {run: f"{why[:MOST_CHARACTERS]}. It was ended." for run, why in runs.items()}, dict(edits)
+        )
+        if self._sender is not None and not self._sender.put(untold):
+            self._untold |= untold.runs
 
     def tell(self) -> bool:
         """Queue what is untold; False where there is no room. Rows may only follow when all is told."""

@@ -59,6 +59,8 @@ class _Live:
     take: Callable[[Entry], None]
     failed: str | None = None
     """Why it has failed, in a sentence."""
+    kind: type[RunFailedError] = RunFailedError
+    """What that is."""
     deadline: asyncio.Timeout | None = None
     """What interrupts whoever waits for it."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,10 +74,10 @@ class _Live:
                 self.take(entry)
             self.changed.set()
 
-    def fail(self, why: str) -> None:
+    def fail(self, why: str, kind: type[RunFailedError] = RunFailedError) -> None:
         """Let `generate` raise; the first reason counts."""
         if self.failed is None:
-            self.failed = why
+            self.failed, self.kind = why, kind
             if self.deadline is not None:
                 self.deadline.reschedule(asyncio.get_running_loop().time())
 
@@ -143,7 +145,7 @@ class Generations:
         except TimeoutError:
             if live.failed is None:
                 raise
-            raise RunFailedError(live.failed) from None
+            raise live.kind(live.failed) from None
         finally:
             self._live.pop(request.run, None)
 
@@ -216,12 +218,12 @@ class Generations:
                 logger.exception("Run %s could not take its rows", run)
                 live.fail(f"The rows of this reply could not be taken, so it was ended: {error}")
 
-    def fail(self, runs: dict[str, str]) -> None:
+    def fail(self, runs: dict[str, str], kind: type[RunFailedError] = RunFailedError) -> None:
         """Let `generate` of these runs raise."""
         for run, why in runs.items():
             live = self._live.get(run)
             if live is not None:
-                live.fail(why)
+                live.fail(why, kind)
 
 
 async def _follow(live: _Live, outputs: AsyncGenerator[Any, None], life: CatchesUp) -> tuple[Ended, Any]:

@@ -18,14 +18,18 @@ from typing import Any
 import torch
 from greenlet import getcurrent
 from nnsight.intervention.errors import capture_exception
+from nnsight.intervention.interleaver import Mediator
+from nnsight.intervention.serialization import loads
 from nnsight.intervention.source import Controller
 from nnsight.modeling.vllm import VLLM
 from nnsight.modeling.vllm.model_runners.GPUModelRunner import NNsightGPUModelRunner
 from nnsight.modeling.vllm.workers.GPUWorker import NNsightGPUWorker
+from nnsight.tracing.tracer import _saves
 from vllm.model_executor.model_loader import base_loader
 from vllm.platforms import current_platform
 
 from .options import CONFIG_KEY
+from .tracing.edited import Edited, FailedEdits
 from .tracing.guard import BOUNDS, Clock, Guard
 from .tracing.mediators import GuardedRequests, contained, packed
 
@@ -147,6 +151,14 @@ class TracedGPUWorker(NNsightGPUWorker):  # type: ignore[misc]
         self.model_runner.__class__ = self.RUNNER
 
 
+class BoundRequests(Edited, GuardedRequests):
+    """What NNsight carries for the engine's requests: edits by name, and bounds around clients' code."""
+
+    def let_go(self, saved: Iterable[Any]) -> None:
+        for value in saved:
+            _saves().discard(id(value))
+
+
 class TracedRunner(NNsightGPUModelRunner):  # type: ignore[misc]
     """NNsight's model runner, at the cost of vLLM's own in steps without a trace."""
 
@@ -159,7 +171,7 @@ class TracedRunner(NNsightGPUModelRunner):  # type: ignore[misc]
         self._handoff = Handoff(self.get_model())
         bounds = self.vllm_config.additional_config[CONFIG_KEY].get("blocks", BOUNDS)
         self.guard = Guard(**bounds, on_cpu=bool(current_platform.is_cpu()))
-        self.nnsight_requests = GuardedRequests()
+        self.nnsight_requests = BoundRequests()
         self.nnsight_requests.guard = self.guard
 
     def _update_states(self, scheduler_output: Any) -> Any:
@@ -176,15 +188,30 @@ class TracedRunner(NNsightGPUModelRunner):  # type: ignore[misc]
         return bool(self.nnsight_model.interleaver.mediators)
 
     def may_have_blocks(self, request_ids: Iterable[str]) -> bool:
-        """Whether any of these requests came with a block, or blocks are installed for all that come.
+        """Whether any of these requests came with a block, or names edits.
 
         The same on all ranks, also where a block has ended on one of them with an error: it is what the
-        scheduler has said, and what all ranks were told to install.
+        scheduler has said.
         """
-        if self.nnsight_requests.templates:
-            return True
         carried = (self.requests[request_id].sampling_params for request_id in request_ids)
-        return any("nnsight_mediator" in (getattr(params, "extra_args", None) or {}) for params in carried)
+        extras = (getattr(params, "extra_args", None) or {} for params in carried)
+        return any("nnsight_mediator" in extra or extra.get("nnsight_edits") for extra in extras)
+
+    def prepare_edit(self, edit_id: str, payload: bytes) -> None:
+        """Read a block that is to stay in the engine. Raises what its code raises."""
+        known = self.nnsight_persistent_objects
+        with contained(), self.guard.watching(getcurrent(), Clock()):
+            template = loads(payload, persistent_objects=known)
+        if type(template) is not Mediator:
+            raise TypeError(
+                f"This is a {type(template).__name__}, and an edit is a block: `model.edit(...)`."
+            )
+        self.nnsight_requests.prepare(edit_id, template)
+
+    def failed_edits(self, again: Iterable[str] = ()) -> FailedEdits:
+        """What edits have raised since this was asked last; `again` are requests that are computed again."""
+        found: FailedEdits = self.nnsight_requests.failed(again, _said)
+        return found
 
     def what_was_saved(self, request_id: str, output: bytes | None) -> tuple[bytes, dict[str, Any] | None]:
         """What a request's block has saved, and its error; NNsight forgets the request with that.
@@ -208,6 +235,12 @@ class TracedRunner(NNsightGPUModelRunner):  # type: ignore[misc]
         and forgets it in the step that says it is finished."""
         count: int = self.nnsight_request_count()
         return count
+
+
+def _said(error: BaseException) -> str | None:
+    """What a block's exception says; None for one that only ends the block."""
+    captured = capture_exception(error)
+    return None if captured["is_control_flow"] else f"{captured['type_name']}: {captured['message']}"
 
 
 class Handoff:

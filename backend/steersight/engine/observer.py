@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from ..metrics import Registry
     from ..vectors.action import Action
+    from .tracing.edited import FailedEdits
 
 
 class Observer:
@@ -173,6 +174,10 @@ class Observer:
             # The run is not registered; it generates unsteered until the server aborts it.
             self._refused.add(request_id)
             self._failures.add([options["run"]], "The engine could not take this reply up", error)
+
+    def fail_edits(self, failed: FailedEdits) -> None:
+        """Edits have raised; the chats that they acted in have failed with them."""
+        self._failures.add_edits(failed.runs, failed.edits)
 
     def remove(self, request_id: str) -> None:
         """Forget a run whose request is over, finished or aborted."""

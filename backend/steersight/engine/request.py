@@ -100,6 +100,8 @@ class RunRequest:
     options: RunOptions
     block: Block | None = None
     """Code that runs in its passes."""
+    edits: tuple[str, ...] = ()
+    """Names of those that act in it."""
     read_cache: bool = True
     """Whether the beginning of the prompt may come from the cache of prefixes: without a pass, and so without
     rows. What is summed is computed in any case."""

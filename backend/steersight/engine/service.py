@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 from .. import garbage
 from .causes import explain
 from .channel import FailedRuns, Stage
+from .edits import EditError, Edits
 from .errors import ChangeError as ChangeError
+from .errors import CodeFailedError as CodeFailedError
 from .errors import EngineLostError as EngineLostError
 from .errors import EngineNotReadyError as EngineNotReadyError
 from .errors import RunFailedError as RunFailedError
@@ -79,6 +81,8 @@ class EngineService:
         """Which vectors the runs need."""
         self.offer = Offer(self._call, self.use, self._tell)
         """The vectors and metrics that clients may choose from."""
+        self.edits = Edits(self._call)
+        """Blocks of Python that runs may name."""
         self.generations = Generations(self._serving, self._call, self.use)
         """The runs that are in the engine."""
         self.examples = Examples(self.generations, self._call)
@@ -147,6 +151,7 @@ class EngineService:
         self.model, self.renderer = known.model, known.renderer
         self.capacity_tokens, self.max_runs = None, options.max_runs
         await self.offer.begin_again(known.vectors, known.registry)
+        await self.edits.forget_all()
         self._tell()
         for problem in (*known.problems, *known.vectors.problems):
             logger.warning("%s", problem)
@@ -173,6 +178,7 @@ class EngineService:
         try:
             built = await life.start(self.offer.labels(), self._reporter())
             await self.offer.give_all()
+            await self.edits.give_all()
         except Exception:
             await life.end(kindly=False)
             raise
@@ -364,7 +370,16 @@ class EngineService:
 
     async def generate(self, request: RunRequest, take: Callable[[Entry], None]) -> Ended:
         """Submit one run and wait for its end; see `Generations.generate`."""
+        if request.block is None:  # a block comes home with NNsight's own error
+            self._check_edits(request.edits)
+        self.edits.began(request.edits)
         return await self.generations.generate(request, take)
+
+    def _check_edits(self, names: tuple[str, ...]) -> None:
+        try:
+            self.edits.check(names)
+        except EditError as error:
+            raise RunFailedError(f"{error} It was removed before this reply began.") from error
 
     async def steer(self, run: str, rev: int, actions: list[Action]) -> None:
         """Put new actions in force on all ranks between two steps; see `Generations.steer`."""
@@ -406,8 +421,10 @@ class EngineService:
         if isinstance(item, Stage):
             self._loading(item.stage, item.progress)
         elif isinstance(item, FailedRuns):
-            self.generations.fail(item.runs)
-            self._distrust()
+            self.generations.fail(item.runs, CodeFailedError if item.edits else RunFailedError)
+            self.edits.failed(item.edits)
+            if not item.edits:
+                self._distrust()
         else:
             self._take_step(item)
 

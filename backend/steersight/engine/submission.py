@@ -19,7 +19,6 @@ from .request import RunRequest
 
 if TYPE_CHECKING:
     from .options import ModelFacts
-    from .tracing.asked import Block
 
 OPTIONS_KEY = "steersight"
 """Under this key of `extra_args` a request carries what the observer has to know of it."""
@@ -52,12 +51,16 @@ ENDS_OTHERWISE = ("stop", "ignore_eos", "min_tokens")
 """Sampling parameters with which a reply does not end at the first end token, or before it."""
 
 
-def _of_block(block: Block | None) -> dict[str, Any]:
-    """Under which keys NNsight (0.8.1) looks for code; the scheduler knows them too (`scheduling.TRACED`)."""
-    if block is None:
-        return {}
-    edits = {} if block.edits is None else {"nnsight_edits": list(block.edits)}
-    return {"nnsight_mediator": block.code, **edits}
+def _code(request: RunRequest) -> dict[str, Any]:
+    """Under which keys NNsight (0.8.1) looks for code; the scheduler knows them too (`whole_prompts.TRACED`).
+
+    A block that names no edits would have all that are installed by then, and it is to have those that there
+    were when it was admitted.
+    """
+    edits = {"nnsight_edits": list(request.edits)}
+    if request.block is not None:
+        return {"nnsight_mediator": request.block.code, **edits}
+    return edits if request.edits else {}
 
 
 def submission(engine: Any, request: RunRequest, model: ModelFacts) -> Submission:
@@ -80,7 +83,7 @@ def submission(engine: Any, request: RunRequest, model: ModelFacts) -> Submissio
         **request.sampling,
         detokenize=bool(request.sampling.get("stop")) or block is not None,
         output_kind=delta if vllm_tells else RequestOutputKind.FINAL_ONLY,
-        extra_args={OPTIONS_KEY: request.options.to_wire(), **_of_block(block)},
+        extra_args={OPTIONS_KEY: request.options.to_wire(), **_code(request)},
         skip_reading_prefix_cache=not request.read_cache or request.options.wants.sums or None,
     )
     ends = None

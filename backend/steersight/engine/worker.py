@@ -145,6 +145,7 @@ class ObservedRunner(TracedRunner):
         observer = self.observer
         for request_id in scheduler_output.preempted_req_ids or ():
             observer.throw_away(request_id)
+        observer.fail_edits(self.failed_edits(scheduler_output.preempted_req_ids or ()))
         for request_id in scheduler_output.finished_req_ids:
             observer.remove(request_id)
         for new in scheduler_output.scheduled_new_reqs:
@@ -209,6 +210,8 @@ class ObservedRunner(TracedRunner):
     def _sample(self, logits: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         self.observer.final(logits)
         output = super()._sample(logits, *args, **kwargs)
+        # Before the step's tokens: nobody is shown any more of what an edit has left half done.
+        self.observer.fail_edits(self.failed_edits())
         self.observer.sampled(output.sampled_token_ids)
         return output
 

@@ -102,6 +102,26 @@ class WorkerMethods:
         observer.remove_vector(name)
 
     @answering
+    def steersight_prepare_edit(self, edit_id: str, payload: bytes) -> None:
+        """Read an edit, which does not act yet."""
+        self.model_runner.prepare_edit(edit_id, payload)
+
+    @answering
+    def steersight_take_up_edit(self, edit_id: str, name: str, instead: list[str]) -> None:
+        """Let an edit that all ranks have read act in requests from the next step on, in place of others."""
+        self.model_runner.nnsight_requests.take_up(edit_id, name, instead)
+
+    @answering
+    def steersight_remove_edit(self, edit_id: str) -> None:
+        """Let an edit act in no more requests."""
+        self.model_runner.nnsight_requests.take_out(edit_id)
+
+    @answering
+    def steersight_drop_edit(self, edit_id: str) -> None:
+        """Forget an edit that not all ranks could read."""
+        self.model_runner.nnsight_requests.drop(edit_id)
+
+    @answering
     def steersight_stream_sums(self, run: str, end: int) -> tuple[bytes, int]:
         """A run's sums over its positions before `end`, forgotten here.
 

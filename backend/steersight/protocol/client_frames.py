@@ -6,6 +6,7 @@ from pydantic import Field
 
 from .parts import (
     MAX_ARGUMENTS,
+    MAX_EDITS,
     MAX_MESSAGES,
     MAX_PREFIX,
     MAX_ROWS_ASKED,
@@ -15,6 +16,7 @@ from .parts import (
     MAX_TOP,
     MIN_REPETITION_PENALTY,
     Count,
+    EditName,
     Frame,
     Identifier,
     MetricId,
@@ -78,6 +80,9 @@ class Start(Frame):
     adapter: Identifier | None = None
     """The LoRA adapter to write with, one of `ModelInfo.adapters`; null is the base model."""
     sampling: Sampling = Sampling()
+    edits: Annotated[list[EditName], Field(max_length=MAX_EDITS)] = []
+    """Names of the edits that act in the run; the others do not. They act in the order in which they were
+    installed, as far as their blocks go: one without a loop acts in the first pass."""
     strengths: Strengths = {}
     """Revision 0 of the run: in force from the first forward pass on."""
     settings: Settings = {}

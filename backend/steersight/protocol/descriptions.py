@@ -7,6 +7,7 @@ from pydantic import Field
 from .parts import (
     MAX_BEGINNING,
     Count,
+    EditName,
     Frame,
     Identifier,
     MetricId,
@@ -148,6 +149,22 @@ class VectorInfo(Frame):
     of the base model, which steers any."""
     own: bool
     """Whether it is this server's own, so that it can be deleted; bundled ones cannot."""
+
+
+class EditInfo(Frame):
+    """A block of Python that a notebook has installed in the engine, and that runs may name."""
+
+    id: Identifier
+    name: EditName
+    """No two have the same."""
+    since: float
+    """When it was installed, in seconds since 1970 by the server's clock."""
+    bytes: Count
+    """Of its code and what it brings along, as they came."""
+    runs: Count
+    """How many it has acted on."""
+    error: str | None
+    """What it raised last, in one of them; null where it has not."""
 
 
 class RunNotice(Frame):

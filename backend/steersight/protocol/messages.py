@@ -29,6 +29,7 @@ from .client_frames import (
 from .descriptions import (
     AdapterInfo,
     ColorScale,
+    EditInfo,
     EngineStatus,
     ExpertsInfo,
     Limits,
@@ -42,6 +43,7 @@ from .descriptions import (
 from .parts import (
     MAX_ARGUMENTS,
     MAX_BEGINNING,
+    MAX_EDITS,
     MAX_FRAME_BYTES,
     MAX_MESSAGES,
     MAX_PREFIX,
@@ -66,6 +68,7 @@ from .server_frames import (
     SERVER_TYPES,
     Alternatives,
     Applied,
+    Edits,
     Engine,
     Error,
     Finished,
@@ -90,14 +93,14 @@ from .server_frames import (
 )
 
 __all__ = [
-    "CLIENT_TYPES", "MAX_ARGUMENTS", "MAX_BEGINNING", "MAX_FRAME_BYTES", "MAX_MESSAGES", "MAX_PREFIX",
-    "MAX_ROWS_ASKED",
+    "CLIENT_TYPES", "MAX_ARGUMENTS", "MAX_BEGINNING", "MAX_EDITS", "MAX_FRAME_BYTES", "MAX_MESSAGES",
+    "MAX_PREFIX", "MAX_ROWS_ASKED",
     "MAX_STOP_STRINGS", "MAX_STRENGTH", "MAX_TEMPERATURE", "MAX_TOGETHER", "MAX_TOP", "MAX_VECTORS",
     "MIN_REPETITION_PENALTY", "PROTOCOL_VERSION", "READING", "SERVER_TYPES", "SUBPROTOCOL", "AdapterInfo",
     "Alternatives", "Applied", "AskRows", "ChatMessage",
-    "ClientFrame", "ColorScale", "Engine", "EngineStatus", "Error", "ErrorCode", "ExpertsInfo",
-    "Finished", "Frame", "Gap", "Hello", "Lens", "LensOptions", "Limits", "MetricInfo", "ModelInfo",
-    "NotebookRuns",
+    "ClientFrame", "ColorScale", "EditInfo", "Edits", "Engine", "EngineStatus", "Error",
+    "ErrorCode", "ExpertsInfo", "Finished", "Frame", "Gap", "Hello", "Lens", "LensOptions", "Limits",
+    "MetricInfo", "ModelInfo", "NotebookRuns",
     "Operator", "Origin", "Part", "Ping", "Pong", "Prompt", "Queued", "Resume", "Resumed", "Rows", "RunError",
     "RunNotice",
     "Sampling", "ServerFrame", "Span", "Start", "StartTogether", "Started", "Steer", "Stop",

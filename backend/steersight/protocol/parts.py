@@ -31,6 +31,8 @@ MAX_ARGUMENTS = 32
 """Arguments of a chat template in one frame."""
 MAX_STOP_STRINGS = 8
 MAX_TOP = 20
+MAX_EDITS = 16
+"""Edits that one run may name."""
 MAX_TOGETHER = 9
 """Starts that are admitted together."""
 MAX_PREFIX = 65_536
@@ -44,6 +46,8 @@ MAX_ROWS_ASKED = 4096
 
 Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
 MetricId = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9_.:-]+$")]
+EditName = Annotated[str, Field(min_length=1, max_length=64)]
+"""What people call an edit: any text."""
 Strength = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)]
 Bound = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)]
 """End of a clamp, as a share of the stream's length: beyond ±1 there is nothing that a stream has."""
@@ -98,6 +102,7 @@ class ErrorCode(StrEnum):
     UNKNOWN_VECTOR = "unknown_vector"
     UNKNOWN_METRIC = "unknown_metric"
     UNKNOWN_ADAPTER = "unknown_adapter"
+    UNKNOWN_EDIT = "unknown_edit"
     STALE_REVISION = "stale_revision"
     DUPLICATE_RUN = "duplicate_run"
     PROMPT_TOO_LONG = "prompt_too_long"

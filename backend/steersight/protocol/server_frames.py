@@ -11,6 +11,7 @@ from pydantic import Field
 
 from .client_frames import LensOptions, Sampling
 from .descriptions import (
+    EditInfo,
     EngineState,
     EngineStatus,
     Limits,
@@ -23,6 +24,7 @@ from .parts import (
     MAX_NAME,
     PROTOCOL_VERSION,
     Count,
+    EditName,
     ErrorCode,
     Frame,
     Identifier,
@@ -51,6 +53,8 @@ class Welcome(Frame):
     limits: Limits
     change_model: bool = False
     """Whether whoever is let in may change the model (`POST /api/model`)."""
+    edits: list[EditInfo] = Field(default_factory=list)
+    """What `start` may name as `edits`, in the order in which they act."""
 
 
 class Engine(Frame):
@@ -64,6 +68,13 @@ class Engine(Frame):
     model: ModelInfo | None
     metrics: list[MetricInfo]
     vectors: list[VectorInfo]
+
+
+class Edits(Frame):
+    """The edits that there are now; sent when they have changed, or a run has been begun with one."""
+
+    type: Literal["edits"] = "edits"
+    edits: list[EditInfo]
 
 
 class NotebookRuns(Frame):
@@ -113,6 +124,8 @@ class Started(Frame):
     """Of revision 0: how the vectors of `strengths` act."""
     sampling: Sampling | None = None
     """How its tokens are drawn, as `start` asked for it; `max_tokens` is what there is room for."""
+    edits: list[EditName] = Field(default_factory=list)
+    """Those that act in it."""
     origin: Origin = "chat"
     """What asked for it. The prompt of a notebook's run is a text without messages, so it has no spans."""
 
@@ -351,6 +364,7 @@ class Pong(Frame):
 ServerFrame = Annotated[
     Welcome
     | Engine
+    | Edits
     | NotebookRuns
     | Started
     | Resumed
@@ -370,7 +384,8 @@ ServerFrame = Annotated[
 ]
 
 SERVER_TYPES: dict[str, type[Frame]] = {
-    "welcome": Welcome, "engine": Engine, "notebook_runs": NotebookRuns, "started": Started,
+    "welcome": Welcome, "engine": Engine, "edits": Edits, "notebook_runs": NotebookRuns,
+    "started": Started,
     "resumed": Resumed, "queued": Queued, "tokens": Tokens, "part": Part, "rows": Rows,
     "lens": Lens, "alternatives": Alternatives,
     "applied": Applied, "watched": Watched, "gap": Gap, "finished": Finished, "error": Error, "pong": Pong,

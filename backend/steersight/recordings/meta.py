@@ -99,6 +99,8 @@ class RunInfo(Frame):
     """As in `welcome` when it was written; null where that is not known."""
     adapter: str | None = None
     origin: Origin = "chat"
+    edits: list[str] = Field(default_factory=list)
+    """Names of the edits that acted in it."""
     metrics: list[MetricInfo]
     """Those whose rows are here, in the order of the run."""
     vectors: list[VectorInfo] = Field(default_factory=list)

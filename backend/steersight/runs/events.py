@@ -4,7 +4,7 @@ nobody changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -113,6 +113,7 @@ class StartedEvent:
     settings: Mapping[str, VectorSetting] | None = None
     sampling: Sampling | None = None
     origin: Origin = "chat"
+    edits: Sequence[str] = ()
 
 
 Event = StartedEvent | QueuedEvent | PartEvent | WatchedEvent | AppliedEvent | GapEvent | FinishedEvent

@@ -52,6 +52,7 @@ class Framing:
                 strengths=_copied(event.strengths),
                 settings=_plain(event.settings),
                 sampling=event.sampling and event.sampling.model_dump(),
+                edits=list(event.edits),
                 origin=event.origin,
             )
             for event in others

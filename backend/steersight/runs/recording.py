@@ -97,6 +97,7 @@ def recorded(run: Run, frames: list[WireMap], about: About) -> RecordedRun:
         model=about.model,
         adapter=run.adapter,
         origin=started["origin"],
+        edits=started["edits"],
         metrics=[about.metrics.get(name) or unknown_metric(name) for name in metrics],
         vectors=[about.vectors[name] for name in sorted(named & about.vectors.keys())],
         sampling=run.asked.sampling.model_validate(started["sampling"]),

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from enum import Enum
@@ -26,7 +26,13 @@ from typing import TYPE_CHECKING, Literal
 from .. import logs
 from ..engine.request import RunOptions, RunRequest
 from ..engine.run_state import Revision, RunState
-from ..engine.service import EngineLostError, EngineNotReadyError, EngineService, RunFailedError
+from ..engine.service import (
+    CodeFailedError,
+    EngineLostError,
+    EngineNotReadyError,
+    EngineService,
+    RunFailedError,
+)
 from ..engine.step import NO_TOKEN
 from ..protocol.codec import FrameError
 from ..protocol.messages import (
@@ -127,6 +133,7 @@ class Run:
         ended: Callable[[Run], None],
         origin: Origin = "chat",
         traced: TracedRequest | None = None,
+        edits: Sequence[str] = (),
     ) -> None:
         self.id = run_id
         self.origin: Origin = origin
@@ -174,6 +181,8 @@ class Run:
         self._kept = kept
         self.adapter = start.adapter
         """The LoRA adapter it is written with; None is the base model."""
+        self.edits = tuple(edits)
+        """Names of the edits that act in it."""
         self._opening = opening
         self._parts = None if opening is None else ReplyParts(opening, engine.tokenizer)
         self._past = self._begun()
@@ -199,6 +208,7 @@ class Run:
             StartedEvent(
                 prompt, engine.model.id if engine.model else "", start.adapter, self.strengths, self.settings,
                 start.sampling.model_copy(update={"max_tokens": self._reply_limit()}), origin,
+                self.edits,
             )
         )  # fmt: skip
         if start.prompt_rows and self._first_row:
@@ -370,6 +380,8 @@ class Run:
             return Ending(ended.reason, ended.stop)
         except (EngineLostError, EngineNotReadyError) as lost:
             return failure(ErrorCode.ENGINE_FAILED, str(lost))
+        except CodeFailedError as failed:
+            return failure(ErrorCode.BLOCK_FAILED, str(failed))
         except RunFailedError as failed:
             return failure(ErrorCode.STEERING_FAILED, str(failed))
         except Exception as unexpected:
@@ -407,12 +419,12 @@ class Run:
         block = None
         if self.traced is not None:
             sampling, block = {**self.traced.sampling, "max_tokens": self._reply_limit()}, self.traced.block
-        return RunRequest(self._prompt.ids, sampling, options, block, read_cache=start.read_cache)
+        return RunRequest(self._prompt.ids, sampling, options, block, self.edits, read_cache=start.read_cache)
 
     def _read_most(self) -> int | None:
         """How much of its prompt it may read from the engine's cache: a map has to be whole where that costs
         little, so what has no rows is computed, unless it is long."""
-        if not self.watching.metrics or self._first_row == self.prompt_tokens or self.traced is not None:
+        if not self.watching.metrics or self._first_row == self.prompt_tokens or self._has_code:
             return None
         columns = self.watching.columns
         reach = self._kept.reach(columns, self._prompt.ids, self._past, self._first_row)
@@ -437,8 +449,13 @@ class Run:
         columns = self._rows.watching.columns
         return self._kept.find(columns, self.log.layers, self._prompt.ids, self._past, until, first)
 
+    @property
+    def _has_code(self) -> bool:
+        """Whether clients' code acts in its passes: nobody else computes the same."""
+        return self.traced is not None or bool(self.edits)
+
     def _keep_rows(self) -> None:
-        if self._past_is_open or self.traced is not None:
+        if self._past_is_open or self._has_code:
             return  # they would be known by what did not act on the positions before them
         self._kept.keep(self.log, [*self._prompt.ids, *self.log.tokens.ids], self._past)
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from ..engine.edits import EditError
 from ..engine.service import EngineService
 from ..engine.status import EnginePhase
 from ..engine.use import Need
@@ -144,6 +145,7 @@ class RunTable:
         for start in starts:
             with _about(start):
                 self._check_adapter(start, model)
+                self._edits(start)
                 self._watching(start)
         built = [await self._built(start, renderer, model) for start in starts]
         # While the prompts were made into tokens, anything may have happened.
@@ -216,12 +218,14 @@ class RunTable:
         with _about(start):
             watching = self._watching(start)
             self._check_adapter(start, model)
+            edits = self._edits(start, traced)
             actions = self.actions(start, len(built.prompt.ids), start.adapter)
         return Run(
             run_id=secrets.token_hex(8), start=start, prompt=built.prompt, texts=built.texts,
             opening=built.opening, watching=watching, actions=actions, layers=model.layers,
             engine=self.engine, kept=self.kept, max_reply_tokens=self.limits.max_reply_tokens,
             telemetry=self.telemetry, ended=self._ended, origin=origin, traced=traced,
+            edits=edits,
         )  # fmt: skip
 
     def _ready(self) -> ModelFacts:
@@ -265,6 +269,18 @@ class RunTable:
             else f"There is no adapter {start.adapter!r}: this server was started without any (--lora).",
             field="adapter",
         )
+
+    def _edits(self, start: Start, traced: TracedRequest | None = None) -> Sequence[str]:
+        """Names of the edits that are to act: those that a chat names. For a trace NNsight's rule: all, or
+        those that it names, of which an unknown one is an error that its block comes home with."""
+        if traced is not None:
+            named = traced.block.edits
+            return self.engine.edits.names() if named is None else named
+        try:
+            self.engine.edits.check(start.edits)
+        except EditError as error:
+            raise FrameError(ErrorCode.UNKNOWN_EDIT, str(error), field="edits") from None
+        return start.edits
 
     def _engine_changed(self) -> None:
         status = self.engine.status
@@ -430,7 +446,7 @@ class RunTable:
         for grace in self._graces.values():
             grace.cancel()
         self._graces.clear()
-        self.notices.close()
+        self.notices.telling.close()
         self._tokenizers.shutdown(wait=False, cancel_futures=True)
 
 

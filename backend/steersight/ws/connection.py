@@ -100,9 +100,10 @@ class Connection:
             leases.callback(self._sender.close)
             try:
                 await self._greet()
-                changed, notices = self._sender.state_changed, self._table.notices
+                changed = self._sender.state_changed
                 leases.callback(self._engine.listen(partial(changed, self._offering.engine_frame)))
-                leases.callback(notices.listen(partial(changed, notices.frame)))
+                for state in (self._offering.edits, self._table.notices.telling):
+                    leases.callback(state.listen(partial(changed, state.frame)))
                 await _first_to_end(
                     self._receive_all, self._admissions.go_on, self._sender.run, self._sender.watch_outbox
                 )
@@ -144,7 +145,7 @@ class Connection:
             raise Close(CloseCode.UNAUTHORIZED) from None
         self._post(self._offering.welcome())
         if self._table.notices:
-            self._post(self._table.notices.frame())
+            self._post(self._table.notices.telling.frame())
 
     # ------------------------------------------------------------ in
 

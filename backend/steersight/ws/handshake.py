@@ -22,6 +22,8 @@ from ..protocol.messages import (
     SUBPROTOCOL,
     AdapterInfo,
     ColorScale,
+    EditInfo,
+    Edits,
     Engine,
     EngineStatus,
     ExpertsInfo,
@@ -35,6 +37,7 @@ from ..protocol.messages import (
     Welcome,
 )
 from ..runs.table import RunLimits
+from ..runs.telling import Telling
 from ..vectors.store import SteeringVector
 
 MAX_RUNS_PER_CONNECTION = 16
@@ -102,6 +105,17 @@ def model_info_of(facts: ModelFacts) -> ModelInfo:
     )
 
 
+def edit_infos(engine: EngineService) -> list[EditInfo]:
+    """All edits, as the wire describes them."""
+    return [
+        EditInfo(
+            id=edit.id, name=edit.name, since=edit.since, bytes=len(edit.payload), runs=edit.runs,
+            error=edit.error,
+        )
+        for edit in engine.edits.listing()
+    ]  # fmt: skip
+
+
 class Offering:
     """What all clients are told of the server and its engine."""
 
@@ -121,12 +135,19 @@ class Offering:
         self._limits = limits
         self._name = name
         self._change_model = change_model
+        self.edits = Telling(lambda: Edits(edits=edit_infos(engine)))
+        """Tells of the edits that there are."""
         self._welcome: bytes | None = None
         self._engine_frame: bytes | None = None
         engine.listen(self._changed)
+        engine.edits.changed = self._edits_changed
 
     def _changed(self) -> None:
         self._welcome = self._engine_frame = None
+
+    def _edits_changed(self) -> None:
+        self._welcome = None
+        self.edits.changed()
 
     def welcome(self) -> bytes:
         """The answer to `hello`, packed."""
@@ -163,5 +184,5 @@ class Offering:
                 max_reply_tokens=min(most, limits.max_reply_tokens or most),
                 grace_seconds=limits.grace_seconds,
             ),
-            change_model=self._change_model,
+            change_model=self._change_model, edits=edit_infos(engine),
         )  # fmt: skip

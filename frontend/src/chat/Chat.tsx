@@ -85,6 +85,7 @@ export function Chat({ session, settings, onSettings }: ChatProps) {
 							note={noteOf(turn.run)}
 							by={turn.run.model === session.server.model?.id ? null : turn.run.model}
 							writer={writerOf(turn.run, adapters)}
+							edits={turn.run.edits.join(", ")}
 							{...session.placeOf(turn)}
 							choosable={session.live === null}
 							watch={session.shown === turn.run ? session.watchLink(turn.run) : null}

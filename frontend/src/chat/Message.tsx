@@ -28,6 +28,8 @@ interface MessageProps {
 	by: string | null;
 	/** What wrote it, or "". */
 	writer: string;
+	/** Names of the edits that acted in it, or "". */
+	edits: string;
 	/** Address of this reply for another tab, or null where there is none. */
 	watch: string | null;
 	/** Which of so many turns in this place it is, from 0. */
@@ -84,6 +86,7 @@ export const Message = memo(function Message(props: MessageProps) {
 		note,
 		by,
 		writer,
+		edits,
 		watch,
 		at,
 		of,
@@ -140,6 +143,11 @@ export const Message = memo(function Message(props: MessageProps) {
 					{writer !== "" && (
 						<span className="writer" data-testid="writer">
 							{writer}
+						</span>
+					)}
+					{edits !== "" && (
+						<span className="writer" data-testid="edits-of">
+							Edited by <bdi>{edits}</bdi>
 						</span>
 					)}
 					{!live && (

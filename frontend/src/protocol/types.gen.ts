@@ -4,6 +4,7 @@ export type ClientFrame = Hello | Start | StartTogether | Steer | Watch | Stop |
 export type ServerFrame =
 	| Welcome
 	| Engine
+	| Edits
 	| NotebookRuns
 	| Started
 	| Resumed
@@ -33,6 +34,7 @@ export type ErrorCode =
 	| "unknown_vector"
 	| "unknown_metric"
 	| "unknown_adapter"
+	| "unknown_edit"
 	| "stale_revision"
 	| "duplicate_run"
 	| "prompt_too_long"
@@ -70,6 +72,7 @@ export interface Start {
 	messages: ChatMessage[];
 	adapter?: string | null;
 	sampling?: Sampling;
+	edits?: string[];
 	strengths?: {
 		[k: string]: number;
 	};
@@ -216,6 +219,7 @@ export interface Welcome {
 	vectors: VectorInfo[];
 	limits: Limits;
 	change_model: boolean;
+	edits: EditInfo[];
 }
 /**
  * Where the engine is between a cold start and serving.
@@ -330,6 +334,17 @@ export interface Limits {
 	grace_seconds: number;
 }
 /**
+ * A block of Python that a notebook has installed in the engine, and that runs may name.
+ */
+export interface EditInfo {
+	id: string;
+	name: string;
+	since: number;
+	bytes: number;
+	runs: number;
+	error: string | null;
+}
+/**
  * The engine's state changed, or a metric failed. `model` and `vectors` come once they are known, and are
  * others when the model has been changed.
  */
@@ -341,6 +356,13 @@ export interface Engine {
 	model: ModelInfo | null;
 	metrics: MetricInfo[];
 	vectors: VectorInfo[];
+}
+/**
+ * The edits that there are now; sent when they have changed, or a run has been begun with one.
+ */
+export interface Edits {
+	type: "edits";
+	edits: EditInfo[];
 }
 /**
  * The newest runs of notebooks that the server keeps, live ones and finished ones, the newest first. Sent
@@ -380,6 +402,7 @@ export interface Started {
 		[k: string]: VectorSetting;
 	} | null;
 	sampling: Sampling | null;
+	edits: string[];
 	origin: "chat" | "notebook";
 }
 /**
@@ -652,6 +675,7 @@ export const CLOSE_CODES = {
 export const SERVER_TYPES: readonly string[] = [
 	"alternatives",
 	"applied",
+	"edits",
 	"engine",
 	"error",
 	"finished",

@@ -90,6 +90,7 @@ function metaOf(run: Run, known: Known): RunMeta {
 		model: run.model === null ? null : known.modelNamed(run.model),
 		adapter: run.adapter ?? null,
 		origin: run.origin,
+		edits: [...run.edits],
 		metrics: rows.metrics.map((id) => known.metrics.find((one) => one.id === id) ?? unknownMetric(id)),
 		vectors: known.vectors.filter(({ id }) => acted.has(id)),
 		sampling: run.sampling,

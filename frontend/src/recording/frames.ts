@@ -85,6 +85,7 @@ function startedOf({ name, meta, arrays }: RecordedRun, texts: readonly string[]
 		strengths: first?.strengths ?? null,
 		settings: first?.settings ?? null,
 		sampling: meta.sampling,
+		edits: meta.edits,
 		origin: meta.origin,
 	};
 }

@@ -66,6 +66,8 @@ export interface RunMeta {
 	model: ModelInfo | null;
 	adapter: string | null;
 	origin: Run["origin"];
+	/** Names of the edits that acted in it. */
+	edits: string[];
 	metrics: MetricInfo[];
 	vectors: VectorInfo[];
 	sampling: Sampling | null;
@@ -122,6 +124,7 @@ const run = fields<RunMeta>({
 	model: maybe(modelInfo),
 	adapter: maybe(text),
 	origin: otherwise("chat", (value, where) => (text(value, where) === "notebook" ? "notebook" : "chat")),
+	edits: otherwise([], list(text, MOST.infos)),
 	metrics: list(metricInfo, MOST.infos),
 	vectors: otherwise([], list(vectorInfo, MOST.infos)),
 	sampling: maybe(sampling),

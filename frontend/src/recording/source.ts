@@ -177,5 +177,6 @@ function welcomeOf(runs: readonly RunMeta[], model: Welcome["model"]): Welcome {
 			grace_seconds: 0,
 		},
 		change_model: false,
+		edits: [],
 	};
 }

@@ -21,7 +21,16 @@ export class Asking {
 	constructor(
 		private readonly parts: Pick<
 			Parts,
-			"connection" | "server" | "turns" | "notes" | "steering" | "cursor" | "clock" | "batch" | "changed"
+			| "connection"
+			| "server"
+			| "turns"
+			| "notes"
+			| "steering"
+			| "edits"
+			| "cursor"
+			| "clock"
+			| "batch"
+			| "changed"
 		>,
 	) {}
 
@@ -160,11 +169,13 @@ export class Asking {
 
 	#startFrame({ id, steered }: Run, { history, user, before }: Next, settings: Settings): Start {
 		const { adapters, continues, metrics, model, vectors } = this.parts.server;
+		const { chosen } = this.parts.edits;
 		const start: Start = {
 			type: "start",
 			id,
 			messages: conversation(history, user, continues ? "" : settings.system, textOf(before)),
 			adapter: adapterOf(settings, adapters),
+			...(chosen.length === 0 ? {} : { edits: chosen }),
 			sampling: toSampling(settings),
 			...steered,
 			write_on: before.length > 0,

@@ -4,7 +4,7 @@
 //
 // and from the stores, at most once per animation frame, to what is shown: text (chat/tokenText), map
 // (heatmap/view), signs of steering (steering/Signs). Nothing on that way waits for React.
-import type { Error as ServerError, ServerFrame, Welcome } from "../protocol/types.gen";
+import type { EditInfo, Error as ServerError, ServerFrame, Welcome } from "../protocol/types.gen";
 import { isRunFrame, type Run, type RunFrame } from "../store/run";
 import type { Asking } from "./asking";
 import { changedSentence, movedSentence } from "./away";
@@ -19,7 +19,16 @@ export class FrameRouter {
 	constructor(
 		private readonly parts: Pick<
 			Parts,
-			"connection" | "server" | "turns" | "notes" | "offers" | "steering" | "delivery" | "clock" | "changed"
+			| "connection"
+			| "server"
+			| "turns"
+			| "notes"
+			| "offers"
+			| "steering"
+			| "edits"
+			| "delivery"
+			| "clock"
+			| "changed"
 		>,
 		private readonly asking: Asking,
 		private readonly elsewhere: Elsewhere,
@@ -43,6 +52,9 @@ export class FrameRouter {
 				offers.known(vectors);
 				notes.moved = changedSentence(model, engine, server, turns.all.length > 0) ?? notes.moved;
 				break;
+			case "edits":
+				this.#onEdits(frame.edits);
+				break;
 			case "notebook_runs":
 				this.notebooks.told(frame.runs);
 				break;
@@ -62,9 +74,17 @@ export class FrameRouter {
 		server.welcome(frame);
 		steering.limits = frame.limits;
 		offers.known(vectors);
+		this.#onEdits(frame.edits ?? []);
 		this.notebooks.none();
 		delivery.back(frame.epoch);
 		this.#knowEnds();
+	}
+
+	#onEdits(edits: readonly EditInfo[]): void {
+		const gone = this.parts.edits.known(edits);
+		if (gone.length === 0) return;
+		const what = gone.length === 1 ? `The edit ${gone[0]} is` : `The edits ${gone.join(", ")} are`;
+		this.parts.notes.notify("steering", `${what} no longer on this server: the next reply is without.`);
 	}
 
 	#onRunFrame(frame: RunFrame): void {

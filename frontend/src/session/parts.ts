@@ -1,6 +1,7 @@
 // What a session is made of. Each part is told only of those that it needs (`Pick`).
 import type { Clock } from "../connection/clock";
 import type { Connection } from "../connection/connection";
+import type { Edits } from "../steering/edits";
 import type { Steering } from "../steering/steering";
 import type { FrameBatch, Signal } from "../store/signal";
 import type { CursorStore } from "./cursor";
@@ -17,6 +18,7 @@ export interface Parts {
 	readonly notes: Notes;
 	readonly offers: Offers;
 	readonly steering: Steering;
+	readonly edits: Edits;
 	readonly delivery: Delivery;
 	readonly cursor: CursorStore;
 	readonly clock: Clock;

@@ -8,6 +8,7 @@ import { FIRST_ZOOM } from "../heatmap/geometry";
 import { ModelApi } from "../models/api";
 import { VectorApi } from "../steering/api";
 import { VectorBuild } from "../steering/build";
+import { Edits } from "../steering/edits";
 import { Steering } from "../steering/steering";
 import type { Run } from "../store/run";
 import { Shelving, type ShelvingOptions } from "../store/shelving";
@@ -44,6 +45,8 @@ export interface Can {
 export class Session {
 	readonly changed: Signal;
 	readonly steering: Steering;
+	/** Code of notebooks that replies may have. */
+	readonly edits: Edits;
 	readonly cursor: CursorStore;
 	/** What the person looks at. */
 	readonly view: ViewStore;
@@ -117,10 +120,14 @@ export class Session {
 				label: (id) => this.server.vectors.find((vector) => vector.id === id)?.label ?? id,
 			},
 		);
+		this.edits = new Edits(
+			() => this.changed.changed(),
+			() => this.connection.token,
+		);
 		this.#notes = new Notes(this.changed);
 		this.#offers = new Offers(this.server, this.steering, this.#notes, this.view);
 		this.#delivery = new Delivery((frame) => this.connection.send(frame), clock);
-		const { connection, server, steering, cursor, changed } = this;
+		const { connection, server, steering, edits, cursor, changed } = this;
 		const [turns, notes, offers, delivery] = [this.#turns, this.#notes, this.#offers, this.#delivery];
 		const parts: Parts = {
 			connection,
@@ -129,6 +136,7 @@ export class Session {
 			notes,
 			offers,
 			steering,
+			edits,
 			delivery,
 			cursor,
 			clock,

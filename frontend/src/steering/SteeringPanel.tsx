@@ -9,6 +9,7 @@ import { lazily } from "../ui/lazily";
 import { NoticeBanner } from "../ui/NoticeBanner";
 import { useSignal } from "../ui/useSignal";
 import { EMPTY } from "./draft";
+import { EditList } from "./EditList";
 import { DamageMeter } from "./live";
 import { RunSigns } from "./Signs";
 import { sharedOf, shareLink } from "./share";
@@ -107,6 +108,7 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 			)}
 			{open?.kind !== "new" && <BuildLine session={session} onOpen={() => setOpen({ kind: "new" })} />}
 			{run !== null && <RunSigns session={session} run={run} meter={meter} />}
+			<EditList session={session} />
 			{vectors.length === 0 ? (
 				<p className="muted steering-empty">
 					{fixed

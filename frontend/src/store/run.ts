@@ -112,6 +112,8 @@ export class Run {
 	model: string | null = null;
 	/** The LoRA adapter that it is written with; null is the base model, undefined until it is known. */
 	adapter: string | null | undefined = undefined;
+	/** Names of the edits that act in it. */
+	edits: readonly string[] = [];
 	/** What the run is watched with now; null until `started`. */
 	metrics: readonly string[] | null = null;
 	/** What it was watched with from which position on; empty until `started`. */
@@ -183,6 +185,7 @@ export class Run {
 				this.#watch(0, { ...NOT_ASKED, ...this.asked, metrics: frame.metrics });
 				this.model = frame.model || null;
 				this.adapter = frame.adapter ?? null;
+				this.edits = frame.edits ?? [];
 				this.sampling = frame.sampling ?? this.sampling;
 				this.began = steeredIn(frame) ?? this.began;
 				this.delivery.on("started");

@@ -122,6 +122,7 @@ export function startedFrame(prompt: readonly string[], id = "c1", run = "r1"): 
 		strengths: {},
 		settings: {},
 		sampling: null,
+		edits: [],
 		origin: "chat",
 	};
 }
@@ -205,6 +206,7 @@ export function welcomeFrame(changes: Partial<Welcome> = {}): Welcome {
 			grace_seconds: 30,
 		},
 		change_model: false,
+		edits: [],
 		...changes,
 	};
 }

@@ -22,6 +22,7 @@ export function runMeta(changes: Partial<RunMeta> = {}): RunMeta {
 		model: modelInfo({ special_ids: [7], thoughts: { start: "<think>", end: "</think>" } }),
 		adapter: null,
 		origin: "chat",
+		edits: [],
 		metrics: [metricInfo(), metricInfo({ id: "projection:joy", family: "projection" })],
 		vectors: [vectorInfo()],
 		sampling: { max_tokens: 8, temperature: 0, stop: ["."] },
