@@ -49,6 +49,8 @@ OWN_METRICS = (
 )
 GRACE_SECONDS = 5.0
 """Of the tests' server: a run that nobody watches ends soon."""
+CODE_TOKEN = "only-for-the-tests-of-code"
+"""Of the tests' server."""
 TEST_VECTORS = {"north": [12], "east": [8, 20]}
 
 
@@ -179,10 +181,13 @@ async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> As
     data = tmp_path_factory.mktemp("data")
     write_test_vectors(data / "vectors")
     import_catalogue(tmp_path_factory.mktemp("features"), model_dir, data)
+    key = data / "nnsight-token"
+    key.write_text(CODE_TOKEN)
     words = [
         "--model", model_dir, "--data-dir", str(data), "--ui", str(data / "no-page"), "--name", "test",
         "--max-model-len", "2048", "--max-runs", "32", "--grace-seconds", str(GRACE_SECONDS),
         "--metrics", os.pathsep.join(OWN_METRICS),
+        "--nnsight", "--nnsight-token-file", str(key), "--nnsight-seconds", "3",
     ]  # fmt: skip
     async with AsyncExitStack() as stack:
         with parting():

@@ -104,7 +104,7 @@ def test_every_setting_has_a_flag_and_a_variable_and_its_default_is_of_its_kind(
         main(["serve", "--help"])
     said = capsys.readouterr().out
     for name in names:
-        flag = "token-file" if name == "token" else name.replace("_", "-")
+        flag = (f"{name}-file" if name.endswith("token") else name).replace("_", "-")
         assert f"--{flag} " in said
         assert f"[STEERSIGHT_{flag.upper().replace('-', '_')}]" in said
     default = {field.name: field.default_factory() for field in fields(Settings)}  # type: ignore[misc]

@@ -34,8 +34,7 @@ class Submission:
     sampling: Any
     """vLLM's `SamplingParams`"""
     ends: Ends | None
-    """When the reply is over; None where only vLLM can tell: where stop strings may end it, or a trace has
-    set what vLLM looks at besides."""
+    """When the reply is over; None where stop strings may end it, and only vLLM can tell."""
     lora: Any = None
     """vLLM's `LoRARequest`; None for the base model."""
 
@@ -45,10 +44,6 @@ class Submission:
             self.prompt, self.sampling, self.request_id, lora_request=self.lora
         )
         return outputs
-
-
-ENDS_OTHERWISE = ("stop", "ignore_eos", "min_tokens")
-"""Sampling parameters with which a reply does not end at the first end token, or before it."""
 
 
 def _code(request: RunRequest) -> dict[str, Any]:
@@ -75,19 +70,19 @@ def submission(engine: Any, request: RunRequest, model: ModelFacts) -> Submissio
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
     block = request.block
-    vllm_tells = any(request.sampling.get(name) for name in ENDS_OTHERWISE)
+    stops = bool(request.sampling.get("stop"))
     delta = RequestOutputKind.DELTA
     if block is not None:
         delta = RequestOutputKind.CUMULATIVE  # the block may read the last output, which has to be whole
     sampling = SamplingParams(
         **request.sampling,
-        detokenize=bool(request.sampling.get("stop")) or block is not None,
-        output_kind=delta if vllm_tells else RequestOutputKind.FINAL_ONLY,
+        detokenize=stops or block is not None,
+        output_kind=delta if stops else RequestOutputKind.FINAL_ONLY,
         extra_args={OPTIONS_KEY: request.options.to_wire(), **_code(request)},
         skip_reading_prefix_cache=not request.read_cache or request.options.wants.sums or None,
     )
     ends = None
-    if not vllm_tells:
+    if not stops:
         judge = sampling.clone()
         processor = engine.input_processor
         # What vLLM's own front end does with a request, after which its scheduler knows when to end it.
