@@ -376,6 +376,29 @@ def server_frames() -> dict[str, m.Frame]:
             entropy=True,
             alternatives=5,
         ),
+        "watched_live": m.Watched(
+            run="c1-7",
+            seq=7,
+            position=44,
+            metrics=["residual_norm", "live:surprise.2"],
+            lens=None,
+            entropy=False,
+            alternatives=0,
+            live=[
+                m.MetricInfo(
+                    id="live:surprise.2",
+                    label="surprise.2",
+                    description="Computed by the block of this run.",
+                    unit="",
+                    transform="linear",
+                    scale=m.ColorScale(kind="sequential", lo=None, hi=None),
+                    family="live",
+                    cost="",
+                    default=False,
+                    error=None,
+                )
+            ],
+        ),
         "watched_nothing": m.Watched(
             run="c1-7", seq=7, position=43, metrics=[], lens=None, entropy=False, alternatives=0
         ),

@@ -1,10 +1,13 @@
-"""Frames as whoever is sent them has them: through the wire, and held against their models on the way."""
+"""Frames as whoever is sent them has them, held against their models on the way, and steps as the server has
+them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
+from steersight.engine.channel import unpack
+from steersight.engine.step import Step
 from steersight.protocol import codec
 from steersight.protocol.codec import WireMap
 from steersight.protocol.messages import SERVER_TYPES
@@ -20,3 +23,10 @@ def sent(frames: Iterable[WireMap]) -> list[Any]:
         assert codec.encode(model) == data
         models.append(model)
     return models
+
+
+def once_over_the_wire(step: Step) -> Step:
+    """A step as the server has it."""
+    there = unpack(step.pack())
+    assert isinstance(there, Step)
+    return there

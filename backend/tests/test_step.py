@@ -14,13 +14,19 @@ from hypothesis import strategies as st
 from steersight.engine import channel
 from steersight.engine.channel import IN_TRANSIT, FailedRuns, RowReceiver, RowSender, Stage, pack, unpack
 from steersight.engine.reply import entries
-from steersight.engine.step import BARE, NO_TOKEN, PIECE_BYTES, Alternatives, Guesses, Step
+from steersight.engine.step import BARE, NO_TOKEN, PIECE_BYTES, Alternatives, Emitted, Guesses, Step
 
 LAYERS = 3
 
 
 def make(
-    counts: list[int], observed: list[bool], metrics: list[str], *, entropy: bool = True, guesses: bool = True
+    counts: list[int],
+    observed: list[bool],
+    metrics: list[str],
+    *,
+    entropy: bool = True,
+    guesses: bool = True,
+    emits: bool = False,
 ) -> Step:
     """A step with numbers that tell every row from every other."""
     entries_ = len(counts)
@@ -54,6 +60,19 @@ def make(
             np.array(every, dtype=np.int32), np.arange(len(every) * 3, dtype=np.int32).reshape(-1, 3),
             -np.arange(len(every) * 3, dtype=np.float32).reshape(-1, 3) / 7,
         ) if guesses else None,
+        emitted=emitted_by(counts) if emits and any(counts[::2]) else None,
+    )  # fmt: skip
+
+
+def emitted_by(counts: list[int]) -> Emitted:
+    """Of every second entry that has rows: a number for each of them, and one for the last."""
+    emitting = [entry for entry in range(0, len(counts), 2) if counts[entry]]
+    many = [count for entry in emitting for count in (counts[entry], 1)]
+    return Emitted(
+        ["each", "last"], np.repeat(emitting, 2).astype(np.int32),
+        np.tile([0, 1], len(emitting)).astype(np.int32),
+        np.arange(len(many), dtype=np.int32) % LAYERS, np.array(many, dtype=np.int32),
+        np.arange(sum(many)).astype("<f2"),
     )  # fmt: skip
 
 
@@ -65,6 +84,7 @@ steps = st.integers(1, 6).flatmap(
         st.sampled_from([[], ["a"], ["a", "b"]]),
         entropy=st.booleans(),
         guesses=st.booleans(),
+        emits=st.booleans(),
     )
 )
 
@@ -113,7 +133,19 @@ def alternatives(step: Step) -> list[tuple[str, int, list[int], list[float]]]:
     ]
 
 
-VIEWS: list[Callable[[Step], list[object]]] = [rows, tokens, watches, named, alternatives]  # type: ignore[list-item]
+def emitted(step: Step) -> list[tuple[str, str, int, int, float]]:
+    """(run, name, layer, position, number) of everything that was emitted."""
+    found = []
+    for place, (run, entry) in enumerate(entries(step)):
+        for name, layer, values in step.emitted.of(place) if step.emitted is not None else ():
+            found += [
+                (run, name, layer, at, value)
+                for at, value in enumerate(values.tolist(), entry.end - len(values))
+            ]
+    return sorted(found)
+
+
+VIEWS: list[Callable[[Step], list[object]]] = [rows, tokens, watches, named, alternatives, emitted]  # type: ignore[list-item]
 
 
 @given(steps)
@@ -130,7 +162,8 @@ def test_pieces_are_the_step(step: Step, most: int) -> None:
     """Every row, token and guess once, in order; a piece is no heavier than asked, or a single row."""
     pieces = [unpack(piece.pack()) for piece in step.pieces(most)]
     for view in VIEWS:
-        assert [one for piece in pieces if isinstance(piece, Step) for one in view(piece)] == view(step)
+        mine = [one for piece in pieces if isinstance(piece, Step) for one in view(piece)]
+        assert (sorted(mine) if view is emitted else mine) == view(step)  # type: ignore[type-var]
     for piece in pieces:
         assert isinstance(piece, Step)
         heavy = piece.values.nbytes + (0 if piece.entropy is None else piece.entropy.nbytes)

@@ -59,7 +59,8 @@ def recorded_run(run: Run, client: Client) -> RecordedRun:
     """
     tokens = [*run.prompt.ids, *run.ids]
     known = {**client.vectors, **run.told.vectors}
-    described = {**client.metrics, **run.told.metrics}
+    live = {metric.id: metric for metric in run.live.values()}
+    described = {**client.metrics, **run.told.metrics, **live}
     named = {name for revision in run.revisions.values() for name in revision.strengths or ()}
     numbers = run.numbers
     stretches = numbers.stretches()

@@ -18,6 +18,7 @@ from ..protocol.messages import (
     Gap,
     Lens,
     LensOptions,
+    MetricInfo,
     Part,
     Queued,
     Resumed,
@@ -66,6 +67,8 @@ class Run:
         self.prompt = started.prompt
         self.watched: dict[int, Watched] = {}
         """What it is watched with from a position on, where that has changed since the start."""
+        self.live: dict[str, MetricInfo] = {}
+        """What blocks of Python in the run have emitted so far, by the names that they gave."""
         self.model = started.model
         """Id of the model that writes it; empty where the server does not say."""
         self.origin = started.origin
@@ -174,6 +177,19 @@ class Run:
         """[prompt + reply tokens, metrics, layers] fp32 in the metrics' units; NaN where there is no row, or
         none of the metric."""
         return self.numbers.rows(len(self.prompt.ids) + len(self.ids))
+
+    def values(self, metric: str) -> NDArray[np.float32]:
+        """[prompt + reply tokens, layers] fp32 of one metric in its unit; NaN where there is none.
+
+        Args:
+            metric: its id, or the name under which a block of the run emits it.
+
+        Raises: KeyError where the run has no rows of it, or none yet.
+        """
+        name = self.live[metric].id if metric in self.live else metric
+        if name not in self.metrics:
+            raise KeyError(f"This run has no {metric}; it has {', '.join(self.metrics) or 'no metrics'}.")
+        return self.rows()[:, self.metrics.index(name)]
 
     def entropy(self) -> NDArray[np.float32]:
         """[prompt + reply tokens] nats: entropy of the distribution from which the token after each position
@@ -384,8 +400,9 @@ class Run:
 
     def _take_watched(self, frame: Watched) -> None:
         self.watched[frame.position] = frame
-        known = self._client.metrics.items()
-        self.numbers.expect(frame.metrics, {name: metric.transform for name, metric in known})
+        self.live.update((metric.label, metric) for metric in frame.live)
+        known = [*self._client.metrics.values(), *frame.live]
+        self.numbers.expect(frame.metrics, {metric.id: metric.transform for metric in known})
 
     async def refuse(self, rev: int, refusal: SteersightError) -> None:
         """Tell whoever waits for this revision that the server did not take it."""

@@ -28,7 +28,9 @@ from nnsight.tracing.tracer import _saves
 from vllm.model_executor.model_loader import base_loader
 from vllm.platforms import current_platform
 
+from .emissions import Emitter
 from .options import CONFIG_KEY
+from .submission import OPTIONS_KEY
 from .tracing.edited import Edited, FailedEdits
 from .tracing.guard import BOUNDS, Clock, Guard
 from .tracing.mediators import GuardedRequests, contained, packed
@@ -229,6 +231,21 @@ class TracedRunner(NNsightGPUModelRunner):  # type: ignore[misc]
                 return packed(entries.get(request_id, {"saves": {}, "error": None}))
         except Exception as error:
             return packed({"saves": {}, "error": dict(capture_exception(error))})
+
+    def emitter(self) -> Emitter | None:
+        """Whose block of Python is running now; None where none is, or of a request that is no run."""
+        try:
+            mediator = Mediator.current("live.emit")
+        except ValueError:
+            return None
+        for request_id, request in self.nnsight_requests.requests.items():
+            if any(mediator is one for one in request.workers()):
+                state = self.requests.get(request_id)
+                if state is None:
+                    return Emitter(request_id, "")  # it is over, and waits for its saves to be fetched
+                options = (getattr(state.sampling_params, "extra_args", None) or {}).get(OPTIONS_KEY)
+                return None if options is None else Emitter(request_id, options["run"])
+        return None
 
     def nnsight_held(self) -> int:
         """How many requests NNsight still carries. It takes up each that is scheduled, without a trace too,

@@ -18,6 +18,7 @@ from .bank import BankedVector, VectorBank
 from .channel import RowSender
 from .drawn import DrawnTokens
 from .eager import EagerPass
+from .emissions import Emissions
 from .experts import ExpertRouters, Routed
 from .faults import Containment, Failures
 from .graph import GraphPass
@@ -85,6 +86,7 @@ class Observer:
         self.runs = RunStates(tokenizer)
         self.drawn = DrawnTokens()
         self.arrivals = Arrivals(bank.pool)
+        self.emissions = Emissions(layout.count)
         self.thrown_away = 0
         """How often a request has lost its place in the KV cache."""
         self.stream_sums = StreamSums(layout.count, hidden_size, device)
@@ -182,6 +184,7 @@ class Observer:
     def remove(self, request_id: str) -> None:
         """Forget a run whose request is over, finished or aborted."""
         self._refused.discard(request_id)
+        self.emissions.forget(request_id)
         if self.ledger is not None:
             self.ledger.leave(request_id)
         if self.runs.remove(request_id):
@@ -341,6 +344,7 @@ class Observer:
         """The tokens [requests, 1] that were drawn: with them the step is complete and goes to the server."""
         with self._in_step:
             self.drawn.drawn(tokens)
+        emitted = self.emissions.complete()
         plan = self._plan
         if plan is None:
             return
@@ -353,7 +357,7 @@ class Observer:
         sender = self.sender
         with self._in_step:
             if logits is not None and sender is not None and (plan.blocks or plan.bare):
-                step = self.publisher.step(plan, self._numbers, named, logits, tokens)
+                step = self.publisher.step(plan, self._numbers, named, logits, tokens, emitted)
                 # A failed run's rows are among them. The server leaves out the rows of runs that it knows to
                 # have failed, so it has to know first.
                 if self._failures.tell():

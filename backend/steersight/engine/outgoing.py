@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .emissions import EmittedNow
+from .emitted import Emitted
 from .step import BARE, NO_TOKEN, Alternatives, Guesses, Step
 from .transfer import to_host
 
@@ -71,6 +73,7 @@ class DeviceStep:
     """[rows] fp32, NaN where not known; None when nobody asked"""
     named: NamedTokens | None
     likely: LikelyTokens | None = None
+    emitted: EmittedNow | None = None
     failed: dict[str, str] = field(default_factory=dict)
     """Metrics that are switched off, and why."""
     _lost: bool = False
@@ -89,6 +92,7 @@ class DeviceStep:
         self._likely = None
         if (likely := self.likely) is not None:
             self._likely = likely.entries, to_host(likely.ids), to_host(likely.logprobs)
+        self._emitted = None if self.emitted is None else _OnTheirWay(self.emitted)
 
     @property
     def runs(self) -> list[str]:
@@ -103,12 +107,14 @@ class DeviceStep:
         size = 0 if self.values is None else 2 * self.values.numel()
         size += 0 if self.entropy is None else 2 * self.entropy.numel()
         size += 0 if self.named is None else 6 * self.named.ids.numel()
+        size += 0 if self._emitted is None else self._emitted.nbytes
         return size + (0 if self.likely is None else 8 * self.likely.ids.numel())
 
     def leave_numbers_out(self) -> None:
         """Only positions, revisions and tokens are to travel; its tensors are let go."""
         self._lost = self.numbers > 0
         self.values = self.entropy = self.named = self.likely = None
+        self.emitted = self._emitted = None
         self._values = self._entropy = self._ids = self._probabilities = self._likely = None
 
     def arrive(self) -> Step:
@@ -136,6 +142,7 @@ class DeviceStep:
             entropy=None if self._entropy is None else self._entropy(),
             guesses=self._guesses(),
             alternatives=self._alternatives(),
+            emitted=None if self._emitted is None else self._emitted.arrive(),
             failed=self.failed,
             lost=self._lost,
         )
@@ -151,6 +158,51 @@ class DeviceStep:
             return None
         entries, ids, logprobs = self._likely
         return Alternatives(np.array(entries, dtype=np.int32), ids(), logprobs())
+
+
+class _OnTheirWay:
+    """What was emitted in a step: all that lies on the device comes in one copy."""
+
+    def __init__(self, emitted: EmittedNow) -> None:
+        import torch
+
+        self._emitted = emitted
+        on_device = [value for value in emitted.values if isinstance(value, torch.Tensor)]
+        self._copied = to_host(torch.cat(on_device)) if on_device else None
+        self._counts = [1 if isinstance(value, float) else len(value) for value in emitted.values]
+        self._host = [None if isinstance(value, torch.Tensor) else value for value in emitted.values]
+        self.nbytes = 2 * sum(self._counts) + 16 * len(self._counts)
+        """On the wire."""
+
+    def arrive(self) -> Emitted:
+        """Wait for the copy, and put all into columns."""
+        copied = np.empty(0) if self._copied is None else self._copied()
+        numbers = np.empty(sum(self._counts), dtype=np.float64)
+        at = 0
+        for count, value in zip(self._counts, self._host, strict=True):
+            if value is None:
+                numbers[at : at + count], copied = copied[:count], copied[count:]
+            else:
+                numbers[at : at + count] = value
+            at += count
+        names = sorted(set(self._emitted.names))
+        column = {name: index for index, name in enumerate(names)}
+        return Emitted(
+            names=names,
+            entries=np.array(self._emitted.entries, dtype=np.int32),
+            columns=np.array([column[name] for name in self._emitted.names], dtype=np.int32),
+            layers=np.array(self._emitted.layers, dtype=np.int32),
+            counts=np.array(self._counts, dtype=np.int32),
+            values=_in_half(numbers),
+        )
+
+
+def _in_half(numbers: NDArray[np.float64]) -> NDArray[np.float16]:
+    """As clients get them: beyond the range of half precision its largest number, NaN where not finite."""
+    largest = float(np.finfo(np.float16).max)
+    found = np.clip(numbers, -largest, largest).astype("<f2")
+    found[~np.isfinite(numbers)] = np.nan
+    return found
 
 
 def _optional(tensor: torch.Tensor | None) -> _Wait | None:

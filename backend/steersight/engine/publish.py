@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from ..metrics import LENS_METRICS
 from ..metrics import logit_lens as readings
+from .emissions import in_columns
 from .outgoing import DeviceStep, LikelyTokens, NamedTokens
 from .transfer import indices
 
 if TYPE_CHECKING:
     import torch
 
+    from .emissions import Taken
     from .layout import Layout
     from .plan import Block, StepPlan
     from .reduce import Reducer, StepNumbers
@@ -73,6 +75,7 @@ class Publisher:
         named: NamedTokens | None,
         logits: torch.Tensor,
         tokens: torch.Tensor,
+        emitted: Taken | None = None,
     ) -> DeviceStep:
         """Everything that leaves of a step: one copy to the host for each kind of number.
 
@@ -82,6 +85,7 @@ class Publisher:
             named: what the logit lens named.
             logits: [requests, vocab_size], the model's own.
             tokens: [requests, 1], what was sampled.
+            emitted: by blocks of Python, as `Emissions.complete` gives it.
         """
         import torch
 
@@ -111,6 +115,7 @@ class Publisher:
             entropy=entropy,
             named=named,
             likely=self._likely(blocks, logits, final.log_z),
+            emitted=in_columns(emitted, blocks) if emitted else None,
             failed=dict(self._reducer.failed),
         )
 

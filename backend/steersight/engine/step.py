@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import numpy as np
 
+from .emitted import COLUMNS as EMITTED_COLUMNS
+from .emitted import Emitted
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -108,6 +111,7 @@ class Step:
     """[observed rows] nats, NaN where not known; None where nobody asked"""
     guesses: Guesses | None = None
     alternatives: Alternatives | None = None
+    emitted: Emitted | None = None
     failed: dict[str, str] = field(default_factory=dict)
     """Metrics that are switched off, and why."""
     lost: bool = False
@@ -120,6 +124,7 @@ class Step:
         if self.entropy is not None:
             size += int(self.entropy.nbytes)
         size += 0 if self.guesses is None else self.guesses.nbytes
+        size += 0 if self.emitted is None else self.emitted.nbytes
         return size + (0 if self.alternatives is None else self.alternatives.nbytes)
 
     def pieces(self, most_bytes: int = PIECE_BYTES) -> Iterator[Step]:
@@ -131,16 +136,21 @@ class Step:
             yield self
             return
         row_bytes = self.values[:1].nbytes + 2
+        emitting: set[int] = set()
+        if self.emitted is not None:
+            emitting = set(self.emitted.entries.tolist())
+            row_bytes += 2 * int(np.bincount(self.emitted.entries).max())
         room = max(1, most_bytes // row_bytes)
         taken: list[tuple[int, int, int]] = []  # entry, first and last row of it
         held = 0
         for entry, (count, first) in enumerate(zip(self.counts.tolist(), self.first.tolist(), strict=True)):
             at = 0
+            light = first == BARE and entry not in emitting
             while True:
-                some = count - at if first == BARE else min(count - at, room - held)
+                some = count - at if light else min(count - at, room - held)
                 taken.append((entry, at, at + some))
                 at += some
-                held += 0 if first == BARE else some
+                held += 0 if light else some
                 if held >= room:
                     yield self._part(taken)
                     taken, held = [], 0
@@ -182,6 +192,7 @@ class Step:
             entropy=None if self.entropy is None else self.entropy[rows],
             guesses=guesses if guesses is not None and len(guesses.entries) else None,
             alternatives=alternatives if alternatives is not None and len(alternatives.entries) else None,
+            emitted=None if self.emitted is None else self.emitted.part(taken, self.counts),
         )
 
     # ------------------------------------------------------------ the wire
@@ -191,14 +202,14 @@ class Step:
 
         {kind: "step", runs, metrics, layers, failed, lost, revisions and one column per entry (bytes),
         entropy: whether there is one, guesses: {entries (bytes), layers, k} or null, alternatives: {entries
-        (bytes), k} or null}; then `values`, `entropy`, and ids with probabilities of the guesses and of the
-        alternatives, where they are.
+        (bytes), k} or null, emitted: {names, and its columns (bytes)} or null}; then `values`, `entropy`, ids
+        with probabilities of the guesses and of the alternatives, and what was emitted, where they are.
         """
         head: dict[str, Any] = {
             "kind": "step", "runs": self.runs, "metrics": self.metrics, "layers": self.layers,
             "failed": self.failed, "lost": self.lost, "revisions": self.revisions.astype("<i4").tobytes(),
             **{name: getattr(self, name).astype(kind).tobytes() for name, kind in _COLUMNS.items()},
-            "entropy": self.entropy is not None, "guesses": None, "alternatives": None,
+            "entropy": self.entropy is not None, "guesses": None, "alternatives": None, "emitted": None,
         }  # fmt: skip
         arrays: list[NDArray[Any]] = [self.values]
         if self.entropy is not None:
@@ -212,6 +223,10 @@ class Step:
             entries = self.alternatives.entries.astype("<i4").tobytes()
             head["alternatives"] = {"entries": entries, "k": self.alternatives.ids.shape[-1]}
             arrays += [self.alternatives.ids, self.alternatives.logprobs]
+        if (emitted := self.emitted) is not None:
+            columns = {name: getattr(emitted, name).astype("<i4").tobytes() for name in EMITTED_COLUMNS}
+            head["emitted"] = {"names": emitted.names, **columns}
+            arrays.append(emitted.values)
         return [msgpack.packb(head), *(np.ascontiguousarray(array).tobytes() for array in arrays)]
 
     @classmethod
@@ -241,9 +256,16 @@ class Step:
                 for kind in ("<i4", "<f4")
             )
             alternatives = Alternatives(entries, ids, logprobs)
+        emitted = None
+        if (told := head["emitted"]) is not None:
+            emitted = Emitted(
+                names=told["names"], values=np.frombuffer(rest.pop(0), dtype="<f2"),
+                **{name: np.frombuffer(told[name], dtype="<i4") for name in EMITTED_COLUMNS},
+            )  # fmt: skip
         return cls(
             runs=head["runs"], metrics=metrics, layers=layers, values=values, entropy=entropy,
-            guesses=guesses, alternatives=alternatives, failed=head["failed"], lost=head["lost"],
+            guesses=guesses, alternatives=alternatives, emitted=emitted, failed=head["failed"],
+            lost=head["lost"],
             revisions=np.frombuffer(head["revisions"], dtype="<i4"), **columns,
         )  # fmt: skip
 

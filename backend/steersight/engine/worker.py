@@ -20,6 +20,7 @@ from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.model_executor.layers.mamba.abstract import MambaBase
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
+from .. import live
 from ..metrics import Experts, Registry
 from ..metrics.own import load_own
 from . import assumptions
@@ -104,6 +105,7 @@ class ObservedRunner(TracedRunner):
         _attach(self.observer)
         if routers is not None:
             routers.watch(self.observer.routed)
+        live.install(lambda *said: self.observer.emissions.emit(self.emitter(), *said))
         self.graphs = RecordedGraphs(self)
         if first_rank:
             sender.put(Stage("Reserving the KV cache and warming up", 0.8))
@@ -141,6 +143,8 @@ class ObservedRunner(TracedRunner):
                 return
 
     def _update_states(self, scheduler_output: Any) -> Any:
+        # Blocks of Python that are new to the batch begin to run in here.
+        self.observer.emissions.begin(scheduler_output.num_scheduled_tokens)
         result = super()._update_states(scheduler_output)
         observer = self.observer
         for request_id in scheduler_output.preempted_req_ids or ():

@@ -114,8 +114,9 @@ class MetricInfo(Frame):
     """What the server did before the cast to fp16. `log2`: value = 2 ** sent."""
     scale: ColorScale
     family: Annotated[
-        Literal["residual", "parts", "projection", "steering", "router", "logit_lens", "own"], OrNewer
+        Literal["residual", "parts", "projection", "steering", "router", "logit_lens", "own", "live"], OrNewer
     ]
+    """`live`: a block of Python in the run computes it; such a metric is described in `watched` alone."""
     cost: str
     """What computing it means for the engine."""
     default: bool

@@ -279,6 +279,9 @@ class Watched(Frame):
     lens: LensOptions | None
     entropy: bool
     alternatives: Count
+    live: list[MetricInfo] = Field(default_factory=list)
+    """What those of `metrics` are that a block of Python in the run computes: `live:NAME`. Nobody can ask for
+    them."""
 
 
 class Gap(Frame):

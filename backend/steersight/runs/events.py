@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..protocol.messages import LensOptions, Origin, Prompt, RunError, Sampling, Timing, Usage, VectorSetting
+from ..protocol.messages import (
+    LensOptions,
+    MetricInfo,
+    Origin,
+    Prompt,
+    RunError,
+    Sampling,
+    Timing,
+    Usage,
+    VectorSetting,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +78,8 @@ class WatchedEvent:
     lens: LensOptions | None
     entropy: bool
     alternatives: int
+    live: tuple[MetricInfo, ...] = ()
+    """What those of `metrics` are that the run's own blocks compute."""
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ class Framing:
                 lens=None if event.lens is None else event.lens.model_dump(),
                 entropy=event.entropy,
                 alternatives=event.alternatives,
+                live=[metric.model_dump() for metric in event.live],
             )
             for event in others
             if isinstance(event, WatchedEvent)

@@ -85,6 +85,10 @@ def recorded(run: Run, frames: list[WireMap], about: About) -> RecordedRun:
     stretches = [_stretch(frame) for frame in of("rows")]
     watched = known_watched(_asked(run, started), map(_watched, of("watched")), stretches)
     metrics = metrics_of(watched)
+    known = {
+        **about.metrics,
+        **{one["id"]: MetricInfo(**one) for frame in of("watched") for one in frame["live"]},
+    }
     columns = columns_of(stretches, metrics, run.log.layers, len(ids))
     applied = [_revision(0, 0, started), *(_revision(f["rev"], f["position"], f) for f in of("applied"))]
     revisions = known_revisions(applied, columns.revisions)
@@ -98,7 +102,7 @@ def recorded(run: Run, frames: list[WireMap], about: About) -> RecordedRun:
         adapter=run.adapter,
         origin=started["origin"],
         edits=started["edits"],
-        metrics=[about.metrics.get(name) or unknown_metric(name) for name in metrics],
+        metrics=[known.get(name) or unknown_metric(name) for name in metrics],
         vectors=[about.vectors[name] for name in sorted(named & about.vectors.keys())],
         sampling=run.asked.sampling.model_validate(started["sampling"]),
         template=dict(run.asked.template),

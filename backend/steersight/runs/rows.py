@@ -8,6 +8,7 @@ everything that comes here is written. Invariant: the last row in the log, with 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..engine.step import BARE, NO_TOKEN
 from ..metrics import LENS_METRICS
 from .events import AlternativesEvent, GapEvent, LensEvent
 from .kept import Prefix
+from .live import LiveColumns
 from .log import RunLog
 
 if TYPE_CHECKING:
@@ -60,8 +62,9 @@ class RowWriter:
         self._layers = watching.lens_layers(log.layers)
         self._asked: dict[int, Watching] = {}
         """By number, what somebody asked for and no entry has shown yet."""
+        self._live = LiveColumns(log.layers)
         self._untold = False
-        """Whether no row has been written since what the run is watched with has changed."""
+        """Whether no row has been written since the columns of rows have changed."""
         self._named: set[int] = set()
         self._named_alternatives: set[int] = set()
         self._end = first_row
@@ -79,14 +82,23 @@ class RowWriter:
         self._asked = {other: asked for other, asked in self._asked.items() if other > number}
         self.watching = found
         self._layers = found.lens_layers(self._log.layers)
-        self._log.rows.begin(found.metrics, found.columns)
+        self._begin_columns()
+
+    def _begin_columns(self) -> None:
+        """Rows from now on have what the run is watched with, and then what its blocks have emitted."""
+        watching, live = self.watching, self._live
+        columns = [*watching.columns, *[None] * len(live)]
+        self._log.rows.begin([*watching.metrics, *live.metrics], columns)
         self._untold = True
 
     def _tell(self, position: int) -> None:
         """Before the first row that is computed so."""
         if self._untold:
             self._untold = False
-            self._log.append(self.watching.event(position))
+            event, live = self.watching.event(position), self._live
+            if len(live):
+                event = replace(event, metrics=[*event.metrics, *live.metrics], live=live.described)
+            self._log.append(event)
 
     def take(self, entry: Entry) -> None:
         """Write the rows of an entry, those that are not there yet."""
@@ -112,13 +124,15 @@ class RowWriter:
 
     def _take_rows(self, entry: Entry, skip: int, revs: list[int], *, hole: bool) -> None:
         start, step = self._end, entry.step
+        if step is not None and self._live.heard(step.emitted, entry.place):
+            self._begin_columns()
         self._tell(start)
         if self._lacks_rows(entry):
             self.close(entry.end)
         else:
             self._telemetry.rows_written(len(revs))
-            if self.watching.numbers and step is not None:
-                self._write(step, entry.first + skip, start, revs)
+            if self._has_numbers and step is not None:
+                self._write(step, entry, skip, start, revs)
             elif self.watching.alternatives:
                 self._log.add_rows(start, revs, b"")
             if self.watching.lens and step is not None and step.guesses is not None:
@@ -134,7 +148,13 @@ class RowWriter:
         """Whether what was asked for of an entry's rows has not come."""
         if self.watching.numbers:
             return entry.step is None or entry.first == BARE
-        return bool(self.watching.alternatives) and (entry.step is None or entry.step.lost)
+        anything = bool(self.watching.alternatives) or self._has_numbers
+        return anything and (entry.step is None or entry.step.lost)
+
+    @property
+    def _has_numbers(self) -> bool:
+        """Whether rows have any."""
+        return self.watching.numbers or len(self._live) > 0
 
     def _write_prefix(self, until: int, rev: int) -> None:
         """The run begins behind what the engine had in its cache, which was computed as with `rev`."""
@@ -159,13 +179,17 @@ class RowWriter:
             self._telemetry.rows_dropped(count)
             self._end = until
 
-    def _write(self, step: Step, first: int, start: int, revs: list[int]) -> None:
+    def _write(self, step: Step, entry: Entry, skip: int, start: int, revs: list[int]) -> None:
         # Copied: a slice would keep the numbers of all runs of its step for as long as this log is kept.
-        rows = slice(first, first + len(revs))
+        rows = slice(entry.first + skip, entry.first + skip + len(revs))
         nats = None
         if self.watching.entropy:
             nats = (self._nothing(len(revs)) if step.entropy is None else step.entropy[rows]).tobytes()
-        self._log.add_rows(start, revs, self._mine(step, step.values[rows]).tobytes(), nats)
+        mine = self._mine(step, step.values[rows]) if self.watching.numbers else None
+        if len(self._live):
+            live = self._live.numbers(step.emitted, entry.place, len(revs))
+            mine = live if mine is None else np.concatenate((mine, live), axis=1)
+        self._log.add_rows(start, revs, b"" if mine is None else mine.tobytes(), nats)
 
     @staticmethod
     def _nothing(*shape: int) -> NDArray[np.float16]:

@@ -30,7 +30,7 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 	const run = session.shown;
 	const { strip } = session;
 	const { metrics, model } = session.server;
-	const metric = metrics.find((one) => one.id === session.metric) ?? null;
+	const metric = session.mapped;
 	const { zoom, ranges } = session.view.now;
 	const setZoom = (next: number) => session.looking.setZoom(next);
 	const range = metric === null ? null : (ranges[metric.id] ?? null);
@@ -100,7 +100,7 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 		<section className="panel heatmap-panel" aria-label="Heatmap">
 			<header className="panel-head">
 				<h2>Layers by tokens</h2>
-				<MetricPicker metrics={metrics} metric={metric} onPick={(id) => session.pickMetric(id)} />
+				<MetricPicker metrics={session.metrics} metric={metric} onPick={(id) => session.pickMetric(id)} />
 				<span className="spring" />
 				<button
 					type="button"

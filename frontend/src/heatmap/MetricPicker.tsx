@@ -3,7 +3,7 @@ import type { MetricInfo } from "../protocol/types.gen";
 import { byFamily, FAMILY_WORDS, isMapped } from "../session/watch";
 
 export function MetricPicker(props: {
-	metrics: MetricInfo[];
+	metrics: readonly MetricInfo[];
 	metric: MetricInfo | null;
 	onPick(id: string): void;
 }) {

@@ -5,12 +5,14 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import {
 	engineFrame,
 	errorFrame,
+	finishedFrame,
 	gapFrame,
 	metricInfo,
 	modelInfo,
 	rowsFrame,
 	startedFrame,
 	vectorInfo,
+	watchedFrame,
 	welcomeFrame,
 } from "../testing";
 import { TestPage } from "../testing/page";
@@ -127,6 +129,45 @@ describe("what is watched", () => {
 		await page.click("compute-cached");
 		await page.say(startedFrame(["p", "q"], page.starts[2]!.id, "r2"), { ...rowsFrame(0, 2), run: "r2" });
 		expect(page.find("from-cache")).toBeNull();
+	});
+
+	test("what a reply computes by its own code can be picked when it comes, is drawn, and is gone with the reply", async () => {
+		await page.open(welcome);
+		await know();
+		await page.ask();
+		await page.say(startedFrame(["p", "q", "r"], page.starts[0]!.id), rowsFrame(0, 2));
+		const options = () =>
+			[...page.find("metric-picker")!.querySelectorAll("optgroup[label='Live values'] option")].map(
+				(option) => option.textContent,
+			);
+		expect(options()).toEqual([]);
+		const mine = ["norm", "live:length"];
+		const value = (position: number, metric: number) => (metric === 1 ? 10 * position : 0);
+		await page.say(watchedFrame(2, ["norm"], ["length"]), rowsFrame(2, 1, { metrics: mine, value }));
+		expect(options()).toEqual(["length"]);
+		await page.fill("metric-picker", "live:length");
+		expect(page.find("heatmap-unwatched")).toBeNull();
+		const pointed = { run: page.session.shown!.id, by: "keys" as const, layer: 1 };
+		await act(async () => page.session.cursor.set({ ...pointed, position: 2 }));
+		expect(page.text("heatmap-sentence")).toContain("layer 1: length 20,");
+		await act(async () => page.session.cursor.set({ ...pointed, position: 1 }));
+		expect(page.text("heatmap-sentence")).toContain("layer 1: length not computed here,");
+		// What the server lists may change: the choice stays.
+		await know();
+		expect(page.value("metric-picker")).toBe("live:length");
+		await page.say(finishedFrame());
+		// The next reply computes nothing of the kind: it is not asked for, and its map shows what there is.
+		await page.ask("Again?");
+		expect(page.starts[1]!.metrics).toEqual(["norm"]);
+		await page.say(
+			{ ...startedFrame(["p"], page.starts[1]!.id), run: "r2" },
+			{ ...rowsFrame(0, 1), run: "r2" },
+		);
+		expect([page.value("metric-picker"), options()]).toEqual(["norm", []]);
+		expect(page.find("heatmap-unwatched")).toBeNull();
+		const before = page.session.turns[0]!.run;
+		await act(async () => page.session.show(before));
+		expect([page.value("metric-picker"), options()]).toEqual(["live:length", ["length"]]);
 	});
 
 	test("a metric that the reply lacks can be had with the next one", async () => {

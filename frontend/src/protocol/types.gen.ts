@@ -286,7 +286,7 @@ export interface MetricInfo {
 	unit: string;
 	transform: "linear" | "log2";
 	scale: ColorScale;
-	family: "residual" | "parts" | "projection" | "steering" | "router" | "logit_lens" | "own";
+	family: "residual" | "parts" | "projection" | "steering" | "router" | "logit_lens" | "own" | "live";
 	cost: string;
 	default: boolean;
 	error: string | null;
@@ -563,6 +563,7 @@ export interface Watched {
 	lens: LensOptions | null;
 	entropy: boolean;
 	alternatives: number;
+	live: MetricInfo[];
 }
 /**
  * Rows of `count` positions from `start` were skipped.

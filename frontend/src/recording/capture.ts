@@ -91,7 +91,9 @@ function metaOf(run: Run, known: Known): RunMeta {
 		adapter: run.adapter ?? null,
 		origin: run.origin,
 		edits: [...run.edits],
-		metrics: rows.metrics.map((id) => known.metrics.find((one) => one.id === id) ?? unknownMetric(id)),
+		metrics: rows.metrics.map(
+			(id) => [...known.metrics, ...run.live].find((one) => one.id === id) ?? unknownMetric(id),
+		),
 		vectors: known.vectors.filter(({ id }) => acted.has(id)),
 		sampling: run.sampling,
 		template: run.template,

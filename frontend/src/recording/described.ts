@@ -73,7 +73,7 @@ export const metricInfo = fields<MetricInfo>({
 		hi: orNull(number),
 		mid: orNull(number),
 	}),
-	family: oneOf("residual", "parts", "projection", "steering", "router", "logit_lens", "own"),
+	family: oneOf("residual", "parts", "projection", "steering", "router", "logit_lens", "own", "live"),
 	cost: text,
 	default: truth,
 	error: orNull(text),

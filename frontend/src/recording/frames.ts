@@ -59,9 +59,11 @@ export function* framesOf(run: RecordedRun): Generator<ServerFrame> {
 	yield* rowsOf(run, { start: 0, count: arrays.revisions.length });
 	yield* lensOf(run);
 	yield* alternativesOf(run);
+	const live = meta.metrics.filter(({ family }) => family === "live");
 	for (const { from, ...watching } of meta.watched) {
-		const watched: Watched = { type: "watched", run: name, seq: 0, position: from, ...watching };
-		if (from > 0) yield watched;
+		const own = live.filter(({ id }) => watching.metrics.includes(id));
+		const watched: Watched = { type: "watched", run: name, seq: 0, position: from, ...watching, live: own };
+		if (from > 0 || own.length > 0) yield watched;
 	}
 	for (const [start, count] of meta.cached) {
 		const gap: Gap = { type: "gap", run: name, seq: 0, start, count, kept: false, cached: true };

@@ -57,6 +57,25 @@ test("what is played and recorded again is the same", async () => {
 	expect(again.meta.title).toBe(recording.meta.title);
 });
 
+test("what a run computed by its own code is offered with that run alone, and recorded again", async () => {
+	const mine = metricInfo({ id: "live:length", label: "length", family: "live" });
+	const rows = runArrays().rows;
+	const [watched] = runMeta().watched;
+	const live = one({
+		metrics: [...runMeta().metrics, mine],
+		watched: [{ ...watched!, metrics: [...watched!.metrics, "live:length"] }],
+	});
+	live.runs = [runArrays({ rows: new Map([...rows, ["live:length", rows.get("norm")!]]) })];
+	const { tree, server, shown, shelf, metrics } = await played(live);
+	expect(server.metrics.map(({ id }) => id)).toEqual(["norm", "projection:joy"]);
+	expect(metrics.map(({ id }) => id)).toEqual(["norm", "projection:joy", "live:length"]);
+	expect([shown!.live, shown!.rows.value("live:length", 4, 1)]).toEqual([[mine], 4.25]);
+	const again = await captured(tree, server, new Date(), (run) => shelf.hold(run));
+	expect(again.runs).toEqual(live.runs);
+	expect(again.meta.runs[0]!.metrics).toEqual(live.meta.runs[0]!.metrics);
+	expect(again.meta.runs[0]!.watched).toEqual(live.meta.runs[0]!.watched);
+});
+
 test("what a run was watched with later is told, and recorded again", async () => {
 	const [first] = runMeta().watched;
 	const watched = [

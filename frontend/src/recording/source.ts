@@ -165,7 +165,8 @@ function welcomeOf(runs: readonly RunMeta[], model: Welcome["model"]): Welcome {
 		epoch: EPOCH,
 		engine: { state: "ready", stage: "", progress: 1 },
 		model,
-		metrics: merged(runs.map(({ metrics }) => metrics)),
+		// What a run computed by its own code is said with the run.
+		metrics: merged(runs.map(({ metrics }) => metrics.filter(({ family }) => family !== "live"))),
 		vectors: merged(runs.map(({ vectors }) => vectors)),
 		limits: {
 			max_frame_bytes: 2 ** 18,

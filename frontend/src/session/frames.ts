@@ -141,6 +141,10 @@ export class FrameRouter {
 				// The first rows put revision 0 in force; later ones change nothing that a slider says.
 				if (run.rows.changes.length === 1) steering.changed.changed();
 				break;
+			case "watched":
+				// The run may have metrics of its own now, which can be picked.
+				changed.changed();
+				break;
 			case "queued":
 				if (run.delivery.queued !== before.queued) changed.changed();
 				break;

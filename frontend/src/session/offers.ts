@@ -6,6 +6,7 @@ import { fromFragment, type Shared } from "../steering/share";
 import type { Steering } from "../steering/steering";
 import type { ViewStore } from "../view/view";
 import { goneSentence, missed } from "./gone";
+import { isLive, usable } from "./metrics";
 import type { Notes } from "./notes";
 import type { KnownServer } from "./server";
 
@@ -29,9 +30,9 @@ export class Offers {
 		const { metrics, vectors, ready } = this.server;
 		const acts = (id: string) => this.steering.get(id) !== 0;
 		const gone = missed(before, vectors, acts, this.metric);
-		if (!metrics.some(({ id }) => id === this.metric)) {
-			const usable = metrics.find(({ error }) => error === null) ?? metrics[0];
-			this.view.changeMain({ metric: usable?.id ?? null });
+		// What a run computes by its own code no server lists.
+		if (!metrics.some(({ id }) => id === this.metric) && !isLive(this.metric)) {
+			this.view.changeMain({ metric: usable(metrics)?.id ?? null });
 		}
 		if (!ready) return;
 		this.steering.keepOnly(new Set(vectors.map(({ id }) => id)));

@@ -6,6 +6,7 @@ import type { ConnectionState } from "../connection/phase";
 import type { OpenTransport } from "../connection/transport";
 import { FIRST_ZOOM } from "../heatmap/geometry";
 import { ModelApi } from "../models/api";
+import type { MetricInfo } from "../protocol/types.gen";
 import { VectorApi } from "../steering/api";
 import { VectorBuild } from "../steering/build";
 import { Edits } from "../steering/edits";
@@ -25,6 +26,7 @@ import { Elsewhere, type RecordedTurn } from "./elsewhere";
 import { type Filled, Filling } from "./filling";
 import { FrameRouter } from "./frames";
 import type { Kept } from "./kept";
+import { mapped, offered } from "./metrics";
 import { Notebooks } from "./notebooks";
 import { Notes, type Notice } from "./notes";
 import { Offers } from "./offers";
@@ -194,9 +196,19 @@ export class Session {
 		return this.#turns.live;
 	}
 
-	/** The metric in the heatmap, by its id. */
+	/** The metric that was picked for the heatmap, by its id. */
 	get metric(): string | null {
 		return this.#offers.metric;
+	}
+
+	/** The metrics that can be picked. */
+	get metrics(): readonly MetricInfo[] {
+		return offered(this.server.metrics, this.shown);
+	}
+
+	/** The metric in the heatmap. */
+	get mapped(): MetricInfo | null {
+		return mapped(this.metrics, this.metric);
 	}
 
 	get notice(): Notice | null {
@@ -362,7 +374,7 @@ export class Session {
 	}
 
 	pickMetric(id: string): void {
-		const label = this.server.metrics.find((metric) => metric.id === id)?.label ?? id;
+		const label = this.metrics.find((metric) => metric.id === id)?.label ?? id;
 		this.looking.pickMetric(id, label);
 	}
 

@@ -14,6 +14,7 @@ export const FAMILIES: readonly Family[] = [
 	"router",
 	"logit_lens",
 	"own",
+	"live",
 ];
 /** Short, as the picker groups by them, and in full, as under Watch. */
 export const FAMILY_WORDS: Record<Family, { short: string; full: string }> = {
@@ -24,6 +25,7 @@ export const FAMILY_WORDS: Record<Family, { short: string; full: string }> = {
 	router: { short: "Experts", full: "Experts and their routers" },
 	logit_lens: { short: "Logit lens", full: "Logit lens" },
 	own: { short: "Own metrics", full: "Own metrics" },
+	live: { short: "Live values", full: "Live values of the run's own code" },
 };
 
 export const STRIDES = [1, 2, 4, 8] as const;
@@ -49,6 +51,8 @@ export function defaultWatch(): Watch {
 			router: false,
 			logit_lens: false,
 			own: true,
+			// Asked of nobody: the run's own code computes them, and no server lists any.
+			live: true,
 		},
 		stride: 4,
 		entropy: true,

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Alternatives } from "../protocol/types.gen";
-import { rowsFrame, startedFrame, testRun } from "../testing";
+import { rowsFrame, startedFrame, testRun, watchedFrame } from "../testing";
 import { AlternativeStore } from "./alternatives";
 
 /** Tokens `10 * position + place`, of log probability -1 - place. */
@@ -71,16 +71,7 @@ describe("what a run is watched with", () => {
 			{ from: 0, metrics: ["norm"], lens: null, entropy: false, alternatives: 0 },
 		]);
 		const lens = { stride: 4, top: 5 };
-		const watched = {
-			type: "watched" as const,
-			run: "r1",
-			seq: 2,
-			position: 5,
-			metrics: ["cosine"],
-			lens,
-			entropy: true,
-			alternatives: 20,
-		};
+		const watched = watchedFrame(5, ["cosine"], [], { lens, entropy: true, alternatives: 20 });
 		run.take(watched, 0);
 		run.take(watched, 0);
 		run.take({ ...startedFrame(["p", "q"]), seq: 1 }, 0);
@@ -93,5 +84,31 @@ describe("what a run is watched with", () => {
 			true,
 			false,
 		]);
+	});
+
+	test("a change before the first row takes the place of what was asked", () => {
+		const run = testRun();
+		const started = startedFrame(["p", "q"]);
+		for (const frame of [started, watchedFrame(0, ["norm"], ["mine"]), started]) run.take(frame, 0);
+		expect(run.watched.map(({ from, metrics }) => [from, metrics])).toEqual([[0, ["norm", "live:mine"]]]);
+		expect([run.watches("live:mine"), run.watches("live:other")]).toEqual([true, false]);
+	});
+
+	test("its own metrics are described where they come, each once and in their order", () => {
+		const run = testRun();
+		run.take(startedFrame(["p", "q"]), 0);
+		run.take(watchedFrame(3, ["norm"], ["a"]), 0);
+		const [first] = run.live;
+		run.take(watchedFrame(5, ["norm"], ["a", "b"]), 0);
+		run.take(watchedFrame(3, ["norm"], ["a"]), 0);
+		expect(run.live.map(({ id, label }) => [id, label])).toEqual([
+			["live:a", "a"],
+			["live:b", "b"],
+		]);
+		expect(run.live[0]).toBe(first);
+		// An older server says nothing of them.
+		const { live: _, ...older } = watchedFrame(7, ["norm"]);
+		run.take(older as typeof older & { live: [] }, 0);
+		expect([run.live.length, run.delivery.phase]).toEqual([2, "streaming"]);
 	});
 });

@@ -11,6 +11,7 @@ import type {
 	Finished,
 	Gap,
 	Lens,
+	MetricInfo,
 	ModelInfo,
 	Part,
 	Queued,
@@ -118,6 +119,8 @@ export class Run {
 	metrics: readonly string[] | null = null;
 	/** What it was watched with from which position on; empty until `started`. */
 	readonly watched: Watching[] = [];
+	/** What blocks of Python in it compute, in the order in which they came: metrics that no server lists. */
+	readonly live: MetricInfo[] = [];
 	/** How its tokens are drawn; null where that is not known. */
 	sampling: Sampling | null = null;
 	/** What the chat template was told; empty where this page did not ask. */
@@ -214,7 +217,10 @@ export class Run {
 				this.alternatives.append(frame);
 				break;
 			case "watched":
+				// Said again by a server, a change says the same; one before the first row takes the place of what was asked.
+				this.#forgetWatching(frame.position);
 				this.#watch(frame.position, frame);
+				this.#know(frame);
 				break;
 			case "applied":
 				if (this.applied.some(({ rev }) => rev === frame.rev)) break;
@@ -229,7 +235,17 @@ export class Run {
 		}
 	}
 
-	/** It is watched with this from a position on. Said again by a server, nothing changes. */
+	#forgetWatching(from: number): void {
+		const at = this.watched.findIndex((one) => one.from === from);
+		if (at >= 0) this.watched.splice(at, 1);
+	}
+
+	/** An older server says nothing of a run's own metrics. One that is known stays the same object. */
+	#know({ live = [] }: Partial<Pick<Watched, "live">>): void {
+		for (const metric of live) if (!this.live.some(({ id }) => id === metric.id)) this.live.push(metric);
+	}
+
+	/** It is watched with this from a position on, unless that is known. */
 	#watch(from: number, { metrics, lens, entropy, alternatives }: Omit<Watching, "from">): void {
 		if (this.watched.some((one) => one.from === from)) return;
 		this.watched.push({ from, metrics, lens, entropy, alternatives });

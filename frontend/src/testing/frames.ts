@@ -13,6 +13,7 @@ import type {
 	Started,
 	Tokens,
 	VectorInfo,
+	Watched,
 	Welcome,
 } from "../protocol/types.gen";
 
@@ -207,6 +208,27 @@ export function welcomeFrame(changes: Partial<Welcome> = {}): Welcome {
 		},
 		change_model: false,
 		edits: [],
+		...changes,
+	};
+}
+
+/** What the run is watched with changes at a position; `live` are the names that its own code brings. */
+export function watchedFrame(
+	position: number,
+	metrics: string[],
+	live: string[] = [],
+	changes: Partial<Watched> = {},
+): Watched {
+	return {
+		type: "watched",
+		run: "r1",
+		seq: 2,
+		position,
+		metrics: [...metrics, ...live.map((name) => `live:${name}`)],
+		lens: null,
+		entropy: false,
+		alternatives: 0,
+		live: live.map((name) => metricInfo({ id: `live:${name}`, label: name, family: "live" })),
 		...changes,
 	};
 }
