@@ -16,7 +16,7 @@ from websockets.typing import Subprotocol
 from ..address import server_at
 from ..protocol import codec
 from ..protocol.messages import SUBPROTOCOL, Hello
-from .connection import Client
+from .connection import Client, Dial
 from .errors import SteersightError
 
 PATIENCE_SECONDS = 30.0
@@ -35,6 +35,27 @@ async def connect(
         patience: seconds to try to come back when the line is lost; 0 gives up at once. Runs are resumed.
 
     Raises: SteersightError when no server answers, or it refuses; ValueError for what is no address.
+    """
+    call = dialer(url, token)
+    client = Client(await call())
+    reader = asyncio.create_task(client.keep(call, patience))
+    try:
+        yield client
+    finally:
+        reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reader
+        await client.leave()
+
+
+def dialer(url: str, token: str | None = None) -> Dial:
+    """What opens one connection to a server and says hello, each time it is called.
+
+    Args:
+        url: as for `connect`.
+        token: as for `connect`.
+
+    Raises: ValueError for what is no address; what is returned raises SteersightError when no server answers.
     """
     socket_url = server_at(url).socket
     token = token or os.environ.get("STEERSIGHT_TOKEN") or None
@@ -55,12 +76,4 @@ async def connect(
             ) from None
         return socket
 
-    client = Client(await call())
-    reader = asyncio.create_task(client.keep(call, patience))
-    try:
-        yield client
-    finally:
-        reader.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await reader
-        await client.leave()
+    return call

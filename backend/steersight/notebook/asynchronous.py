@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from .. import client
 from ..address import server_at
 from ..client.asking import Messages
-from ..client.dialing import PATIENCE_SECONDS
+from ..client.dialing import PATIENCE_SECONDS, dialer
 from ..protocol.messages import Finished, LensOptions, MetricInfo, ModelInfo, VectorInfo, VectorSetting
 from .arrays import Rows
 from .asking import Options, asked
 from .reading import frame_of, rows_of
+
+if TYPE_CHECKING:
+    from .widget import Heatmap
 
 
 class Opening:
@@ -62,13 +65,18 @@ class AsyncServer:
 
     def __init__(self, url: str, token: str | None, patience: float) -> None:
         self._address = server_at(url)
-        self._token = token or os.environ.get("STEERSIGHT_TOKEN") or None
+        self._token = token
         self._patience = patience
+        self.dial = dialer(url, token)
+        """Opens another connection to it, and says hello."""
+        self.loop: asyncio.AbstractEventLoop
+        """In which it lives."""
         self._stack = AsyncExitStack()
         self.client: client.Client
         """What this stands on, for everything that is not here."""
 
     async def _enter(self) -> Self:
+        self.loop = asyncio.get_running_loop()
         opening = client.connect(self.url, self._token, patience=self._patience)
         self.client = await self._stack.enter_async_context(opening)
         try:
@@ -233,6 +241,16 @@ class AsyncRun:
     async def save(self, path: str | Path) -> None:
         """Write a recording, which the page opens: `docs/recordings.md`."""
         await self.inner.save(path)
+
+    def show(self) -> Heatmap:
+        """The live map with its sliders, as a widget; the last expression of a cell shows itself.
+
+        Raises ImportError with a sentence where anywidget is missing, SteersightError where the front end has
+        not been built.
+        """
+        from .widget import Heatmap
+
+        return Heatmap(self)
 
     def __repr__(self) -> str:
         return described(self.inner)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from .. import client
 from ..client.asking import Messages
@@ -18,6 +18,9 @@ from .arrays import Rows
 from .asking import Options
 from .asynchronous import AsyncRun, AsyncServer, aopen
 from .loop import Loop, shared
+
+if TYPE_CHECKING:
+    from .widget import Heatmap
 
 T = TypeVar("T")
 
@@ -219,6 +222,16 @@ class Run:
     def save(self, path: str | Path) -> None:
         """Write a recording, which the page opens: `docs/recordings.md`."""
         self._loop.wait(self.there.save(path))
+
+    def show(self) -> Heatmap:
+        """The live map with its sliders, as a widget; the last expression of a cell shows itself.
+
+        Raises ImportError with a sentence where anywidget is missing, SteersightError where the front end has
+        not been built.
+        """
+        from .widget import Heatmap
+
+        return Heatmap(self)
 
     def __repr__(self) -> str:
         return self._read(repr)

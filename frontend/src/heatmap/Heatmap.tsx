@@ -2,7 +2,7 @@
 // a screen reader hears when keys move the cursor.
 import { type KeyboardEvent, type PointerEvent, useEffect, useRef, useState } from "react";
 import type { Session } from "../session/session";
-import type { Watch } from "../session/watch";
+import { defaultWatch, type Watch } from "../session/watch";
 import { EyeIcon, LatestIcon, MinusIcon, PlusIcon } from "../ui/icons";
 import { useSignal } from "../ui/useSignal";
 import { FromCache } from "./FromCache";
@@ -20,8 +20,9 @@ import { WatchPanel } from "./WatchPanel";
 interface HeatmapProps {
 	session: Session;
 	dark: boolean;
-	watch: Watch;
-	onWatch(watch: Watch): void;
+	/** What the next reply is watched with, and how that is changed; left out where none can be asked for. */
+	watch?: Watch;
+	onWatch?(watch: Watch): void;
 }
 
 export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
@@ -102,19 +103,21 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 				<h2>Layers by tokens</h2>
 				<MetricPicker metrics={session.metrics} metric={metric} onPick={(id) => session.pickMetric(id)} />
 				<span className="spring" />
-				<button
-					type="button"
-					className="quiet"
-					data-testid="watch"
-					title={session.can.watch ?? "What the next reply is watched with"}
-					disabled={session.can.watch !== null}
-					aria-expanded={watching}
-					aria-controls="watch-panel"
-					ref={watchButton}
-					onClick={() => setWatching(!watching)}
-				>
-					<EyeIcon /> Watch
-				</button>
+				{watch !== undefined && (
+					<button
+						type="button"
+						className="quiet"
+						data-testid="watch"
+						title={session.can.watch ?? "What the next reply is watched with"}
+						disabled={session.can.watch !== null}
+						aria-expanded={watching}
+						aria-controls="watch-panel"
+						ref={watchButton}
+						onClick={() => setWatching(!watching)}
+					>
+						<EyeIcon /> Watch
+					</button>
+				)}
 				<fieldset className="zoom">
 					<legend className="sr-only">Width of the columns</legend>
 					<button
@@ -139,11 +142,11 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 					</button>
 				</fieldset>
 			</header>
-			{watching && (
+			{watching && watch !== undefined && (
 				<WatchPanel
 					metrics={metrics}
 					watch={watch}
-					onChange={onWatch}
+					onChange={(next) => onWatch?.(next)}
 					onClose={() => {
 						setWatching(false);
 						watchButton.current?.focus();
@@ -198,10 +201,10 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 				{run !== null && metric !== null && !run.watches(metric.id) && (
 					<Unwatched
 						metric={metric}
-						next={session.can.watch === null}
-						watch={watch}
+						next={watch !== undefined && session.can.watch === null}
+						watch={watch ?? defaultWatch()}
 						onWatch={(next) => {
-							onWatch(next);
+							onWatch?.(next);
 							// The button goes; the keyboard stays near where the choice can be taken back.
 							watchButton.current?.focus();
 						}}

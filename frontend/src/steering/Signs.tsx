@@ -101,7 +101,8 @@ const percent = (share: number) => `${Math.round(100 * share)} %`;
 
 interface SliderSignsProps extends SignsProps {
 	vector: VectorInfo;
-	settings: Settings;
+	/** Null where the reply cannot be written on. */
+	settings: Settings | null;
 }
 
 export function SliderSigns({ session, run, meter, vector, settings }: SliderSignsProps) {
@@ -113,7 +114,7 @@ export function SliderSigns({ session, run, meter, vector, settings }: SliderSig
 		return (
 			<div className="slider-note" data-testid={`left-behind-${vector.id}`}>
 				<p role="status">Tokens written under steering stay in the model's memory.</p>
-				{session.canWriteOn && (
+				{session.canWriteOn && settings !== null && (
 					<button
 						type="button"
 						className="quiet small bordered"

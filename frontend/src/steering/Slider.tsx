@@ -19,7 +19,8 @@ interface SliderProps {
 	onChange(value: number): void;
 	/** How it acts, and a strength that fits. */
 	onAct(setting: Setting, value: number): void;
-	onCard(): void;
+	/** Null where nothing more of it can be shown. */
+	onCard: (() => void) | null;
 	/** What is known while it acts. */
 	children?: ReactNode;
 }
@@ -76,16 +77,18 @@ export function Slider(props: SliderProps) {
 					</span>
 				)}
 				<span className="spring" />
-				<button
-					type="button"
-					className="quiet small"
-					data-testid={`card-toggle-${vector.id}`}
-					aria-label={`About ${vector.label}`}
-					title="About this vector"
-					onClick={onCard}
-				>
-					<InfoIcon />
-				</button>
+				{onCard !== null && (
+					<button
+						type="button"
+						className="quiet small"
+						data-testid={`card-toggle-${vector.id}`}
+						aria-label={`About ${vector.label}`}
+						title="About this vector"
+						onClick={onCard}
+					>
+						<InfoIcon />
+					</button>
+				)}
 				<StrengthField vector={vector} value={value} bounds={bounds} onChange={set} />
 				<button
 					type="button"

@@ -24,7 +24,13 @@ const MANY = 40;
 
 type Open = { kind: "new" } | { kind: "import" } | { kind: "card"; vector: string } | null;
 
-export function SteeringPanel({ session, settings }: { session: Session; settings: Settings }) {
+interface SteeringPanelProps {
+	session: Session;
+	/** What the next reply is asked for with; null where none can be, nor a vector made or brought: sliders are all then. */
+	settings: Settings | null;
+}
+
+export function SteeringPanel({ session, settings }: SteeringPanelProps) {
 	useSignal(session.changed);
 	useSignal(session.steering.changed);
 	const [info, setInfo] = useState(false);
@@ -36,7 +42,9 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 	const { vectors, model } = session.server;
 	const card = open?.kind === "card" ? vectors.find(({ id }) => id === open.vector) : undefined;
 	const { run } = steering;
-	const fixed = session.can.steer !== null;
+	// Where there is no next reply, sliders steer the one that is being written or nothing.
+	const over = settings === null && run !== null && !run.delivery.live;
+	const fixed = session.can.steer !== null || over;
 	return (
 		<section className="panel steering" aria-label="Steering">
 			<header className="panel-head">
@@ -52,7 +60,7 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 					<InfoIcon />
 				</button>
 				<span className="spring" />
-				{!fixed && (
+				{!fixed && settings !== null && (
 					<>
 						<button
 							type="button"
@@ -71,16 +79,18 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 							<ImportIcon /> Import
 						</button>
 						<ShareButton session={session} />
-						<button
-							type="button"
-							className="quiet"
-							data-testid="reset-all"
-							disabled={Object.keys(steering.strengths()).length === 0}
-							onClick={() => steering.resetAll()}
-						>
-							Reset all
-						</button>
 					</>
+				)}
+				{!fixed && (
+					<button
+						type="button"
+						className="quiet"
+						data-testid="reset-all"
+						disabled={Object.keys(steering.strengths()).length === 0}
+						onClick={() => steering.resetAll()}
+					>
+						Reset all
+					</button>
 				)}
 			</header>
 			{fixed && vectors.length > 0 && (
@@ -131,14 +141,14 @@ export function SteeringPanel({ session, settings }: { session: Session; setting
 								status={steering.status(vector.id)}
 								modelLayers={model?.layers ?? 0}
 								thinks={model?.thoughts != null}
-								onCard={showCard}
+								onCard={settings === null ? null : showCard}
 							/>
 						))}
 					</div>
 				</fieldset>
 			)}
 			<Suspense>
-				{open?.kind === "new" && (
+				{open?.kind === "new" && settings !== null && (
 					<NewSlider
 						session={session}
 						draft={draft}

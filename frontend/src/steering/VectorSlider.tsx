@@ -13,7 +13,8 @@ import type { SliderStatus } from "./steering";
 
 interface VectorSliderProps {
 	session: Session;
-	settings: Settings;
+	/** Null where no reply can be asked for. */
+	settings: Settings | null;
 	meter: DamageMeter;
 	vector: VectorInfo;
 	/** The run in which it acts or acted; null where there is nothing to say of it. */
@@ -24,7 +25,8 @@ interface VectorSliderProps {
 	modelLayers: number;
 	/** The model's replies have a thought and an answer. */
 	thinks: boolean;
-	onCard(vector: string): void;
+	/** Null where nothing more of it can be shown. */
+	onCard: ((vector: string) => void) | null;
 }
 
 export const VectorSlider = memo(function VectorSlider(props: VectorSliderProps) {
@@ -36,7 +38,7 @@ export const VectorSlider = memo(function VectorSlider(props: VectorSliderProps)
 			vector={vector}
 			onChange={(value) => steering.set(vector.id, value)}
 			onAct={(setting, value) => steering.act(vector.id, setting, value)}
-			onCard={() => onCard(vector.id)}
+			onCard={onCard === null ? null : () => onCard(vector.id)}
 		>
 			{run !== null && (
 				<SliderSigns session={session} run={run} meter={meter} vector={vector} settings={settings} />

@@ -1,0 +1,85 @@
+// One run in a notebook: its map, its text and its sliders, made of the page's own panels. Nothing can be asked from here,
+// that is what the cells are for.
+import { type ReactNode, useSyncExternalStore } from "react";
+import { Message } from "../chat/Message";
+import { endingOf, noteOf, waitingFor, writerOf } from "../chat/notes";
+import { Heatmap } from "../heatmap/Heatmap";
+import type { Playback } from "../recording/playback";
+import type { Session } from "../session/session";
+import { SteeringPanel } from "../steering/SteeringPanel";
+import { ErrorBanner } from "../ui/ErrorBanner";
+import { useSignal } from "../ui/useSignal";
+
+export interface Themed {
+	readonly dark: boolean;
+	subscribe(listener: () => void): () => void;
+}
+
+export function Widget({ playback, theme }: { playback: Playback; theme: Themed }) {
+	useSignal(playback.changed);
+	const dark = useSyncExternalStore(theme.subscribe, () => theme.dark);
+	const session = playback.replay?.session ?? playback.live;
+	return (
+		<div className="widget" data-testid="steersight-widget" data-theme={dark ? "dark" : "light"}>
+			{playback.problem !== null && (
+				<ErrorBanner message={playback.problem} onDismiss={() => playback.dismiss()} />
+			)}
+			{session !== null && <Shown key={playback.replay?.serial ?? 0} session={session} dark={dark} />}
+		</div>
+	);
+}
+
+function Shown({ session, dark }: { session: Session; dark: boolean }) {
+	useSignal(session.changed);
+	const run = session.shown;
+	const turn = session.turns.find((one) => one.run === run);
+	const { notice } = session;
+	return (
+		<>
+			<Line session={session} />
+			{notice?.place === "page" && (
+				<ErrorBanner message={notice.message} onDismiss={() => session.dismiss()} />
+			)}
+			<Heatmap session={session} dark={dark} />
+			{run !== null && turn !== undefined && (
+				<section className="panel widget-text" aria-label="Reply">
+					<Message
+						session={session}
+						turn={turn}
+						continues={run.origin === "notebook" || run.tokens.continues}
+						phase={run.delivery.phase}
+						name={run.name}
+						shown={true}
+						problem={run.problem?.message ?? null}
+						waiting={waitingFor(run)}
+						note={noteOf(run) ?? (endingOf(run) || null)}
+						by={null}
+						writer={writerOf(run, session.server.adapters)}
+						watch={null}
+						at={0}
+						of={1}
+						choosable={false}
+						onRegenerate={null}
+					/>
+				</section>
+			)}
+			<SteeringPanel session={session} settings={null} />
+		</>
+	);
+}
+
+/** Why nothing new comes, while that is so. */
+function Line({ session }: { session: Session }): ReactNode {
+	const { state } = session.connection;
+	if (state.kind === "live") return null;
+	const words = {
+		connecting: "Waiting for the kernel, which answers when no cell is being run.",
+		reconnecting: state.kind === "reconnecting" ? state.why : "",
+		"given-up": state.kind === "given-up" ? state.message : "",
+	}[state.kind];
+	return (
+		<p className="widget-line" role="status" data-testid="widget-line" data-state={state.kind}>
+			{words}
+		</p>
+	);
+}
