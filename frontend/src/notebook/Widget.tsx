@@ -55,6 +55,7 @@ function Shown({ session, dark }: { session: Session; dark: boolean }) {
 						note={noteOf(run) ?? (endingOf(run) || null)}
 						by={null}
 						writer={writerOf(run, session.server.adapters)}
+						edits={run.edits.join(", ")}
 						watch={null}
 						at={0}
 						of={1}

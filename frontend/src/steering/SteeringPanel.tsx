@@ -118,7 +118,7 @@ export function SteeringPanel({ session, settings }: SteeringPanelProps) {
 			)}
 			{open?.kind !== "new" && <BuildLine session={session} onOpen={() => setOpen({ kind: "new" })} />}
 			{run !== null && <RunSigns session={session} run={run} meter={meter} />}
-			<EditList session={session} />
+			{settings !== null && <EditList session={session} />}
 			{vectors.length === 0 ? (
 				<p className="muted steering-empty">
 					{fixed
