@@ -57,6 +57,19 @@ VECTORS = [
         operators=["add", "add_absolute", "ablate", "clamp", "feature_set", "feature_scale"],
         own=True,
     ),
+    m.VectorInfo(
+        id="no_manner",
+        label="No manner",
+        description="No manner\n\nTakes it out of the stream.",
+        layers=[10, 11],
+        range=[0.0, 1.0],
+        suggested=1.0,
+        kind="function",
+        operator=None,
+        operators=[],
+        file="no_manner.py",
+        own=False,
+    ),
 ]
 METRICS = [
     m.MetricInfo(

@@ -119,7 +119,7 @@ class Chat:
                     lo, hi = info.range
                     kind = "feature, " if info.kind == "feature" else ""
                     layers += "" if info.feature is None else f":{info.feature}"
-                    how = f"{info.operator}, {lo:g} to {hi:g}"
+                    how = f"{info.operator or 'function'}, {lo:g} to {hi:g}"
                     self._write(f"{info.id}: {kind}layer {layers}, {how}. {info.description}\n")
                 if not self.client.vectors:
                     self._write("The server has no vectors for this model.\n")
@@ -298,6 +298,9 @@ class Chat:
         if vector is None:
             return
         info = self.client.vectors[vector]
+        if operator and not info.operators:
+            self._write(f"{vector} is a function of the server and does what it does: it has no operators.\n")
+            return
         if operator and operator not in info.operators:
             self._write(f"{vector} cannot do {operator!r}; it can do {', '.join(info.operators)}.\n")
             return

@@ -87,6 +87,9 @@ def files(text: str) -> tuple[str, ...]:
     return tuple(_existing(part) for part in text.split(os.pathsep) if part)
 
 
+files.repeats = True  # type: ignore[attr-defined]  # read by flags.py
+
+
 def _existing(text: str) -> str:
     path = Path(text).expanduser().resolve()
     if not path.is_file():

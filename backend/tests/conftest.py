@@ -43,6 +43,10 @@ hypothesis_settings.register_profile("untimed", deadline=None)
 hypothesis_settings.load_profile("untimed")
 
 HIDDEN = 576
+OWN_FUNCTIONS = (
+    *(str(path) for path in sorted((REPOSITORY / "backend/examples/interventions").glob("*.py"))),
+    str(Path(__file__).with_name("failing_intervention.py")),
+)
 OWN_METRICS = (
     *(str(path) for path in sorted((REPOSITORY / "backend/examples/metrics").glob("*.py"))),
     str(Path(__file__).with_name("failing_metric.py")),
@@ -188,6 +192,7 @@ async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> As
         "--max-model-len", "2048", "--max-runs", "32", "--grace-seconds", str(GRACE_SECONDS),
         "--metrics", os.pathsep.join(OWN_METRICS),
         "--nnsight", "--nnsight-token-file", str(key), "--nnsight-seconds", "3",
+        *(word for path in OWN_FUNCTIONS for word in ("--interventions", path)),
     ]  # fmt: skip
     async with AsyncExitStack() as stack:
         with parting():

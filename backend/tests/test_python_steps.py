@@ -35,6 +35,8 @@ class Runner:
         self.eager: list[bool] = []
         """What vLLM was told, for each pass."""
         self.fails = False
+        self.calls = False
+        """Whether a function of the server's steers in the step."""
         self.runner = runner = object.__new__(ObservedRunner)
         runner.python_steps = PythonSteps(graphs=graphs)
         runner.requests = {}
@@ -42,6 +44,8 @@ class Runner:
         runner.input_batch = SimpleNamespace(req_ids=[])
         runner.observer = SimpleNamespace(
             begin=lambda _spans: None,
+            may_call=lambda spans: any(span.request_id == "steered" for span in spans),
+            calls=lambda: self.calls,
             add=lambda *_: None,
             remove=lambda _: None,
             forwarded=lambda: None,
@@ -109,6 +113,17 @@ def test_a_step_with_a_block_is_not_replayed_and_leaves_nothing_to_the_next(
     fake.step("chat", "trace")  # its block has run to its end
     fake.dummy(eager=True)
     assert fake.eager == [True, False, False, True]
+
+
+def test_a_step_in_which_a_function_steers_is_not_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Runner(monkeypatch)
+    fake.request("chat", traced=False)
+    fake.request("steered", traced=False)
+    fake.calls = True
+    fake.step("chat", "steered")
+    fake.calls = False
+    fake.step("chat", "steered")
+    assert fake.eager == [True, False]
 
 
 def test_a_step_that_failed_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

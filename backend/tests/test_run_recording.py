@@ -196,7 +196,7 @@ async def test_a_run_that_has_just_been_admitted() -> None:
 
 @asynccontextmanager
 async def served(runs: dict[str, Run]) -> AsyncIterator[httpx.AsyncClient]:
-    offer = SimpleNamespace(registry=Registry([]), vectors={}, own=set(), failed_metrics={})
+    offer = SimpleNamespace(registry=Registry([]), vectors={}, functions={}, own=set(), failed_metrics={})
     table = SimpleNamespace(find=runs.get, limits=SimpleNamespace(grace_seconds=30.0))
     api = RecordingApi(cast(Any, SimpleNamespace(offer=offer, model=None)), cast(Any, table), "lab", "e")
     app = Starlette(routes=[Route("/api/runs/{run}/recording", answered(api.recording))])

@@ -74,6 +74,14 @@ def entry(end: int, token: int, rows: int = 1, rev: int = 0, watch: int = 0) -> 
     return Entry(end - rows, [rev] * rows, token, -1.0, 1, numbers, 0, 0, watch)
 
 
+class SmallOffer(SimpleNamespace):
+    """What runs ask of `Offer`."""
+
+    @property
+    def sliders(self) -> dict[str, Any]:
+        return {**self.vectors, **self.functions}
+
+
 class Engine:
     """Writes nothing until a test says so."""
 
@@ -82,7 +90,7 @@ class Engine:
         self.model = ModelFacts("m", 2, 8, 100, "float32", 100, [])
         self.capacity_tokens: int | None = None
         self.max_runs: int | None = 64
-        self.offer = SimpleNamespace(registry=Registry([]), vectors={}, own=set(), failed_metrics={})
+        self.offer = SmallOffer(registry=Registry([]), vectors={}, functions={}, own=set(), failed_metrics={})
         self.edits = Edits(self._call)
         self.renderer = self.tokenizer = None
         self.use = VectorUse()

@@ -166,7 +166,7 @@ class VectorApi:
         write_whole(path, content)
 
     def _free(self, wanted: str) -> str:
-        names, number = self.engine.offer.vectors, 2
+        names, number = self.engine.offer.sliders, 2
         # A leading dot would make a hidden file, which nobody reads.
         wanted = base = wanted.lstrip(".") or "vector"
         while wanted in names or (self._folder / f"{wanted}{SUFFIX}").exists():
@@ -198,7 +198,14 @@ class VectorApi:
         return path
 
     def _vector(self, request: Request) -> SteeringVector:
-        vector = self.engine.offer.vectors.get(request.path_params["id"])
+        name, offer = request.path_params["id"], self.engine.offer
+        vector = offer.vectors.get(name)
+        if (function := offer.functions.get(name)) is not None:
+            raise Refusal(
+                409,
+                f"{function.label} is a function in {function.file.name}, with which this server was "
+                "started, and no vector: there is no file to take away, and nobody can delete it here.",
+            )
         if vector is None:
             raise Refusal(404, f"There is no vector {request.path_params['id']!r}.")
         return vector

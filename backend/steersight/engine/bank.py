@@ -14,6 +14,8 @@ from .pool import VectorPool
 if TYPE_CHECKING:
     import torch
 
+    from ..interventions import SteeringFunction
+
 RETIRED = "@"
 """In the name of a vector that is no longer offered; no id has it."""
 
@@ -57,10 +59,13 @@ class BankedVector:
 
 
 class VectorBank:
-    """All vectors of a worker: the server's, in its order, and those that runs may still come back to."""
+    """All that a worker steers with: the server's vectors, in its order, those that runs may still come back
+    to, and its functions, which are there from the start and stay."""
 
-    def __init__(self, pool: VectorPool) -> None:
+    def __init__(self, pool: VectorPool, functions: Mapping[str, SteeringFunction] | None = None) -> None:
+        """`functions`: by id, in the order in which they compose, after all vectors."""
         self.pool = pool
+        self.functions = dict(functions or {})
         self.vectors: dict[str, BankedVector] = {}
         self.changes = 0
         """Grows with every change: what was made of names or slots before does not hold any more."""
@@ -107,9 +112,11 @@ class VectorBank:
         return self.pool.direction(self.vectors[vector].slot, first, count)
 
     def layers_of(self, action: Action) -> Sequence[int]:
-        """Layers after which an action pushes the stream (or in which attention's part)."""
+        """Layers after which an action steers the stream (or in which attention's part)."""
         if action.layers is not None:
             return range(action.layers[0], action.layers[1] + 1)
+        if action.is_function:
+            return self.functions[action.vector].layers
         return self.vectors[action.vector].layers
 
     def composed(self, actions: Iterable[Action]) -> tuple[Action, ...]:
@@ -120,11 +127,20 @@ class VectorBank:
             TooManyVectorsError: more than `MAX_AT_WORK`. The server refuses such sliders before.
         """
         at_work = acting(actions)
-        missing = {action.vector for action in at_work} - self.vectors.keys()
+        missing = [action for action in at_work if action.vector not in self._of_its_kind(action)]
         if missing:
-            raise KeyError(f"The engine has no vector {', '.join(sorted(missing))}.")
+            names = sorted(f"{'function ' * action.is_function}{action.vector}" for action in missing)
+            raise KeyError(f"The engine has no vector {', '.join(names)}.")
         if len(at_work) > MAX_AT_WORK:
             raise TooManyVectorsError(
                 f"{len(at_work)} vectors are at work on one reply, and {MAX_AT_WORK} are the most."
             )
-        return tuple(sorted(at_work, key=lambda action: self._order[action.vector]))
+        return tuple(sorted(at_work, key=self._place))
+
+    def _of_its_kind(self, action: Action) -> Mapping[str, object]:
+        return self.functions if action.is_function else self.vectors
+
+    def _place(self, action: Action) -> tuple[bool, int]:
+        if action.is_function:
+            return True, list(self.functions).index(action.vector)
+        return False, self._order[action.vector]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..metrics import View
 from . import steering
 from .faults import Containment
+from .functions import FunctionPass
 from .reduce import Reducer, StepNumbers
 from .steering import Steering, SteeringTables, steering_tables
 from .transfer import indices
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .bank import VectorBank
     from .experts import ExpertRouters, Routed
     from .layout import Layout
-    from .plan import Steered, StepPlan
+    from .plan import Call, Steered, StepPlan
 
 BUFFER_BYTES = 64 << 20
 """The least that the stream buffer holds; more where a step's tokens need it."""
@@ -69,11 +70,13 @@ class EagerPass:
         max_runs: int,
         while_steering: Containment,
         while_observing: Containment,
+        functions: FunctionPass,
         routers: ExpertRouters | None = None,
     ) -> None:
         import torch
 
         self.layout = layout
+        self.functions = functions
         self.routers = routers
         self.bank = bank
         self._reducer = reducer
@@ -95,6 +98,7 @@ class EagerPass:
     def begin(self) -> None:
         """Forget the step before."""
         self._kept = None
+        self.functions.begin()
 
     def stop_observing(self) -> None:
         """Keep nothing of the rest of the step; steering goes on."""
@@ -132,23 +136,20 @@ class EagerPass:
         if plan.steered:
             with self._while_steering:
                 acting = self._steering(plan).residual.get(layer)
+        calls = self.functions.at(plan, layer)
         if self._kept is None:
-            if acting is not None:
-                with self._while_steering:
-                    self._push(hidden, residual, acting)
+            self._steer(layer, hidden, residual, acting, calls)
             return
         with self._while_observing:
             kept = self._kept
             slot = kept.slots[kept.layers + 1]
             self._keep(hidden, residual, slot)
-            if acting is not None:
+            if acting is not None or calls:
                 kept.unsteered[layer] = slot.clone()
-        if acting is not None:
-            with self._while_steering:
-                self._push(hidden, residual, acting)
+        self._steer(layer, hidden, residual, acting, calls)
         if self._kept is not None:
             with self._while_observing:
-                if acting is not None:
+                if acting is not None or calls:
                     self._keep(hidden, residual, self._kept.slots[self._kept.layers + 1])
                 self._layer_kept(plan, self._kept, layer)
 
@@ -170,6 +171,21 @@ class EagerPass:
             self._tables = steering_tables(plan.steered, self.bank)
             self._tables_of = made_of
         return self._tables
+
+    def _steer(
+        self,
+        layer: int,
+        hidden: torch.Tensor,
+        residual: torch.Tensor | None,
+        acting: Steering | None,
+        calls: list[Call],
+    ) -> None:
+        """All vectors of a layer, then the functions one by one."""
+        if acting is not None:
+            with self._while_steering:
+                self._push(hidden, residual, acting)
+        if calls:
+            self.functions.steer(calls, layer, hidden, residual)
 
     def _push(self, hidden: torch.Tensor, residual: torch.Tensor | None, acting: Steering) -> None:
         steering.push(hidden, residual, acting)

@@ -27,6 +27,7 @@ from .options import CONFIG_KEY, EngineOptions, ModelFacts
 from .tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
+    from ..interventions import SteeringFunction
     from ..vectors.store import Selection
 
 GRAPH_TOKENS = 512
@@ -46,6 +47,8 @@ class Known:
     problems: list[str]
     """What its tokenizer cannot do, and which adapters were made for another model, in sentences."""
     vectors: Selection
+    functions: dict[str, SteeringFunction]
+    """Of the server's own files, by id."""
     registry: Registry
 
 
@@ -138,18 +141,22 @@ def _read(options: EngineOptions, report: Report) -> Known:
         template=read.renderer.arguments,
     )
     strangers = [made_for_another(adapter, options.model) for adapter in options.lora]
+    from ..interventions import check_names, load_functions
     from ..metrics.own import load_own
     from ..vectors.store import VectorStore
 
     chosen = VectorStore(options.data_dir).select(
         options.model, facts.hidden_size, facts.layers, [adapter.id for adapter in options.lora]
     )
+    functions = load_functions(options.interventions, facts.layers)
+    check_names(functions.values(), chosen.vectors)
     named = [(vector.id, vector.label) for vector in chosen.vectors.values()]
     return Known(
         facts,
         read.renderer,
         [*read.problems, *filter(None, strangers)],
         chosen,
+        functions,
         Registry(named, load_own(list(options.metrics)), facts.experts),
     )
 
@@ -247,6 +254,7 @@ def build_engine(
                     "thinks": model.thoughts is not None,
                     "pretrained": dict(options.pretrained),
                     "metrics": list(options.metrics),
+                    "interventions": list(options.interventions),
                     "vectors": vectors,
                     "experts": None if model.experts is None else (model.experts.count, model.experts.chosen),
                     "adapters": lora.told(model.adapters),

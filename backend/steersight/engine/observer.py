@@ -21,6 +21,7 @@ from .eager import EagerPass
 from .emissions import Emissions
 from .experts import ExpertRouters, Routed
 from .faults import Containment, Failures
+from .functions import FunctionPass, TokenReader
 from .graph import GraphPass
 from .layout import Layout, part
 from .ledger import BlockLedger, Deeds, ReadOtherwiseError
@@ -58,6 +59,7 @@ class Observer:
         routers: ExpertRouters | None = None,
         publishes: bool = True,
         tokenizer: Any = None,
+        reader: TokenReader | None = None,
     ) -> None:
         """
         Args:
@@ -75,6 +77,7 @@ class Observer:
             publishes: whether rows come from here: on the first tensor-parallel rank, for all see the same
                 stream.
             tokenizer: of a model that thinks, as transformers has it; None for one that does not.
+            reader: of tokens, for the bank's functions; None where it has none.
         """
         self.layout = layout
         self.bank = bank
@@ -98,6 +101,7 @@ class Observer:
         self.eager = EagerPass(
             layout, bank, self.reducer, device, hidden_size=hidden_size, max_tokens=max_tokens,
             max_runs=max_runs, while_steering=self._while_steering, while_observing=self._while_observing,
+            functions=FunctionPass(bank, layout.count, device, dtype, self._fail_called, reader),
             routers=routers,
         )  # fmt: skip
         self.publisher = Publisher(layout, self.reducer, device, dtype)
@@ -153,13 +157,16 @@ class Observer:
 
     # ------------------------------------------------------------ runs
 
-    def add(self, request_id: str, options: dict[str, Any], adapter: str = "") -> None:
+    def add(
+        self, request_id: str, options: dict[str, Any], adapter: str = "", prompt_tokens: int = 0
+    ) -> None:
         """Take up a run when the scheduler first names its request.
 
         Args:
             request_id: vLLM's.
             options: as `RunOptions.to_wire` gives them.
             adapter: the LoRA adapter with which vLLM computes it.
+            prompt_tokens: length of its prompt.
         """
         if request_id in self.runs:
             return  # preempted and back: it keeps its history
@@ -171,7 +178,7 @@ class Observer:
                     f"{adapter or 'the base model'}."
                 )
             self._check_metrics(wanted.wants)
-            self.runs.add(request_id, wanted, self.bank.composed(wanted.actions))
+            self.runs.add(request_id, wanted, self.bank.composed(wanted.actions), prompt_tokens)
         except Exception as error:
             # The run is not registered; it generates unsteered until the server aborts it.
             self._refused.add(request_id)
@@ -241,6 +248,18 @@ class Observer:
         if self.graph is not None and sum(span.tokens for span in spans) <= self.graph.most_tokens:
             with self._in_step:
                 self._upload(self.graph)
+
+    def may_call(self, spans: Iterable[Span]) -> bool:
+        """Whether a function may be called in a step with these; all ranks say the same."""
+        return any(
+            state.may_call(span.start, span.start + span.tokens)
+            for span in spans
+            if (state := self.runs.get(span.request_id)) is not None
+        )
+
+    def calls(self) -> bool:
+        """Whether the step that has begun calls a function here."""
+        return self._plan is not None and bool(self._plan.calls)
 
     def _note_blocks(self, ledger: BlockLedger, spans: list[Span]) -> None:
         """Note what is computed now; whoever would read what was computed otherwise has failed."""
@@ -322,6 +341,8 @@ class Observer:
 
     def forwarded(self) -> None:
         """The forward pass is over. What a graph has left in the static buffers becomes the step's."""
+        with self._in_step:
+            self.eager.functions.conclude()
         plan = self._plan
         if plan is not None and self.graph is not None and self.eager.numbers is None and plan.keep:
             with self._while_observing:
@@ -416,6 +437,11 @@ class Observer:
         if plan is not None:
             self._fail(plan.steered_runs, "The engine could not steer this reply", error)
             plan.steer_nobody()
+
+    def _fail_called(self, run: str, label: str, error: Exception) -> None:
+        """A function could not steer a run, which has failed; what else steers in the step goes on."""
+        self._spoil()
+        self._fail([run], f"The function {label!r} could not steer this reply", error)
 
     def _fail_observed(self, error: Exception) -> None:
         """The step's numbers failed: nobody is observed in it any more; steering goes on."""

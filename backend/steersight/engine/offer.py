@@ -1,4 +1,5 @@
-"""What clients may choose from: the vectors, and the metrics, some of which are projections on them.
+"""What clients may choose from: vectors and functions to steer with, and the metrics, some of which are
+projections on the vectors.
 
 The offer outlives an engine that is lost, and is given to the next one. A vector is offered once all ranks
 can steer with it, and no longer while they let go of it.
@@ -11,6 +12,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,8 @@ from .sending import Call, send, take_back, withdraw
 from .use import VectorUse
 
 if TYPE_CHECKING:
+    from ..interventions import SteeringFunction
+    from ..vectors.action import Slider
     from ..vectors.store import Selection, SteeringVector
 
 logger = logging.getLogger(__name__)
@@ -38,6 +42,8 @@ class Offer:
         """
         self.vectors: dict[str, SteeringVector] = {}
         """By id, in the order in which clients see them."""
+        self.functions: dict[str, SteeringFunction] = {}
+        """Those of the server's own files, by id; the workers have them from the start."""
         self.files: dict[str, Path] = {}
         """Where each was read."""
         self.own: set[str] = set()
@@ -51,16 +57,26 @@ class Offer:
         self._changed = changed
         self._changing = asyncio.Lock()
 
-    def begin(self, chosen: Selection, registry: Registry) -> None:
+    @property
+    def sliders(self) -> dict[str, Slider]:
+        """All that runs may be steered with, by id, in the order in which clients see it."""
+        return {**self.vectors, **self.functions}
+
+    def begin(
+        self, chosen: Selection, registry: Registry, functions: dict[str, SteeringFunction] | None = None
+    ) -> None:
         """Start with what was found on disk for the model."""
         self.vectors, self.files, self.own = chosen.vectors, chosen.files, chosen.own
+        self.functions = functions or {}
         self.registry = registry
 
-    async def begin_again(self, chosen: Selection, registry: Registry) -> None:
+    async def begin_again(
+        self, chosen: Selection, registry: Registry, functions: dict[str, SteeringFunction] | None = None
+    ) -> None:
         """Start anew with what was found on disk for another model. Its engine is not up yet, and the one
         before has ended, so that whoever is at a change of the offer has failed, or is about to."""
         async with self._changing:
-            self.begin(chosen, registry)
+            self.begin(chosen, registry, functions)
 
     def labels(self) -> list[tuple[str, str]]:
         """Id and label of each vector."""
@@ -79,8 +95,8 @@ class Offer:
             changed.
         """
         async with self._changing:
-            if vector.id in self.vectors:
-                raise VectorError(f"There is a vector {vector.id!r} already.")
+            if vector.id in self.sliders:
+                raise VectorError(f"There is a slider {vector.id!r} already.")
             await send(self._call, vector.id, vector)
             self.vectors[vector.id] = vector
             self.files[vector.id] = file
@@ -118,6 +134,8 @@ class Offer:
         """Give the whole offer to an engine that has just started; what it cannot use is not offered."""
         async with self._changing:
             self.failed_metrics = {}
+            # Its workers have read the files anew: what the functions do may be something else than before.
+            self.functions = {name: replace(function) for name, function in self.functions.items()}
             for vector in list(self.vectors.values()):
                 try:
                     await send(self._call, vector.id, vector)

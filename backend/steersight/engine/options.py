@@ -123,6 +123,13 @@ class EngineOptions:
         f"Python files with metrics of your own, separated by {os.pathsep!r}; they run in the server.",
         files,
     )
+    interventions: tuple[str, ...] = option(
+        "",
+        f"Python files with functions that steer, separated by {os.pathsep!r}; each function becomes a "
+        "slider. They run in the server.",
+        files,
+    )
+    """See interventions.py."""
     layout: str = option(
         "",
         "Where a model's layers are, when it is not known: "

@@ -39,6 +39,19 @@ Steered = tuple[range, "Action"]
 """Tokens of the batch, and what acts on all of them."""
 
 
+class Call(NamedTuple):
+    """A function that is to be called for some tokens of one run."""
+
+    run: str
+    where: range
+    """Tokens of the batch."""
+    position: int
+    """Of the first of them."""
+    prompt_tokens: int
+    """Of the run."""
+    action: Action
+
+
 class Block(NamedTuple):
     """One run's part of a step."""
 
@@ -85,6 +98,8 @@ class StepPlan:
     """Of each token in the order in which its vectors compose."""
     steered_runs: list[str] = field(default_factory=list)
     """Runs that `steered` acts on."""
+    calls: list[Call] = field(default_factory=list)
+    """The functions that act, of each token in the order in which they compose: after all vectors."""
     metrics: list[str] = field(default_factory=list)
     """What any run of the step wants, in the order of the registry."""
     summed: set[str] = field(default_factory=set)
@@ -104,7 +119,7 @@ class StepPlan:
         return [(block.run, block.start, len(block.revisions)) for block in self.blocks]
 
     def acting(self) -> list[list[Action]]:
-        """What acts on each token of the batch, in the order in which it composes."""
+        """Which vectors act on each token of the batch, in the order in which they compose."""
         rows: list[list[Action]] = [[] for _ in range(self.tokens)]
         for where, action in self.steered:
             for token in where:
@@ -112,7 +127,7 @@ class StepPlan:
         return rows
 
     def steer_nobody(self) -> None:
-        """Let the rest of the step pass without steering."""
+        """Let the rest of the step pass without vectors."""
         self.steered, self.steered_runs = [], []
 
     def observe_nobody(self) -> None:
@@ -167,16 +182,21 @@ def _plan_run(plan: StepPlan, state: RunState, request: int, span: Span, offset:
         )
     revisions = [state.revision_at(start + i) for i in range(count)]
     shift = offset - start
-    pieces = [
-        (range(first + shift, end + shift), action)
-        for first, end, action in state.acting(start, start + count)
-    ]
+    pieces: list[Steered] = []
+    calls: list[Call] = []
+    for first, end, action in state.acting(start, start + count):
+        where = range(first + shift, end + shift)
+        if action.is_function:
+            _add_call(calls, Call(state.run, where, first, state.prompt_tokens, action))
+        else:
+            pieces.append((where, action))
     # Not sent again when a preempted run is recomputed, nor where nobody asked.
     first = max(start, state.next_position, state.first_row)
     state.next_position = max(state.next_position, start + count)
     if pieces:
         plan.steered.extend(pieces)
         plan.steered_runs.append(state.run)
+    plan.calls.extend(calls)
     first = min(first, start + count)
     if first == start + count and not samples:
         return ()  # a piece of what was computed before: there is nothing to tell
@@ -194,3 +214,13 @@ def _plan_run(plan: StepPlan, state: RunState, request: int, span: Span, offset:
     if samples and (state.wants.entropy or state.wants.lens_stride):
         plan.heads.append(Head(len(plan.blocks) - 1, request, len(plan.keep) - 1, state.wants))
     return state.wants.metrics
+
+
+def _add_call(calls: list[Call], call: Call) -> None:
+    """With what acts on the tokens in front of these, where that is the same: another slider has moved there,
+    and a function is to see what it acts on in one piece."""
+    for index, before in enumerate(calls):
+        if before.action == call.action and before.where.stop == call.where.start:
+            calls[index] = before._replace(where=range(before.where.start, call.where.stop))
+            return
+    calls.append(call)

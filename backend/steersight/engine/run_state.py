@@ -56,12 +56,18 @@ class RunState:
     """Number of `wants`."""
     failed: bool = False
     """It is about to be aborted, and gets nothing any more."""
+    prompt_tokens: int = 0
+    """Length of its prompt."""
     parts: ReplyParts | None = None
     """Which passes write its thought and which its answer; None for a model that does not think."""
 
     @classmethod
     def begin(
-        cls, options: RunOptions, actions: tuple[Action, ...], parts: ReplyParts | None = None
+        cls,
+        options: RunOptions,
+        actions: tuple[Action, ...],
+        parts: ReplyParts | None = None,
+        prompt_tokens: int = 0,
     ) -> RunState:
         """A run before its first step, steered by `actions`; `parts` is told each of its tokens."""
         return cls(
@@ -73,6 +79,7 @@ class RunState:
             revisions=[Revision(options.rev, actions)],
             adapter=options.adapter,
             parts=parts,
+            prompt_tokens=prompt_tokens,
         )
 
     def revision_at(self, position: int) -> Revision:
@@ -108,6 +115,13 @@ class RunState:
         if action.first is not None:
             end = begin + action.first if end is None else min(end, begin + action.first)
         return begin, end
+
+    def may_call(self, start: int, end: int) -> bool:
+        """Whether a revision of positions [start, end) has a function in it, wherever that acts. Also of a
+        run that has failed, so that all ranks say the same."""
+        first, last = (bisect.bisect_right(self.starts, at) - 1 for at in (start, end - 1))
+        revisions = self.revisions[first : last + 1]
+        return any(action.is_function for revision in revisions for action in revision.actions)
 
     @property
     def in_parts(self) -> bool:
@@ -177,14 +191,16 @@ class RunStates:
         """The live run of that name."""
         return self._by_run.get(run)
 
-    def add(self, request_id: str, options: RunOptions, actions: tuple[Action, ...]) -> None:
+    def add(
+        self, request_id: str, options: RunOptions, actions: tuple[Action, ...], prompt_tokens: int = 0
+    ) -> None:
         """Take up a run; what came before it is in force from its first token on."""
         parts = None
         if options.opening is not None:
             if self._tokenizer is None:
                 raise ValueError("The run's reply has parts, and there is no tokenizer to tell them by.")
             parts = ReplyParts(options.opening, self._tokenizer)
-        state = RunState.begin(options, actions, parts)
+        state = RunState.begin(options, actions, parts, prompt_tokens)
         if state.run in self._waiting:
             state.steer(self._waiting.pop(state.run))
         if state.run in self._watching:

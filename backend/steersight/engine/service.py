@@ -150,7 +150,7 @@ class EngineService:
         self.options = options
         self.model, self.renderer = known.model, known.renderer
         self.capacity_tokens, self.max_runs = None, options.max_runs
-        await self.offer.begin_again(known.vectors, known.registry)
+        await self.offer.begin_again(known.vectors, known.registry, known.functions)
         await self.edits.forget_all()
         self._tell()
         for problem in (*known.problems, *known.vectors.problems):

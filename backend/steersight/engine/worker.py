@@ -21,12 +21,14 @@ from vllm.model_executor.layers.mamba.abstract import MambaBase
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 from .. import live
+from ..interventions import load_functions
 from ..metrics import Experts, Registry
 from ..metrics.own import load_own
 from . import assumptions
 from .bank import VectorBank
 from .channel import RowSender, Stage
 from .experts import ExpertRouters
+from .functions import TokenReader
 from .graph import GraphPass
 from .layout import Layout, UnsupportedModelError, possible_layouts
 from .ledger import BlockLedger
@@ -80,7 +82,8 @@ class ObservedRunner(TracedRunner):
             layout = _with_parts(layout, model, self)
         hidden_size = self.model_config.get_hidden_size()
         compilation = self.vllm_config.compilation_config
-        bank = VectorBank(VectorPool(layers, hidden_size, self.device))
+        functions = load_functions(options.get("interventions", ()), layers)
+        bank = VectorBank(VectorPool(layers, hidden_size, self.device), functions)
         experts = Experts(*options["experts"]) if options.get("experts") else None
         routers = None if experts is None else ExpertRouters(layout.layers, experts)
         graph = None
@@ -101,6 +104,7 @@ class ObservedRunner(TracedRunner):
             routers=routers,
             publishes=first_rank,
             tokenizer=tokenizer_for(self.vllm_config),
+            reader=TokenReader(lambda: self.input_ids.gpu, lambda: self.nnsight_model.tokenizer),
         )
         _attach(self.observer)
         if routers is not None:
@@ -156,7 +160,10 @@ class ObservedRunner(TracedRunner):
             options = (new.sampling_params.extra_args or {}).get(OPTIONS_KEY) if new.sampling_params else None
             if options is not None:
                 lora = new.lora_request
-                observer.add(new.req_id, options, "" if lora is None else lora.lora_name)
+                observer.add(
+                    new.req_id, options, "" if lora is None else lora.lora_name,
+                    prompt_tokens=len(new.prompt_token_ids or ()),
+                )  # fmt: skip
         scheduled = scheduler_output.num_scheduled_tokens
         # The batch's own order: the forward's tensors follow it, not the scheduler's.
         spans = [
@@ -165,7 +172,10 @@ class ObservedRunner(TracedRunner):
             if request_id in scheduled
         ]
         observer.begin(spans)
-        self.python_steps.begin(possible=self.may_have_blocks(scheduled), mine=self.blocks_at_work)
+        self.python_steps.begin(
+            possible=self.may_have_blocks(scheduled) or observer.may_call(spans),
+            mine=lambda: self.blocks_at_work() or observer.calls(),
+        )
         return result
 
     def runs_python(self) -> bool:

@@ -22,18 +22,15 @@ A package names its functions' module in the entry point group `steersight.metri
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..python_files import import_file
 from .registry import Metric, Scale
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     import torch
 
     from .view import View
@@ -122,7 +119,7 @@ def load_own(files: list[str]) -> list[Metric]:
 
     Raises OwnMetricError with a sentence when a file cannot be read or declares nothing.
     """
-    modules = [(file, _import_file(Path(file))) for file in files]
+    modules = [(file, import_file(Path(file), "--metrics", OwnMetricError)) for file in files]
     modules.extend((entry.value, entry.load()) for entry in importlib.metadata.entry_points(group=GROUP))
     found: list[Metric] = []
     for name, module in modules:
@@ -131,17 +128,3 @@ def load_own(files: list[str]) -> list[Metric]:
             raise OwnMetricError(f"{name} declares no metric. Put @metric(...) above a function of it.")
         found.extend(mine)
     return found
-
-
-def _import_file(path: Path) -> ModuleType:
-    name = "steersight_own_" + re.sub(r"\W", "_", path.stem)
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise OwnMetricError(f"There is no Python file {path}. Correct --metrics.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise OwnMetricError(f"{path} could not be run: {type(error).__name__}: {error}") from error
-    return module

@@ -126,7 +126,7 @@ class MetricInfo(Frame):
 
 
 class VectorInfo(Frame):
-    """One steering vector the server knows."""
+    """What one slider steers with: a vector that the server knows, or a function of its own files."""
 
     id: Identifier
     label: str
@@ -136,18 +136,22 @@ class VectorInfo(Frame):
     """[lo, hi]: the strengths a slider should offer; outside them text usually degenerates."""
     suggested: float
     """A strength at which the effect is plain to see."""
-    kind: Annotated[Literal["direction", "feature"], OrNewer]
-    """A feature of a sparse autoencoder can be read as well as written."""
-    operator: Operator
-    """What it does unless a setting says otherwise; `range` and `suggested` are meant for this one."""
+    kind: Annotated[Literal["direction", "feature", "function"], OrNewer]
+    """A feature of a sparse autoencoder can be read as well as written. A function is code of the server's
+    operator: it has no direction, no projection metrics and no file to take away."""
+    operator: Operator | None
+    """What it does unless a setting says otherwise; `range` and `suggested` are meant for this one. Null for
+    a function, which does what it does."""
     operators: list[Operator]
-    """All that it can do."""
+    """All that it can do; none for a function."""
     feature: Count | None = None
     """Number of the feature in its autoencoder; with its layer, people's name for it: 28:8401. Null for
     directions, and where nobody noted it."""
     adapter: Identifier | None = None
     """The LoRA adapter that it was made under: it steers runs with that adapter and no others. Null for one
     of the base model, which steers any."""
+    file: str | None = None
+    """For a function the name of the server's file in which it stands."""
     own: bool
     """Whether it is this server's own, so that it can be deleted; bundled ones cannot."""
 

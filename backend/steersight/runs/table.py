@@ -317,7 +317,7 @@ class RunTable:
     def actions(self, frame: Start | Steer, prompt_tokens: int, adapter: str | None) -> list[Action]:
         """What a frame's sliders come to in a run that is written with an adapter, or with the base model.
         Refuses what cannot be done: it would silently do nothing."""
-        vectors, model = self.engine.offer.vectors, self.engine.model
+        vectors, model = self.engine.offer.sliders, self.engine.model
         for field in ("strengths", "settings"):
             for name in getattr(frame, field):
                 if name not in vectors:

@@ -1,4 +1,4 @@
-"""What a run's sliders come to: one `Action` per vector that is not at 0, with everything decided.
+"""What a run's sliders come to: one `Action` for each that is not at 0, with everything decided.
 
 Actions are what the engine gets. They travel as plain maps, of which only vector and strength are needed.
 """
@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from ..interventions import SteeringFunction
 from ..text.thoughts import PARTS
 from .operators import Operator
 from .store import SteeringVector, VectorError
 
+FUNCTION = "function"
+"""In the place of an operator: what acts is a function of the server's operator (`interventions.py`)."""
 MAX_AT_WORK = 16
 """Vectors that may be at work on one run at once: so many has each row of what the CUDA kernel reads."""
 
@@ -30,7 +33,7 @@ class OtherAdapterError(VectorError):
 
 @dataclass(frozen=True)
 class Action:
-    """One vector at work in one run."""
+    """One vector or function at work in one run."""
 
     vector: str
     strength: float
@@ -50,7 +53,8 @@ class Action:
     layers: tuple[int, int] | None = None
     """First and last layer; None is the vector's own layers."""
     serial: int = field(default=0, compare=False)
-    """The vector's `SteeringVector.serial`: its id may be another vector's tomorrow. 0 is not known."""
+    """The vector's `SteeringVector.serial`: its id may be another vector's tomorrow. 0 is not known. Of a
+    function `SteeringFunction.serial`."""
 
     def to_map(self) -> dict[str, Any]:
         """For the way to the worker."""
@@ -74,8 +78,13 @@ class Action:
         return self.serial or self.vector, self.strength, self.operator, self.lo, self.hi, self.layers
 
     @property
+    def is_function(self) -> bool:
+        """Whether a function is called, and no vector is pushed along."""
+        return self.operator == FUNCTION
+
+    @property
     def code(self) -> Operator:
-        """Its operator's number."""
+        """Its operator's number; a function has none."""
         return Operator.named(self.operator)
 
 
@@ -84,8 +93,12 @@ def acting(actions: Iterable[Action]) -> tuple[Action, ...]:
     return tuple(action for action in actions if action.acts)
 
 
+Slider = SteeringVector | SteeringFunction
+"""What a slider steers with."""
+
+
 def decide(
-    vector: SteeringVector,
+    vector: Slider,
     strength: float,
     setting: Mapping[str, Any],
     prompt_tokens: int,
@@ -96,7 +109,7 @@ def decide(
     """The action of one slider.
 
     Args:
-        vector: the slider's vector.
+        vector: the slider's vector or function.
         strength: not 0.
         setting: fields of the wire's `VectorSetting`; empty is the vector's own way.
         prompt_tokens: length of the prompt.
@@ -105,10 +118,8 @@ def decide(
 
     Raises: VectorError with a sentence, where the vector cannot do what is asked.
     """
-    operator = setting.get("operator") or vector.operator
-    if operator not in vector.operators:
-        raise VectorError(f"{vector.label} cannot do {operator!r}; it can do {', '.join(vector.operators)}.")
     lo, hi = setting.get("lo"), setting.get("hi")
+    operator = _operator(vector, setting)
     if operator == "clamp" and lo is None and hi is None:
         raise VectorError(f"To clamp {vector.label}, give a smallest or a largest projection (lo, hi).")
     if lo is not None and hi is not None and lo > hi:
@@ -119,7 +130,7 @@ def decide(
             f"{vector.label} cannot act at layers {between[0]} to {between[1]}: "
             f"the model's are 0 to {layers - 1}."
         )
-    if between is not None and vector.site == "attention":
+    if between is not None and isinstance(vector, SteeringVector) and vector.site == "attention":
         raise VectorError(f"{vector.label} acts in the attention of its own layer only.")
     # The pass that reads the prompt's last token writes the reply's first.
     reply = max(1, prompt_tokens - 1)
@@ -143,10 +154,26 @@ def decide(
     )  # fmt: skip
 
 
+def _operator(vector: Slider, setting: Mapping[str, Any]) -> str:
+    """What it does. Raises VectorError where it cannot."""
+    chosen = setting.get("operator")
+    if isinstance(vector, SteeringFunction):
+        if any(setting.get(name) is not None for name in ("operator", "lo", "hi")):
+            raise VectorError(
+                f"{vector.label} is a function of this server, which does what it does: it has no operators "
+                "and no bounds. Leave them out."
+            )
+        return FUNCTION
+    operator: str = chosen or vector.operator
+    if operator not in vector.operators:
+        raise VectorError(f"{vector.label} cannot do {operator!r}; it can do {', '.join(vector.operators)}.")
+    return operator
+
+
 def decide_all(
     strengths: Mapping[str, float],
     settings: Mapping[str, Mapping[str, Any]],
-    vectors: Mapping[str, SteeringVector],
+    vectors: Mapping[str, Slider],
     prompt_tokens: int,
     layers: int,
     adapter: str = "",
@@ -158,7 +185,7 @@ def decide_all(
     Args:
         strengths: of the sliders.
         settings: of those that act in another way than their vectors say.
-        vectors: all there are.
+        vectors: all there are, functions too.
         prompt_tokens: length of the prompt.
         layers: number of the model's layers.
         adapter: the LoRA adapter that the run is written with; "" is the base model.
@@ -169,7 +196,7 @@ def decide_all(
     """
     at_work = [name for name in vectors if strengths.get(name)]
     for vector in map(vectors.__getitem__, at_work):
-        if vector.adapter not in ("", adapter):
+        if isinstance(vector, SteeringVector) and vector.adapter not in ("", adapter):
             raise OtherAdapterError(
                 f"{vector.label} was made under the adapter {vector.adapter!r}, and this reply is written "
                 f"with {f'the adapter {adapter!r}' if adapter else 'the base model'}. Set it to 0, or ask "

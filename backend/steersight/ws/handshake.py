@@ -12,6 +12,7 @@ from starlette.websockets import WebSocket
 
 from .. import __version__
 from ..engine.service import EngineService, ModelFacts
+from ..interventions import SteeringFunction
 from ..protocol import codec
 from ..protocol.close import CloseCode
 from ..protocol.messages import (
@@ -76,10 +77,21 @@ def vector_info(vector: SteeringVector, *, own: bool) -> VectorInfo:
     )  # fmt: skip
 
 
+def function_info(function: SteeringFunction) -> VectorInfo:
+    """One function of the server's own files, as the wire describes it."""
+    return VectorInfo(
+        id=function.id, label=function.label, description=function.description, layers=function.layers,
+        range=list(function.range), suggested=function.suggested, kind="function", operator=None,
+        operators=[], file=function.file.name, own=False,
+    )  # fmt: skip
+
+
 def vector_infos(engine: EngineService) -> list[VectorInfo]:
-    """All vectors that fit the served model."""
+    """All vectors that fit the served model, then the server's functions."""
+    offer = engine.offer
     return [
-        vector_info(vector, own=vector.id in engine.offer.own) for vector in engine.offer.vectors.values()
+        *(vector_info(vector, own=vector.id in offer.own) for vector in offer.vectors.values()),
+        *map(function_info, offer.functions.values()),
     ]
 
 

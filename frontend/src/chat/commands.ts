@@ -79,6 +79,9 @@ function steer(
 	if (found.length > 1) return `Which one: ${found.map(({ id }) => id).join(", ")}?`;
 	const [vector] = found as [VectorInfo];
 	const { operator } = command;
+	if (operator !== null && vector.operator === null) {
+		return `${vector.label} is a function of this server and does what it does: it has no operators.`;
+	}
 	if (operator !== null && !vector.operators.includes(operator)) {
 		return `${vector.label} cannot do ${operator}; it can do ${vector.operators.join(", ")}.`;
 	}

@@ -301,7 +301,7 @@ export interface ColorScale {
 	mid: number | null;
 }
 /**
- * One steering vector the server knows.
+ * What one slider steers with: a vector that the server knows, or a function of its own files.
  */
 export interface VectorInfo {
 	id: string;
@@ -314,11 +314,12 @@ export interface VectorInfo {
 	 */
 	range: [number, number];
 	suggested: number;
-	kind: "direction" | "feature";
-	operator: "add" | "add_absolute" | "ablate" | "clamp" | "feature_set" | "feature_scale";
+	kind: "direction" | "feature" | "function";
+	operator: ("add" | "add_absolute" | "ablate" | "clamp" | "feature_set" | "feature_scale") | null;
 	operators: ("add" | "add_absolute" | "ablate" | "clamp" | "feature_set" | "feature_scale")[];
 	feature: number | null;
 	adapter: string | null;
+	file: string | null;
 	own: boolean;
 }
 /**

@@ -88,11 +88,12 @@ export const vectorInfo = fields<VectorInfo>({
 	layers: list(wholeUpTo(MOST_LAYERS), MOST_LAYERS),
 	range: pair(number),
 	suggested: number,
-	kind: oneOf("direction", "feature"),
-	operator,
+	kind: oneOf("direction", "feature", "function"),
+	operator: orNull(operator),
 	operators: list(operator),
 	feature: orNull(whole),
 	adapter: maybe(text),
+	file: maybe(text),
 	own: otherwise(false, truth),
 });
 

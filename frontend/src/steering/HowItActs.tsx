@@ -22,7 +22,8 @@ const FIRST_OF: Partial<Record<Scope, string>> = {
 };
 
 interface Draft {
-	operator: Operator;
+	/** Null for a function. */
+	operator: Operator | null;
 	scope: Scope;
 	first: string;
 	at: "own" | "one" | "range";
@@ -67,7 +68,10 @@ export function HowItActs({ vector, setting, modelLayers, thinks, onChange }: Ho
 		mine.current = usable;
 		onChange(usable);
 	};
-	const words = OPERATOR_WORDS[draft.operator];
+	const words =
+		draft.operator === null
+			? { about: "A function of this server. Its card says what it does.", formula: undefined }
+			: OPERATOR_WORDS[draft.operator];
 	const name = (what: string) => `${what}-${vector.id}`;
 	const numbers = { step: "any", inputMode: "decimal" } as const;
 	const counts = { step: 1, inputMode: "numeric" } as const;
@@ -75,22 +79,14 @@ export function HowItActs({ vector, setting, modelLayers, thinks, onChange }: Ho
 		<fieldset className="how" ref={root} data-testid={name("how")}>
 			<legend className="sr-only">How {vector.label} acts</legend>
 			<div className="how-grid">
-				<Field label="Operator">
-					{(id) => (
-						<select
-							id={id}
-							data-testid={name("operator")}
-							value={draft.operator}
-							onChange={(event) => change({ operator: event.target.value as Operator })}
-						>
-							{vector.operators.map((one) => (
-								<option key={one} value={one}>
-									{OPERATOR_WORDS[one].label}
-								</option>
-							))}
-						</select>
-					)}
-				</Field>
+				{draft.operator !== null && (
+					<OperatorField
+						vector={vector}
+						operator={draft.operator}
+						testid={name("operator")}
+						onChange={(operator) => change({ operator })}
+					/>
+				)}
 				{draft.operator === "clamp" && (
 					<>
 						<Field label="At least">
@@ -218,6 +214,33 @@ export function HowItActs({ vector, setting, modelLayers, thinks, onChange }: Ho
 				)}
 			</div>
 		</fieldset>
+	);
+}
+
+function OperatorField(props: {
+	vector: VectorInfo;
+	operator: Operator;
+	testid: string;
+	onChange(operator: Operator): void;
+}) {
+	const { vector, operator, testid, onChange } = props;
+	return (
+		<Field label="Operator">
+			{(id) => (
+				<select
+					id={id}
+					data-testid={testid}
+					value={operator}
+					onChange={(event) => onChange(event.target.value as Operator)}
+				>
+					{vector.operators.map((one) => (
+						<option key={one} value={one}>
+							{OPERATOR_WORDS[one].label}
+						</option>
+					))}
+				</select>
+			)}
+		</Field>
 	);
 }
 

@@ -1,5 +1,5 @@
 // A vector's card: what it is and how it was made, its file to take away, and, for this server's own ones, the
-// way to be rid of it.
+// way to be rid of it. Of a function: what it does and where it stands; it is whoever started the server who changes it.
 import { useEffect, useState } from "react";
 import type { VectorInfo } from "../protocol/types.gen";
 import type { Session } from "../session/session";
@@ -9,6 +9,12 @@ import { ErrorBanner } from "../ui/ErrorBanner";
 import type { VectorDetails } from "./api";
 import { layersText } from "./Slider";
 import { OPERATOR_WORDS } from "./setting";
+
+const KINDS: Record<VectorInfo["kind"], string> = {
+	direction: "Direction",
+	feature: "SAE feature",
+	function: "Function: code with which this server was started",
+};
 
 interface VectorCardProps {
 	session: Session;
@@ -23,8 +29,10 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 	const [sure, setSure] = useState(false);
 	const [deleting, setDeleting] = useState(false);
 	const { api } = session;
+	const isFunction = vector.kind === "function";
 
 	useEffect(() => {
+		if (isFunction) return;
 		let open = true;
 		api.details(vector.id).then(
 			(found) => open && setDetails(found),
@@ -33,7 +41,7 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 		return () => {
 			open = false;
 		};
-	}, [api, vector.id]);
+	}, [api, vector.id, isFunction]);
 
 	// A link could not say the token that the server may ask for.
 	const fetchFile = async () => {
@@ -61,12 +69,22 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 	return (
 		<Dialog title={vector.label} testid="vector-card" onClose={onClose}>
 			{problem !== null && <ErrorBanner message={problem} />}
-			{vector.description !== "" && <p dir="auto">{vector.description}</p>}
+			{vector.description !== "" && (
+				<p dir="auto" className={isFunction ? "docstring" : undefined}>
+					{vector.description}
+				</p>
+			)}
 			<dl className="card-facts">
 				<dt>Id</dt>
 				<dd>{vector.id}</dd>
 				<dt>Kind</dt>
-				<dd>{vector.kind === "feature" ? "SAE feature" : "Direction"}</dd>
+				<dd>{KINDS[vector.kind]}</dd>
+				{vector.file && (
+					<>
+						<dt>Stands in</dt>
+						<dd data-testid="function-file">{vector.file}</dd>
+					</>
+				)}
 				<dt>Acts at</dt>
 				<dd>{layersText(vector.layers)}</dd>
 				{vector.adapter && (
@@ -75,8 +93,12 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 						<dd>the adapter {vector.adapter}</dd>
 					</>
 				)}
-				<dt>Own way</dt>
-				<dd title={OPERATOR_WORDS[vector.operator].formula}>{OPERATOR_WORDS[vector.operator].label}</dd>
+				{vector.operator !== null && (
+					<>
+						<dt>Own way</dt>
+						<dd title={OPERATOR_WORDS[vector.operator].formula}>{OPERATOR_WORDS[vector.operator].label}</dd>
+					</>
+				)}
 				<dt>Strengths</dt>
 				<dd>
 					{vector.range[0]} to {vector.range[1]}, plain to see at {vector.suggested}
@@ -105,15 +127,17 @@ export function VectorCard({ session, vector, onClose }: VectorCardProps) {
 				</div>
 			)}
 			<div className="dialog-foot">
-				<button
-					type="button"
-					className="quiet bordered"
-					data-testid="vector-download"
-					disabled={loading}
-					onClick={() => void fetchFile()}
-				>
-					Download the file
-				</button>
+				{!isFunction && (
+					<button
+						type="button"
+						className="quiet bordered"
+						data-testid="vector-download"
+						disabled={loading}
+						onClick={() => void fetchFile()}
+					>
+						Download the file
+					</button>
+				)}
 				<span className="spring" />
 				{vector.own && !sure && (
 					<button

@@ -193,6 +193,36 @@ describe("a vector's card", () => {
 		expect(page.find("slider-calm")).toBeNull();
 	});
 
+	test("of a function shows its docstring and whose code it is, and there is no file and no operator", async () => {
+		const about = "No manner\n\nTakes it out of the stream.";
+		const manner = vectorInfo({
+			id: "no_manner",
+			label: "No manner",
+			description: about,
+			layers: [4, 5],
+			kind: "function",
+			operator: null,
+			operators: [],
+			file: "manner.py",
+		});
+		await page.say(engineFrame({ ...offers, vectors: [joy, manner] }));
+		await page.click("how-toggle-no_manner");
+		expect(page.find("operator-no_manner")).toBeNull();
+		expect(page.find("scope-no_manner")).not.toBeNull();
+		expect(page.text("how-about-no_manner")).toContain("A function of this server");
+		await page.click("card-toggle-no_manner");
+		expect(page.find("vector-card")!.querySelector(".docstring")!.textContent).toBe(about);
+		expect(page.text("vector-card")).toContain("code with which this server was started");
+		expect(page.text("function-file")).toBe("manner.py");
+		expect(page.find("vector-download")).toBeNull();
+		expect(page.find("vector-delete")).toBeNull();
+		expect(page.asked).toEqual([]);
+		// It steers as any other.
+		await page.fill("slider-no_manner", "0.5");
+		await page.ask();
+		expect(page.sent.at(-1)).toMatchObject({ type: "start", strengths: { no_manner: 0.5 }, settings: {} });
+	});
+
 	test("Escape puts it away and does not stop a reply", async () => {
 		await page.ask();
 		await page.say(startedFrame(["p"]));

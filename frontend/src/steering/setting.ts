@@ -3,7 +3,7 @@
 // own way.
 import type { VectorInfo, VectorSetting } from "../protocol/types.gen";
 
-export type Operator = VectorInfo["operator"];
+export type Operator = NonNullable<VectorInfo["operator"]>;
 export type Scope = NonNullable<VectorSetting["scope"]>;
 export type Setting = Required<VectorSetting>;
 export type Settings = Record<string, VectorSetting>;
@@ -76,7 +76,8 @@ export interface Bounds {
 	step: number;
 }
 
-export function operatorOf(vector: VectorInfo, setting: VectorSetting): Operator {
+/** Null for a function, which does what it does. */
+export function operatorOf(vector: VectorInfo, setting: VectorSetting): Operator | null {
 	return setting.operator ?? vector.operator;
 }
 
@@ -95,6 +96,7 @@ export function boundsOf(vector: VectorInfo, setting: VectorSetting): Bounds {
 			case "add_absolute":
 				return [-20, 20, null];
 			case "add":
+			case null:
 				return [-1, 1, null];
 		}
 	})();

@@ -280,6 +280,7 @@ export function vectorInfo(changes: Partial<VectorInfo> = {}): VectorInfo {
 		operators: ["add", "add_absolute", "ablate", "clamp"],
 		feature: null,
 		adapter: null,
+		file: null,
 		own: false,
 		...changes,
 	};
