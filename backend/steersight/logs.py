@@ -26,8 +26,14 @@ connection: ContextVar[str | None] = ContextVar("connection", default=None)
 run: ContextVar[str | None] = ContextVar("run", default=None)
 """Id of the run that the present task generates."""
 
+door: ContextVar[str | None] = ContextVar("door", default=None)
+"""Which door the present task came in by, where that is one for code."""
+
 prompts = logging.getLogger("steersight.prompts")
 prompts.setLevel(logging.CRITICAL + 1)
+
+
+CODE_DOOR = "nnsight"
 
 
 def event(logger: logging.Logger, level: int, sentence: str, **facts: Any) -> None:
@@ -55,7 +61,9 @@ class Ids(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.ids = {
-            name: value for name, value in (("connection", connection.get()), ("run", run.get())) if value
+            name: value
+            for name, value in (("door", door.get()), ("connection", connection.get()), ("run", run.get()))
+            if value
         }
         return True
 

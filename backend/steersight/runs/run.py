@@ -234,6 +234,7 @@ class Run:
         # Of its own: whoever gave the place back may have been another run, and the log names the task's.
         context = copy_context()
         context.run(logs.run.set, self.id)
+        context.run(logs.door.set, logs.CODE_DOOR if self.traced is not None else None)
         self._stream_task = asyncio.create_task(self._generate(), name=f"run-{self.id}", context=context)
         self._stream_task.add_done_callback(self._generated, context=context)
         self.wait_at(0)  # last: whoever is woken by it may end the run at once

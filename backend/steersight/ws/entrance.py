@@ -68,6 +68,8 @@ class Entrance:
             return
         send = _with_headers(scope["path"], send)
         address = address_of(scope)
+        if scope["path"].startswith(CODE):
+            logs.door.set(logs.CODE_DOOR)
         refused = self._refusal(scope, address)
         if refused is not None:
             if self._logged.take():
