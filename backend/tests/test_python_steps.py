@@ -50,6 +50,7 @@ class Runner:
             remove=lambda _: None,
             forwarded=lambda: None,
             fail_edits=lambda _: None,
+            emissions=SimpleNamespace(begin=lambda _scheduled: None),
         )
         runner.nnsight_model = SimpleNamespace(interleaver=SimpleNamespace(mediators=[]))
         runner.nnsight_requests = BoundRequests()
