@@ -246,9 +246,13 @@ def packed(tree: Any, block: Callable[[Any], Any]) -> TracedRequest:
         block(packing)
     reader = object.__new__(Reader)
     reader._model, reader._known = tree, tree._remoteable_persistent_objects()
-    # To read a trace is to put its source where that of this file is looked for, which the next block needs.
-    with mock.patch.dict(linecache.cache):
-        (one,) = reader._read(packing.sent, False)
+    # What a fork of the reader leaves behind goes with it: blocks that wait, and sources in the place of this
+    # file's.
+    try:
+        with mock.patch.dict(linecache.cache):
+            (one,) = reader._read(packing.sent, False)
+    finally:
+        tree.interleaver.cancel()
     return TracedRequest(one["ids"], one["sampling"], Block(one["block"], one["edits"]))
 
 
