@@ -24,7 +24,7 @@ def main() -> None:
     installed: list[Any] = []
 
     def trace() -> None:
-        with model.trace(PROMPT, serve=url, api_key=token, max_tokens=120, temperature=0.0, ignore_eos=True):
+        with model.trace(PROMPT, serve=url, api_key=token, max_tokens=400, temperature=0.0, ignore_eos=True):
             logits = model.logits.save()
         assert logits.shape[-1] > 1000
 

@@ -16,6 +16,9 @@ from cells import EDIT, FAILS, PROMPT
 from conftest import Visit
 from pages import QUESTION, SteersightPage
 from server import CODE_TOKEN, OwnServer, Server
+from test_looks import pictures, readable
+
+__all__ = ["pictures"]
 
 CELLS = Path(__file__).with_name("cells.py")
 TOKENS = 16
@@ -50,6 +53,12 @@ class Notebook:
         """Until the cell is done."""
         self._said("done")
 
+    def stopped(self) -> None:
+        """Until the cell says that its run was stopped."""
+        assert self._process.stdout is not None
+        said = self._process.stdout.readline()
+        assert "The run was stopped before its end." in said, said
+
     def run(self, cell: str) -> None:
         """Both."""
         self.begin(cell)
@@ -75,15 +84,18 @@ def notebook(served: Server) -> Iterator[Notebook]:
         made.end()
 
 
-def shot(page: SteersightPage, folder: Path, name: str) -> None:
-    """How it looks in both themes, to be looked at by people."""
+def look(page: SteersightPage, folder: Path, name: str) -> None:
+    """Everybody can read it, in both themes and on a small screen; pictures for people to look at."""
     for scheme in ("light", "dark"):
-        page.look(scheme, 1280)
-        page.page.screenshot(path=folder / f"{name}-{scheme}.png")
+        for width in (1280, 390):
+            page.look(scheme, width)
+            readable(page, f"{name}, {scheme}, {width}")
+            page.page.screenshot(path=folder / f"{name}-{scheme}-{width}.png")
+    page.look("light", 1280)
 
 
 def test_a_notebooks_run_appears_while_it_is_written_and_a_slider_changes_it(
-    own_server: OwnServer, notebook: Notebook, visit: Visit, output_path: str
+    own_server: OwnServer, notebook: Notebook, visit: Visit, pictures: Path
 ) -> None:
     idle, busy = visit(), visit()
     busy.be_greedy(TOKENS)
@@ -96,7 +108,10 @@ def test_a_notebooks_run_appears_while_it_is_written_and_a_slider_changes_it(
     idle.steer("joy", 0.3)
     position = idle.wait_until_in_force("joy")
     assert idle.heatmap().revisions == [(1, position)]
-    shot(idle, Path(output_path), "notebook")
+    for scheme in ("light", "dark"):
+        idle.look(scheme, 1280)
+        idle.page.screenshot(path=pictures / f"notebook-live-{scheme}.png")
+    idle.look("light", 1280)
     # The one in use keeps what it shows, and lists it.
     entry = busy.page.get_by_test_id("notebook-run").first
     expect(entry).to_contain_text(PROMPT)
@@ -107,13 +122,15 @@ def test_a_notebooks_run_appears_while_it_is_written_and_a_slider_changes_it(
     busy.page.get_by_test_id("notebook-back").click()
     assert busy.reply_text() == said
     expect(busy.strength("joy")).to_have_value("0")
-    idle.wait_for_reply()
-    notebook.wait()
+    # Anybody who looks on may end it.
+    idle.stop()
+    notebook.stopped()
     expect(entry).to_have_attribute("data-state", "finished")
+    look(idle, pictures, "notebook")
 
 
 def test_an_edit_acts_on_the_replies_that_it_is_switched_on_for(
-    own_server: OwnServer, notebook: Notebook, visit: Visit, output_path: str
+    own_server: OwnServer, notebook: Notebook, visit: Visit, pictures: Path
 ) -> None:
     page = visit()
     page.be_greedy(TOKENS)
@@ -128,7 +145,7 @@ def test_an_edit_acts_on_the_replies_that_it_is_switched_on_for(
     edited = page.wait_for_reply()
     assert edited != plain
     assert wire.ask(own_server.socket_url, QUESTION, tokens=TOKENS).text == plain, "a neighbour felt it"
-    shot(page, Path(output_path), "edits")
+    look(page, pictures, "edits")
 
     notebook.run("edit that fails")
     failing = page.page.get_by_test_id("edit").filter(has_text=FAILS)

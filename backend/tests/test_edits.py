@@ -293,6 +293,9 @@ class Requests(Edited, Stock):
     def let_go(self, saved: Any) -> None:
         self.gone += saved
 
+    def says(self, error: BaseException) -> str | None:
+        return None if isinstance(error, StopIteration) else super().says(error)
+
 
 def data(name: str, **extra: Any) -> Any:
     return SimpleNamespace(
@@ -308,10 +311,6 @@ def worker() -> Requests:
         made.prepare(edit_id, object())
         made.take_up(edit_id, name, [])
     return made
-
-
-def says(error: BaseException) -> str | None:
-    return None if isinstance(error, StopIteration) else f"{type(error).__name__}: {error}"
 
 
 def copies(worker: Requests) -> dict[str, list[str]]:
@@ -342,7 +341,7 @@ def test_a_removed_edit_acts_to_the_end_of_the_runs_that_have_it(worker: Request
     worker.add([data("two", **{EDITS: ["loud"]})], {})
     assert copies(worker) == {"one": ["a"], "two": ["b"]}
     copy.exception = ValueError("No.")
-    assert worker.failed([], says).edits == {"calm": "ValueError: No."}
+    assert worker.failed([]).edits == {"calm": "ValueError: No."}
     worker.harvest({"one"})
     assert copy.unwound
     assert list(worker.requests) == ["two"]
@@ -374,20 +373,20 @@ def test_an_edit_that_raises_ends_its_chat_and_is_told_once(worker: Requests) ->
         ],
         {},
     )  # fmt: skip
-    assert worker.failed(["plain"], says) == worker.failed([], says)
+    assert worker.failed(["plain"]) == worker.failed([])
     worker.requests["chat"].copies["b"].exception = ValueError("No such layer.")
     worker.requests["trace"].copies["b"].exception = ValueError("Nor here.")
     worker.requests["stops"].copies["a"].exception = StopIteration()
-    found = worker.failed([], says)
+    found = worker.failed([])
     assert found.runs == {"run-chat": "The edit 'loud' failed in this reply: ValueError: No such layer."}
     assert found.edits == {"loud": "ValueError: Nor here."}
-    assert (worker.failed([], says).runs, worker.failed([], says).edits) == ({}, {})
+    assert (worker.failed([]).runs, worker.failed([]).edits) == ({}, {})
 
 
 def test_a_chat_whose_edits_could_not_be_taken_up_or_would_miss_a_part_fails(worker: Requests) -> None:
     worker.add([data("one", **{EDITS: ["calm"]}), data("two", **{EDITS: ["calm"]}), data("plain")], {})
     worker.requests["one"].error = {"type_name": "ValueError", "message": "no edit is installed under 'calm'"}
-    found = worker.failed(["two", "plain"], says)
+    found = worker.failed(["two", "plain"])
     assert found.runs["run-one"].endswith("ValueError: no edit is installed under 'calm'")
     assert found.runs["run-two"] == AGAIN
     assert len(found.runs) == 2
@@ -396,3 +395,19 @@ def test_a_chat_whose_edits_could_not_be_taken_up_or_would_miss_a_part_fails(wor
 def test_the_news_of_it_travels() -> None:
     for item in (FailedRuns({"r": "No."}), FailedRuns({"r": "No."}, {"calm": "ValueError: No."})):
         assert unpack([pack(item)]) == item
+
+
+def test_an_exception_that_raises_when_it_is_asked_what_it_says_ends_nothing_but_its_run() -> None:
+    from steersight.engine.nnsight_adapter import BoundRequests
+    from steersight.engine.tracing.guard import Guard
+
+    class SlyError(Exception):
+        def __str__(self) -> str:
+            raise SystemExit
+
+    requests = BoundRequests()
+    requests.guard = Guard(30.0, 2 << 30, on_cpu=False)
+    mediator = SimpleNamespace(exception=SlyError(), lcls={}, presaved=set())
+    requests.record(mediator)
+    assert mediator.nnsight_error["type_name"] == "SlyError"
+    assert requests.says(SlyError()) == "SlyError: What it says cannot be had: that raised BlockLeftError."

@@ -44,8 +44,9 @@ COSINE_FLOOR = 0.05
 class Collected:
     """Tokens and rows of one run, straight from the engine."""
 
-    def __init__(self, server: Server, text: str, adapter: str = "") -> None:
+    def __init__(self, server: Server, text: str, adapter: str = "", edits: tuple[str, ...] = ()) -> None:
         self.adapter = adapter
+        self.edits = edits
         self.server = server
         self.prompt: list[int] = server.engine.tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
@@ -66,7 +67,11 @@ class Collected:
             adapter=self.adapter,
         )  # fmt: skip
         request = RunRequest(
-            self.prompt, {"max_tokens": tokens, "temperature": 0.0}, options, read_cache=False
+            self.prompt,
+            {"max_tokens": tokens, "temperature": 0.0},
+            options,
+            edits=self.edits,
+            read_cache=False,
         )
         await self.server.engine.generate(request, self.taken.take)
         assert self.taken.positions == list(range(len(self.ids) - 1))

@@ -31,6 +31,7 @@ from vllm.platforms import current_platform
 from .emissions import Emitter
 from .options import CONFIG_KEY
 from .submission import OPTIONS_KEY
+from .tracing.asked import deferred
 from .tracing.edited import Edited, FailedEdits
 from .tracing.guard import BOUNDS, Clock, Guard
 from .tracing.mediators import GuardedRequests, contained, packed
@@ -160,6 +161,26 @@ class BoundRequests(Edited, GuardedRequests):
         for value in saved:
             _saves().discard(id(value))
 
+    def record(self, mediator: Any) -> None:
+        """NNsight's: note what a block has saved, and what it has raised. To say that may run code of whoever
+        has made the exception."""
+        if mediator.exception is not None and getattr(mediator, "nnsight_error", None) is None:
+            mediator.nnsight_error = self.captured(mediator.exception)
+        super().record(mediator)
+
+    def captured(self, error: BaseException) -> dict[str, Any]:
+        """An exception of a block in NNsight's own form, whatever it does when it is asked what it says."""
+        try:
+            with contained(), self.guard.watching(getcurrent(), Clock()):
+                return dict(capture_exception(error))
+        except Exception as another:
+            said = f"What it says cannot be had: that raised {type(another).__name__}."
+            return dict(deferred(type(error).__name__, said))
+
+    def says(self, error: BaseException) -> str | None:
+        captured = self.captured(error)
+        return None if captured["is_control_flow"] else f"{captured['type_name']}: {captured['message']}"
+
 
 class TracedRunner(NNsightGPUModelRunner):  # type: ignore[misc]
     """NNsight's model runner, at the cost of vLLM's own in steps without a trace."""
@@ -212,7 +233,7 @@ class TracedRunner(NNsightGPUModelRunner):  # type: ignore[misc]
 
     def failed_edits(self, again: Iterable[str] = ()) -> FailedEdits:
         """What edits have raised since this was asked last; `again` are requests that are computed again."""
-        found: FailedEdits = self.nnsight_requests.failed(again, _said)
+        found: FailedEdits = self.nnsight_requests.failed(again)
         return found
 
     def what_was_saved(self, request_id: str, output: bytes | None) -> tuple[bytes, dict[str, Any] | None]:
@@ -252,12 +273,6 @@ class TracedRunner(NNsightGPUModelRunner):  # type: ignore[misc]
         and forgets it in the step that says it is finished."""
         count: int = self.nnsight_request_count()
         return count
-
-
-def _said(error: BaseException) -> str | None:
-    """What a block's exception says; None for one that only ends the block."""
-    captured = capture_exception(error)
-    return None if captured["is_control_flow"] else f"{captured['type_name']}: {captured['message']}"
 
 
 class Handoff:

@@ -10,7 +10,7 @@ Pure: mixed into NNsight's `Requests` by `nnsight_adapter.py`, and tried without
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,13 +101,9 @@ class Edited:
             if self._chats.pop(name, None) is not None and (request := self.requests.pop(name, None)):
                 self.let_go(value for left in request.harvested.values() for value in left["saves"].values())
 
-    def failed(self, again: Iterable[str], says: Callable[[BaseException], str | None]) -> FailedEdits:
-        """What has gone wrong with edits since this was asked last.
-
-        Args:
-            again: vLLM's ids of requests that have been thrown out of the KV cache.
-            says: what an exception of a block says; None for `tracer.stop()`, which is no error.
-        """
+    def failed(self, again: Iterable[str]) -> FailedEdits:
+        """What has gone wrong with edits since this was asked last; `again` are vLLM's ids of requests that
+        have been thrown out of the KV cache."""
         found = FailedEdits()
         if not self._acting:
             return found
@@ -118,7 +114,7 @@ class Edited:
             for edit_id, edit in edits.items():
                 copy = request.copies.get(edit_id)
                 error = None if copy is None else copy.exception
-                if error is None or (name, edit_id) in self._told or (said := says(error)) is None:
+                if error is None or (name, edit_id) in self._told or (said := self.says(error)) is None:
                     continue
                 self._told.add((name, edit_id))
                 found.edits[edit] = said
@@ -144,3 +140,7 @@ class Edited:
 
     def let_go(self, saved: Iterable[Any]) -> None:
         """Values that were saved are wanted by nobody."""
+
+    def says(self, error: BaseException) -> str | None:
+        """What an exception of a block says; None for `tracer.stop()`, which is no error."""
+        return f"{type(error).__name__}: {error}"
