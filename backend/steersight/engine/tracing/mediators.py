@@ -84,6 +84,15 @@ class GuardedRequests(Requests):  # type: ignore[misc]
         )
         request.mediator = None
 
+    def serve_result(self, mediator: Any, output: Any) -> None:
+        """Hand a block the output that it reads as `tracer.result`. What it raises behind that is its own
+        error: let out of the collection, it would keep the request here for good."""
+        try:
+            super().serve_result(mediator, output)
+        except Exception as error:
+            mediator.pending, mediator.exception = None, error
+            self.record(mediator)
+
     def finish_dangling(self, mediator: Any, *args: Any, **kwargs: Any) -> None:
         """Unwind a block whose request is over: its `finally` is code too."""
         if not isinstance(mediator, GuardedMediator) or not mediator.alive or mediator.pending is None:
