@@ -57,6 +57,32 @@ async def test_what_only_a_newer_server_knows_is_let_pass() -> None:
         assert client.engine.state == "dreaming"
 
 
+async def test_a_name_that_a_block_of_the_run_brings_is_no_answer_to_a_watch() -> None:
+    mine = METRIC.model_copy(update={"id": "live:a", "label": "a", "family": "live", "default": False})
+
+    def watched(run: str, position: int, *metrics: str) -> Fields:
+        frame = m.Watched(
+            run=run, seq=4, position=position, metrics=[*metrics, "live:a"], lens=None, entropy=False,
+            alternatives=0, live=[mine],
+        )  # fmt: skip
+        return frame.model_dump()
+
+    async def part(script: Script) -> None:
+        run = await script.begin()
+        await script.hear(m.Watch)
+        numbers = {"metrics": ["norm", "live:a"], "data": np.arange(8, dtype="<f2").tobytes()}
+        await script.say(tokens(run), watched(run, 0, "norm"), rows(run, **numbers))
+        await script.say(watched(run, 2), finished(run))
+
+    async with server(part) as client:
+        run = await ask(client)
+        assert await run.watch(metrics=[]) == 2
+        assert (run.metrics, list(run.live)) == (["norm", "live:a"], ["a"])
+        assert run.values("a")[:2].tolist() == run.values("live:a")[:2].tolist() == [[2, 3], [6, 7]]
+        with pytest.raises(KeyError, match="This run has no b; it has norm, live:a"):
+            run.values("b")
+
+
 @pytest.mark.parametrize(
     "first",
     [{"type": "welcome"}, b"\xc1", {**welcome(), "engine": 3}, msgpack.packb([1]), {"no": "type"}],

@@ -258,10 +258,11 @@ class Run:
         asked = Watch(run=self.id, metrics=metrics, lens=lens, entropy=entropy, alternatives=alternatives)
         async with self._watching:
             before = set(self.watched)
+            known = self._client.metrics
 
             def answers() -> list[int]:
                 fresh = sorted(set(self.watched) - before)
-                return [position for position in fresh if _answers(self.watched[position], asked)]
+                return [position for position in fresh if _answers(self.watched[position], asked, known)]
 
             self._asked_watch, self._refused_watch = asked, None
             try:
@@ -426,10 +427,15 @@ class Run:
             self._changed.notify_all()
 
 
-def _answers(watched: Watched, asked: Watch) -> bool:
-    """Whether this is what was asked for. The logit lens brings metrics of its own."""
-    return (watched.lens, watched.entropy, watched.alternatives) == (
-        asked.lens,
-        asked.entropy,
-        asked.alternatives,
-    ) and (asked.metrics is None or set(asked.metrics) <= set(watched.metrics))
+def _answers(watched: Watched, asked: Watch, known: Mapping[str, MetricInfo]) -> bool:
+    """Whether this is what was asked for, and not a change that a block of the run has brought. The logit
+    lens brings metrics of its own."""
+    beside = (watched.lens, watched.entropy, watched.alternatives)
+    if beside != (asked.lens, asked.entropy, asked.alternatives):
+        return False
+    defaults = (metric.id for metric in known.values() if metric.default)
+    wanted = set(defaults if asked.metrics is None else asked.metrics)
+    more = set(watched.metrics) - {metric.id for metric in watched.live} - wanted
+    return wanted <= set(watched.metrics) and all(
+        name not in known or known[name].family == "logit_lens" for name in more
+    )
