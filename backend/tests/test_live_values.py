@@ -1,11 +1,10 @@
-"""A block of Python in a run of the real engine: what it emits reaches the run's clients with the rows, is
-what transformers computes, and changes nothing for anybody else."""
+"""What the code of a traced run emits, from stock NNsight through the running server to whoever watches: it
+comes with the rows, is what transformers computes, and changes nothing for anybody else."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,153 +12,145 @@ import pytest
 
 from steersight import live
 from steersight.client import Client, Run, connect
-from steersight.engine import generation, submission
-from steersight.engine.request import RunRequest
 
-from .conftest import Server
+from .conftest import CODE_TOKEN, Server
 from .reference import Reference
+from .test_tracing import CHATS, idle
+from .traced import PROMPT, Saves, Served, tree_of
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 LAYERS = (3, 12, 29)
-TOKENS = 12
+TOKENS = 48
 HALF = 1e-3
-"""Relative: two thousand steps between a number and its double."""
+"""Relative: between a number and its double there are two thousand half floats."""
 LOGARITHM = 3e-3
-"""The same where the logarithm of up to 8 was rounded."""
+"""The same of a number whose logarithm, up to 8, was rounded."""
 
 
-class Unsent:
-    """Takes a trace's block as NNsight would send it with a request, and sends nothing."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.block = b""
-
-    def __call__(self, tracer: Any) -> None:
-        try:
-            _, (_, params, _), settings = tracer.prepare(tracer.info.code)
-            self.model._attach_mediators(params, **settings)
-            self.block = params[0].extra_args["nnsight_mediator"]
-        finally:
-            self.model.interleaver.cancel()
+@pytest.fixture(scope="module")
+def tree(model_dir: str) -> Any:
+    return tree_of(model_dir)
 
 
 @pytest.fixture
-def traced(server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], Any]:
-    """Runs that begin in this context carry a block; gives what NNsight has of the first one's end."""
-    model = server.engine._life.nnsight
-    submitted: list[str] = []
-    usual = submission.submission
-
-    @asynccontextmanager
-    async def carrying(block: bytes) -> AsyncIterator[Callable[[], Any]]:
-        def with_block(engine: Any, request: RunRequest, facts: Any) -> submission.Submission:
-            asked = usual(engine, request, facts)
-            asked.sampling.extra_args["nnsight_mediator"] = block
-            asked.sampling.skip_reading_prefix_cache = True
-            submitted.append(asked.request_id)
-            return asked
-
-        from nnsight.modeling.vllm.engines.engine import acollect
-
-        async def ending() -> Any:
-            return await acollect(model.vllm_entrypoint, submitted.pop())
-
-        monkeypatch.setattr(generation, "submission", with_block)
-        yield ending
-        for request in submitted:
-            await acollect(model.vllm_entrypoint, request)
-        monkeypatch.setattr(generation, "submission", usual)
-
-    return carrying
+def served(server: Server, tree: Any) -> Served:
+    return Served(tree, server.address, CODE_TOKEN)
 
 
-async def ask(client: Client, metrics: list[str] | None, text: str = "Tell me about Paris.") -> Run:
-    return await client.start(
-        [{"role": "user", "content": text}], metrics=metrics, read_cache=False,
-        sampling={"max_tokens": TOKENS, "temperature": 0},
-    )  # fmt: skip
+async def begun(
+    client: Client, server: Server, served: Served, block: Callable[[Served], Saves]
+) -> tuple[Run, asyncio.Task[Saves]]:
+    """Send a block; its run as a client has it that hears of it and watches, and what will come home."""
+
+    def fresh() -> list[str]:
+        live = server.table.live.values()
+        return [run.id for run in live if run.origin == "notebook" and run.id not in before]
+
+    before: set[str] = set()
+    before = set(fresh())
+    sent = asyncio.create_task(served.run(block))
+    async with asyncio.timeout(60):
+        await client.until(lambda: bool(fresh()))
+    return await client.watch(fresh()[0]), sent
 
 
-async def test_what_a_block_emits_is_what_transformers_computes(
-    server: Server, reference: Reference, traced: Callable[[bytes], Any]
-) -> None:
-    """At every token of prompt and reply, beside four ordinary runs that are what they are without it."""
-    model = server.engine._life.nnsight
-    unsent = Unsent(model)
-    with model.trace("x", backend=unsent) as tracer:
+async def chats(client: Client) -> list[Run]:
+    return [
+        await client.start([{"role": "user", "content": text}], sampling={"max_tokens": 12, "temperature": 0})
+        for text in CHATS
+    ]
+
+
+def lengths(at: Served) -> Saves:
+    model = at.tree
+    with at.trace(PROMPT, max_tokens=TOKENS, ignore_eos=True) as tracer:
         for _ in tracer.iter[:]:
             for layer in LAYERS:
                 hidden, residual = model.model.layers[layer].output
                 live.emit("length", layer, (hidden + residual).norm(dim=-1))
-            live.emit("newest", None, model.logits[-1].max())
-    questions = [f"Write {number} words about the sea." for number in range(4)]
-    async with connect(f"ws://{server.address}/ws") as client, connect(f"ws://{server.address}/ws") as other:
-        beside = [await ask(client, None, text) for text in questions]
-        async with traced(unsent.block) as ending:
-            run = await ask(client, ["residual_norm"])
-            second = await other.watch(run.id)
-            await asyncio.gather(run.wait(), second.wait())
-            assert (await ending())["error"] is None
-        await asyncio.gather(*(one.wait() for one in beside))
-        alone = [await ask(client, None, text) for text in questions]
-        await asyncio.gather(*(one.wait() for one in alone))
+            live.emit("surest", None, model.logits[-1].max())
+    return {}
+
+
+async def test_what_a_block_emits_is_what_transformers_computes(
+    server: Server, served: Served, reference: Reference
+) -> None:
+    """At every token of prompt and reply, beside four chats that are what they are without it."""
+    async with connect(server.address) as client, connect(server.address) as other:
+        beside = await chats(client)
+        run, sent = await begun(client, server, served, lengths)
+        await run.wait()
+        await sent
+        later = await other.watch(run.id)
+        alone = await chats(other)
+        for one in (*beside, later, *alone):
+            await one.wait()
     assert [one.ids for one in beside] == [one.ids for one in alone]
-    ids = [*run.prompt.ids, *run.ids]
+    assert not any(one.live for one in (*beside, *alone))
+    prompt, ids = len(run.prompt.ids), [*run.prompt.ids, *run.ids]
     expected = reference.read(ids)
-    assert expected.differing(ids, len(run.prompt.ids)) == []
-    assert run.metrics == ["residual_norm", "live:length", "live:newest"]
-    length, newest, norm = (run.values(name)[:-1] for name in ("length", "newest", "residual_norm"))
+    assert expected.differing(ids, prompt) == []
+    assert run.metrics[-2:] == ["live:length", "live:surest"]
+    length, surest, norm = (run.values(name)[:-1] for name in ("length", "surest", "residual_norm"))
     at = list(LAYERS)
     assert np.allclose(length[:, at], expected.residual_norm[:-1, at], rtol=HALF)
     assert np.allclose(length[:, at], norm[:, at], rtol=LOGARITHM)
     assert np.isnan(np.delete(length, at, axis=1)).all()
-    # One number of a pass stands at its last token, in the last layer.
-    prompt = len(run.prompt.ids)
-    assert np.isfinite(newest[prompt - 1 :, -1]).all()
-    assert np.isnan(newest[: prompt - 1]).all()
-    assert np.isnan(newest[:, :-1]).all()
-    assert {name: one.family for name, one in run.live.items()} == {"length": "live", "newest": "live"}
-    assert np.array_equal(second.rows(), run.rows(), equal_nan=True)
-    load = [await server.engine._life.call("steersight_load")]
-    assert load[0][0]["nnsight"] == 0
+    # One number of a pass stands at its last token; None is the last layer.
+    assert np.isfinite(surest[prompt - 1 :, -1]).all()
+    assert np.isnan(surest[: prompt - 1]).all()
+    assert np.isnan(surest[:, :-1]).all()
+    # Whoever comes later has the same.
+    assert (later.metrics, sorted(later.live)) == (run.metrics, ["length", "surest"])
+    assert np.array_equal(later.rows(), run.rows(), equal_nan=True)
 
 
-async def test_a_bad_call_ends_its_block_with_the_sentence(
-    server: Server, traced: Callable[[bytes], Any]
-) -> None:
-    model = server.engine._life.nnsight
-    unsent = Unsent(model)
-    with model.trace("x", backend=unsent) as tracer:
-        for _ in tracer.iter[:]:
-            hidden = model.model.layers[3].output[0]
-            live.emit("length", 3, hidden.norm(dim=-1))
-            live.emit("too much", 3, hidden)
-    async with connect(f"ws://{server.address}/ws") as client, traced(unsent.block) as ending:
-        run = await ask(client, [])
+async def test_what_it_is_watched_with_changes_around_what_it_emits(server: Server, served: Served) -> None:
+    async with connect(server.address) as client:
+        run, sent = await begun(client, server, served, lengths)
+        async for _ in run.texts():
+            if len(run.ids) >= 4:
+                break
+        position = await run.watch(metrics=[])
         await run.wait()
-        error = (await ending())["error"]
-    assert "'too much' is no name of a metric. Take 1 to 64 letters" in str(error)
-    # What it had emitted before is there.
-    assert run.metrics == ["live:length"]
-    assert np.isfinite(run.values("length")[: len(run.prompt.ids), 3]).all()
+        await sent
+    assert len(run.prompt.ids) + 2 < position < len(run.prompt.ids) + TOKENS - 1
+    assert np.isfinite(run.values("length")[:-1, 3]).all()
+    assert np.isfinite(run.values("residual_norm")[:position]).all()
+    assert np.isnan(run.values("residual_norm")[position:]).all()
+    await idle(server)
 
 
-async def test_after_the_last_pass_nothing_can_be_emitted(
-    server: Server, traced: Callable[[bytes], Any]
+async def test_a_bad_call_comes_home_and_what_was_emitted_before_it_stays(
+    server: Server, served: Served
 ) -> None:
-    model = server.engine._life.nnsight
-    unsent = Unsent(model)
-    with model.trace("x", backend=unsent):
-        model.model.layers[3].output.save()
-        try:
-            model.model.layers[2].output.save()  # the model is past it: the block waits until its run is over
-        finally:
+    def here(at: Served) -> Saves:
+        with at.trace(PROMPT, max_tokens=TOKENS, ignore_eos=True) as tracer:
+            for step in tracer.iter[:]:
+                hidden = at.tree.model.layers[3].output[0]
+                live.emit("length", 3, hidden.norm(dim=-1))
+                if step == 8:
+                    live.emit("too much", 3, hidden)
+        return {}
+
+    async with connect(server.address) as client:
+        run, sent = await begun(client, server, served, here)
+        await run.wait()
+        with pytest.raises(RuntimeError, match=r"ValueError: .*'too much' is no name of a metric"):
+            await sent
+    assert sorted(run.live) == ["length"]
+    assert np.isfinite(run.values("length")[: len(run.prompt.ids) + 8, 3]).all()
+    await idle(server)
+
+
+async def test_behind_the_last_pass_nothing_can_be_emitted(server: Server, served: Served) -> None:
+    def here(at: Served) -> Saves:
+        with at.trace(PROMPT, max_tokens=4) as tracer:
+            tracer.result.save()
             live.emit("late", 3, 1.0)
-    async with connect(f"ws://{server.address}/ws") as client, traced(unsent.block) as ending:
-        run = await ask(client, [])
-        await run.wait()
-        error = (await ending())["error"]
-    assert "came when the last pass of its run was over" in str(error)
-    assert run.metrics == []
+        return {}
+
+    with pytest.raises(RuntimeError, match=r"RuntimeError: .*came when the last pass of its run was over"):
+        await served.run(here)
+    await idle(server)
