@@ -23,7 +23,7 @@ def gives_nothing(hidden: torch.Tensor, context: Context, strength: float) -> No
     hidden *= 1 + strength
 
 
-@intervention(layers=[3, 20], range=(-1.0, 1.0))
+@intervention(layers=(1, -1), range=(-1.0, 1.0))
 def late_positions(hidden: torch.Tensor, context: Context, strength: float) -> torch.Tensor:
     """Late positions
 

@@ -3,10 +3,11 @@
     python -m tests.family_engine
 
 A line of standard input is a job: JSON with {model, out, vectors: file or null, vector_names, actions,
-prompts, tokens, metrics, lens_stride, tensor_parallel, experts}, and for LoRA adapters {adapters: name and
-folder of each, with_adapters: per prompt the name of its own or ""}. A line of standard output answers it:
-JSON with {failure: null, or what was raised}. One process for all, because importing vLLM takes longer than
-loading such a model. The engine is the server's own worker and lens, driven without the server.
+prompts, tokens, metrics, lens_stride, tensor_parallel, experts}, for functions that steer {functions:
+files}, for LoRA adapters {adapters: name and folder of each, with_adapters: per prompt the name of its own
+or ""}. A line of standard output answers it: JSON with {failure: null, or what was raised}. One process for
+all, because importing vLLM takes longer than loading such a model. The engine is the server's own worker and
+lens, driven without the server.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def serve(job: dict[str, Any]) -> None:
         additional_config={
             "steersight": {
                 "channel": address, "layout": job.get("layout", ""), "metrics": job.get("files", []),
+                "interventions": job.get("functions", []),
                 "graphs": job.get("graphs", False), "graph_tokens": job.get("graph_tokens", 8),
                 "experts": job.get("experts"),
                 "vectors": [(name, name) for name in job.get("vector_names", [])],

@@ -118,7 +118,7 @@ class Watched:
         monkeypatch.setattr(service, "Life", self._make)
         monkeypatch.setattr(service, "read_model", lambda *_: known)
         known = SimpleNamespace(
-            model=MODEL, renderer=None, problems=[], registry=Registry(),
+            model=MODEL, renderer=None, problems=[], registry=Registry(), functions={},
             vectors=SimpleNamespace(vectors={}, files={}, own=set(), problems=[]),
         )  # fmt: skip
         self.engine = EngineService(EngineOptions("model", Path()))

@@ -39,8 +39,12 @@ def strength_of(*changes: tuple[int, float]) -> Strength:
 def hooked(
     server: Server, reference: Reference, name: str, ids: list[int], prompt: int, strength: Strength,
     layers: list[int] | None = None,
-) -> Iterator[None]:  # fmt: skip
-    """The function in transformers' own layers: called once for all tokens of each strength."""
+) -> Iterator[dict[int, torch.Tensor]]:  # fmt: skip
+    """The function in transformers' own layers: called once for all tokens of each strength.
+
+    Yields: per layer that it acts at what the layer itself adds, [tokens, hidden_size].
+    """
+    written: dict[int, torch.Tensor] = {}
     function = server.engine.offer.functions[name]
     vectors = server.engine.offer.vectors
     tokenizer = server.engine.tokenizer
@@ -51,7 +55,8 @@ def hooked(
         return known.directions[known.layers.index(nearest)].clone()
 
     def hook(layer: int) -> Callable[..., torch.Tensor]:
-        def run(_module: object, _args: object, output: torch.Tensor) -> torch.Tensor:
+        def run(_module: object, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+            written[layer] = output[0] - args[0][0]
             stream = output[0].clone()
             strengths = [0.0, *(strength(position) for position in range(1, len(ids)))]
             for value in set(strengths) - {0.0}:
@@ -72,7 +77,7 @@ def hooked(
     chosen = function.layers if layers is None else layers
     hooks = [reference.model.model.layers[at].register_forward_hook(hook(at)) for at in chosen]
     try:
-        yield
+        yield written
     finally:
         for handle in hooks:
             handle.remove()
@@ -83,14 +88,18 @@ def check(
     layers: list[int] | None = None,
 ) -> None:  # fmt: skip
     """A run's tokens and rows against transformers, 1e-4 relative beyond what half precision accounts for."""
-    with torch.inference_mode(), hooked(server, reference, name, run.ids, len(run.prompt), strength, layers):
+    with (
+        torch.inference_mode(),
+        hooked(server, reference, name, run.ids, len(run.prompt), strength, layers) as written,
+    ):
         reading = reference.read(run.ids)
     assert reading.differing(run.ids, len(run.prompt)) == []
     rows = run.rows()
     for column, metric in enumerate(METRICS):
-        if metric == "update_norm":
-            continue  # the reference's hook counts what the function does as the layer's own
         expected = getattr(reading, metric)[: len(rows)]
+        if metric == "update_norm":  # the reference counts what the function does as the layer's own
+            for layer, added in written.items():
+                expected[:, layer] = added.double().norm(dim=-1)[: len(rows)].numpy()
         error = beyond_rounding(metric, rows[:, column], expected)
         floor = 0.05 if metric == "cosine_below" else 0.0
         assert float((error / np.maximum(np.abs(expected), floor)).max()) <= 1e-4, metric
@@ -200,6 +209,22 @@ async def test_a_function_that_goes_wrong_ends_the_reply_that_it_was_to_steer_an
         assert sentence in finished.error.message
         await beside
     assert reference.read(other.ids).differing(other.ids, len(other.prompt)) == []
+
+
+async def test_only_what_depends_on_its_token_alone_is_read_from_the_cache(server: Server) -> None:
+    """`no_manner` says so of itself, and `late_positions` does not."""
+    text = " ".join(str(number) for number in range(60))
+    async with connect(f"ws://{server.address}/ws") as client:
+        read = {}
+        for name in ("no_manner", "late_positions"):
+            for _ in range(2):
+                run = await client.start(
+                    [{"role": "user", "content": text}],
+                    sampling={"max_tokens": 1, "temperature": 0}, strengths={name: 0.5},
+                )  # fmt: skip
+                read[name] = (await run.wait()).usage.cached_tokens
+    assert read["no_manner"] >= 64
+    assert read["late_positions"] == 0
 
 
 async def test_the_clamp_holds_the_probes_reading(server: Server) -> None:

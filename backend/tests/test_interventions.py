@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from steersight.config import REPOSITORY
 from steersight.interventions import InterventionError, SteeringFunction, check_names, load_functions
 from steersight.vectors.action import MAX_AT_WORK, Action, TooManyVectorsError, decide, decide_all
 from steersight.vectors.store import VectorError
 
 from .banks import steering_vector
 
-EXAMPLES = REPOSITORY / "backend/examples/interventions"
 LAYERS = 30
 HEAD = "from steersight.interventions import intervention\n"
 PLAIN = '''
@@ -104,6 +102,27 @@ def test_what_is_not_there_and_what_is_there_twice(tmp_path: Path) -> None:
     check_names(functions, {"joy": 1})
     with pytest.raises(InterventionError, match="a function 'louder', and there is a vector of that name"):
         check_names(functions, {"louder": 1})
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (PLAIN.replace("louder", "joy"), "has a function 'joy', and there is a vector of that name"),
+        ("@intervention(layers=30)" + PLAIN, "the served model's are 0 to 29"),
+    ],
+)
+def test_a_server_does_not_start_with_what_its_model_cannot_be_steered_by(
+    tmp_path: Path, model_dir: str, body: str, sentence: str
+) -> None:
+    from steersight.engine.errors import StartError
+    from steersight.engine.loading import read_model
+    from steersight.engine.options import EngineOptions
+
+    options = EngineOptions(
+        model=model_dir, data_dir=tmp_path / "data", interventions=(write(tmp_path, body),)
+    )
+    with pytest.raises(StartError, match=sentence):
+        read_model(options, lambda _stage, _progress: None)
 
 
 # ---------------------------------------------------------------- as a slider of a run

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from .family_process import PROMPTS, FamilyProcess
+from .family_process import METRICS, PROMPTS, FamilyProcess
 
 pytestmark = pytest.mark.timeout(300)
+
+FUNCTION = {"vector": "late_positions", "strength": 0.5, "operator": "function"}
+WITH_FUNCTION: dict[str, dict[str, Any]] = {
+    "Llama": {
+        "functions": [str(Path(__file__).with_name("failing_intervention.py"))],
+        "actions": [[], [{"vector": "v", "strength": 0.3}, FUNCTION]],
+    }
+}
+"""What differs in a family's job: one of its prompts is steered by a function too, which each rank calls."""
 
 
 @pytest.mark.parametrize("name", ["Llama", "Gemma3", "GPT-NeoX", "Mixtral", "Granite hybrid"])
 def test_two_ranks_give_the_rows_and_tokens_of_one(name: str, family_process: FamilyProcess) -> None:
     """The logit lens among them: its product gathers the vocabulary's shards. A plain model, one with norms
     around its parts, one whose parts work side by side, one of experts, and one with state-space layers."""
-    one, two = family_process.served(name), family_process.served(name, tensor_parallel=2)
+    more = WITH_FUNCTION.get(name, {})
+    one, two = family_process.served(name, **more), family_process.served(name, tensor_parallel=2, **more)
     assert (one.failure, two.failure) == (None, None)
     for index in range(len(PROMPTS)):
         alone, together = one.result(index), two.result(index)
@@ -25,6 +36,9 @@ def test_two_ranks_give_the_rows_and_tokens_of_one(name: str, family_process: Fa
             assert np.array_equal(alone[what], together[what]), what
         for what in ("values", "entropy", "logprobs", "top_probabilities", "alternative_logprobs"):
             assert np.allclose(alone[what], together[what], rtol=2e-3, atol=1e-4, equal_nan=True), what
+        if more:
+            share = together["values"][1:, METRICS.index("steering_share"), [1, -1]]
+            assert (share > 0).all() if index else not share.any()
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ async def test_bring_use_fetch_and_delete(server: Server, reference: Reference, 
         tried = await api.post("/api/vectors?name=west.safetensors&try=1", content=plain_file())
         assert tried.status_code == 200, tried.text
         assert [info["layers"] for info in tried.json()["vectors"]] == [[11]]
-        assert set(server.engine.offer.vectors) == before, "a try has changed something"
+        assert set(server.engine.offer.sliders) == before, "a try has changed something"
 
         # A reply that is being written goes on as it would have.
         neighbour = asyncio.create_task(Collected(server, text).run("neighbour", {}, tokens=48))

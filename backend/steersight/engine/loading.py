@@ -141,15 +141,18 @@ def _read(options: EngineOptions, report: Report) -> Known:
         template=read.renderer.arguments,
     )
     strangers = [made_for_another(adapter, options.model) for adapter in options.lora]
-    from ..interventions import check_names, load_functions
+    from ..interventions import InterventionError, check_names, load_functions
     from ..metrics.own import load_own
     from ..vectors.store import VectorStore
 
     chosen = VectorStore(options.data_dir).select(
         options.model, facts.hidden_size, facts.layers, [adapter.id for adapter in options.lora]
     )
-    functions = load_functions(options.interventions, facts.layers)
-    check_names(functions.values(), chosen.vectors)
+    try:
+        functions = load_functions(options.interventions, facts.layers)
+        check_names(functions.values(), chosen.vectors)
+    except InterventionError as error:
+        raise StartError(str(error)) from error
     named = [(vector.id, vector.label) for vector in chosen.vectors.values()]
     return Known(
         facts,
