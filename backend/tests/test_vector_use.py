@@ -21,9 +21,10 @@ from steersight.engine.observer import Observer
 from steersight.engine.offer import Offer
 from steersight.engine.service import EngineLostError
 from steersight.engine.use import Need, VectorInUseError, VectorUse
+from steersight.interventions import SteeringFunction
 from steersight.protocol.messages import MAX_VECTORS
 from steersight.vectors.action import MAX_AT_WORK
-from steersight.vectors.store import SteeringVector, VectorError
+from steersight.vectors.store import Selection, SteeringVector, VectorError
 
 from .banks import steering_vector
 from .test_plan import HIDDEN, make_observer
@@ -245,3 +246,21 @@ async def test_after_a_restart_all_vectors_come_one_by_one_in_the_servers_order(
     await offer.give_all()
     assert all(list(observer.bank.vectors) == ["v", "west"] for observer in ranks.observers)
     assert {name for _, name, *_ in ranks.calls} == {"v", "west"}
+
+
+async def test_a_functions_name_is_no_vectors_and_a_new_engine_has_read_it_anew(ranks: Ranks) -> None:
+    """What an engine has kept of an older file is not found again, whatever the function says of itself."""
+    offer = ranks.offer
+    function = SteeringFunction(
+        id="louder", label="Louder", description="Louder", layers=[1], range=(0.0, 1.0), suggested=1.0,
+        file=Path("mine.py"), call=lambda hidden, *_: hidden, per_token=True,
+    )  # fmt: skip
+    offer.begin(Selection(offer.vectors, []), offer.registry, {"louder": function})
+    assert list(offer.sliders) == ["v", "louder"]
+    with pytest.raises(VectorError, match="There is a slider 'louder' already"):
+        await offer.add(steering_vector("louder", {1: torch.eye(HIDDEN)[1]}), Path("louder.safetensors"))
+    assert ranks.calls == []
+    await offer.begin_again(Selection({}, []), offer.registry, offer.functions)
+    await offer.give_all()
+    assert ranks.calls == [], "a function was sent"
+    assert offer.functions["louder"].serial != function.serial
