@@ -7,6 +7,7 @@ sooner, on two ranks, so that each of an engine's processes can be the one that 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ import psutil
 import pytest
 import pytest_asyncio
 import torch
+import transformers
+from nnsight import NNsight
 
 from steersight.engine.family import SHARED_MEMORY, shared_memory
 from steersight.engine.reply import Entry
@@ -33,12 +37,14 @@ from steersight.engine.service import (
     RunFailedError,
 )
 from steersight.engine.status import Status
+from steersight.engine.tracing.asked import Saved
 from steersight.vectors.action import Action
 from steersight.vectors.store import SteeringVector, save_vector
 
 from .families import FAMILIES, HIDDEN, make_checkpoint
 from .planted_fault import PLANTED
 from .taken import Taken
+from .traced import TOKEN_IDS, Served, differing, packed, tree_of
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
@@ -59,6 +65,7 @@ class Watched:
         self._temporary = temporary
         self._prompt = prompt
         self._changed = asyncio.Event()
+        self.tree = tree_of(options.model)
         self.service = EngineService(options)
         self.service.listen(self._changed.set)
 
@@ -132,6 +139,16 @@ class Watched:
             name, first_row=len(self._prompt), wants=wants, actions=tuple(actions or ()), rev=rev
         )
         return RunRequest(self._prompt, sampling, options, read_cache=False)
+
+    async def code(self, name: str, block: Callable[[Served], Any]) -> Saved:
+        """What a block of code has saved, as the code of a run."""
+        traced = packed(self.tree, block)
+        request = replace(
+            self.request(name), prompt_ids=traced.prompt_ids, sampling=traced.sampling, block=traced.block
+        )
+        ended = await self.service.generate(request, Taken().take)
+        assert ended.saved is not None
+        return ended.saved
 
     async def run(
         self,
@@ -341,12 +358,34 @@ async def test_an_idle_engine_that_is_stopped_is_found_and_brought_back(
     watched.only_one_engine()
 
 
-async def test_a_killed_rank_of_two(watched: Watched, usual: dict[str, list[int]]) -> None:
+@pytest.mark.parametrize("name", TOKEN_IDS)
+async def test_code_on_two_ranks_does_what_it_does_in_transformers(name: str, watched: Watched) -> None:
+    """Each rank runs it, over streams that all have whole and parts that each has a share of."""
+    here, there = TOKEN_IDS[name]
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        watched.service.options.model, dtype=torch.float32
+    ).eval()
+    saved = await watched.code(name, here)
+    assert saved.error is None
+    found = torch.load(io.BytesIO(saved.payload))["saves"]
+    assert differing(found, there(NNsight(model))) == []
+
+
+async def test_a_rank_of_two_whose_process_code_ends(watched: Watched, usual: dict[str, list[int]]) -> None:
+    """Of clients' code this is the worst: all who are live hear of it soon, and the engine comes back."""
+
+    def leaving(at: Served) -> None:
+        with at.trace([1, 2, 3], max_tokens=4):
+            at.tree.model.layers[1].output[0]
+            if torch.distributed.get_rank() == 1:
+                os._exit(3)
+
     restarts = watched.service.restarts
     run, begun = watched.live("live")
     await begun.wait()
     killed = time.monotonic()
-    watched.process("Worker_TP1").kill()
+    with pytest.raises(EngineLostError):
+        await watched.code("the end", leaving)
     async with asyncio.timeout(SOON):
         heard = await run
     await watched.ready()
