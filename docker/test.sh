@@ -15,8 +15,6 @@ url="http://127.0.0.1:$PORT"
 say() { printf '\n== %s\n' "$*"; }
 down() { $compose --profile replicas down --volumes --timeout 30 >/dev/null 2>&1 || true; }
 container() { $compose --profile replicas ps --quiet --all "$1" 2>/dev/null || $compose --profile replicas ps --quiet "$1"; }
-trap down EXIT
-
 wait_until_healthy() {
   local state=starting
   while [ "$state" = starting ]; do
@@ -33,6 +31,14 @@ stop_gracefully() {
   say "$1 stopped in $(($(date +%s) - began)) s with exit status $status"
   [ "$status" = 0 ]
 }
+
+# The door for code is open in the container that is tested.
+code_token=only-for-the-code-of-this-test
+code_token_file=$(mktemp)
+trap 'down; rm -f "$code_token_file"' EXIT
+printf '%s' "$code_token" > "$code_token_file"
+chmod 644 "$code_token_file"
+export NNSIGHT=1 NNSIGHT_TOKEN_FILE=$code_token_file
 
 down
 say "Building with $($compose version | head -n 1)"
@@ -51,6 +57,11 @@ case " $* " in *" server "*)
     if touch /opt/page/.try 2>/dev/null || touch /.try 2>/dev/null; then echo "The root file system is writable."; exit 1; fi'
   address=$(docker port "$(container server)" 8000)
   [ "$address" = "127.0.0.1:$PORT" ] || { echo "Published on $address"; exit 1; }
+
+  say "A notebook runs code in it, and nobody without the token does"
+  [ "$(curl -s -o /dev/null -w '%{http_code}' -X POST "$url/v1/nnsight/generate")" = 401 ]
+  said=$(printf 'trace\nedit\nclear\n' | "$bin/python" e2e/cells.py "$url" "$code_token" 2>/dev/null | tail -n 3)
+  [ "$said" = "$(printf 'done\ndone\ndone')" ] || { echo "The notebook said: $said"; exit 1; }
 
   say "The stories, against the container"
   STEERSIGHT_E2E_URL=$url "$bin/python" -m pytest -c e2e/pytest.ini e2e
