@@ -10,10 +10,12 @@ import os
 import sys
 from typing import Any
 
-from steersight import notebook
+from steersight import live, notebook
 
 PROMPT = "The Eiffel Tower is in"
 EDIT = "no MLP 5"
+LAYER = 12
+"""At which a cell emits what it computes."""
 FAILS = "no such layer"
 
 
@@ -27,6 +29,14 @@ def main() -> None:
         with model.trace(PROMPT, serve=url, api_key=token, max_tokens=400, temperature=0.0, ignore_eos=True):
             logits = model.logits.save()
         assert logits.shape[-1] > 1000
+
+    def emit() -> None:
+        with model.trace(
+            PROMPT, serve=url, api_key=token, max_tokens=400, temperature=0.0, ignore_eos=True
+        ) as tracer:
+            for _ in tracer.iter[:]:
+                hidden, residual = model.model.layers[LAYER].output
+                live.emit("length", LAYER, (hidden + residual).norm(dim=-1))
 
     def edit() -> None:
         with model.edit(serve=url, api_key=token, name=EDIT) as (tracer, handle):
@@ -44,7 +54,7 @@ def main() -> None:
         while installed:
             installed.pop().clear()
 
-    cells = {"trace": trace, "edit": edit, "edit that fails": edit_that_fails, "clear": clear}
+    cells = {"trace": trace, "emit": emit, "edit": edit, "edit that fails": edit_that_fails, "clear": clear}
     print("ready", flush=True)
     for line in sys.stdin:
         try:

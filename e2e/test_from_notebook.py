@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import expect
 
 import wire
-from cells import EDIT, FAILS, PROMPT
+from cells import EDIT, FAILS, LAYER, PROMPT
 from conftest import Visit
 from pages import QUESTION, SteersightPage
 from server import CODE_TOKEN, OwnServer, Server
@@ -127,6 +127,30 @@ def test_a_notebooks_run_appears_while_it_is_written_and_a_slider_changes_it(
     notebook.stopped()
     expect(entry).to_have_attribute("data-state", "finished")
     look(idle, pictures, "notebook")
+
+
+def test_what_a_notebooks_code_emits_is_on_the_map_as_it_is_computed(
+    own_server: OwnServer, notebook: Notebook, visit: Visit, pictures: Path
+) -> None:
+    page = visit()
+    mine = page.metric_picker.locator("optgroup[label='Live values'] option")
+    expect(mine).to_have_count(0)
+    notebook.begin("emit")
+    page.wait_while_writing(tokens=4)
+    expect(mine).to_have_text("length")
+    page.pick_metric("live:length")
+    page.wait_for_columns(more_than=page.heatmap().columns)
+    # It is what the server itself says of the same layer, up to half precision.
+    cell = page.walk_map("Home", "ArrowRight", *("ArrowUp",) * LAYER)
+    assert (cell.position, cell.layer) == (1, LAYER)
+    for scheme in ("light", "dark"):
+        page.look(scheme, 1280)
+        page.page.screenshot(path=pictures / f"live-values-{scheme}.png")
+    page.look("light", 1280)
+    page.pick_metric("residual_norm")
+    assert page.walk_map("Home", "ArrowRight").value == pytest.approx(cell.value, rel=1e-2)
+    page.stop()
+    notebook.stopped()
 
 
 def test_an_edit_acts_on_the_replies_that_it_is_switched_on_for(

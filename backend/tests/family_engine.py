@@ -4,10 +4,10 @@
 
 A line of standard input is a job: JSON with {model, out, vectors: file or null, vector_names, actions,
 prompts, tokens, metrics, lens_stride, tensor_parallel, experts}, for functions that steer {functions:
-files}, for LoRA adapters {adapters: name and folder of each, with_adapters: per prompt the name of its own
-or ""}. A line of standard output answers it: JSON with {failure: null, or what was raised}. One process for
-all, because importing vLLM takes longer than loading such a model. The engine is the server's own worker and
-lens, driven without the server.
+files}, for code in every run that emits at some layers {emits: layers}, for LoRA adapters {adapters: name
+and folder of each, with_adapters: per prompt the name of its own or ""}. A line of standard output answers
+it: JSON with {failure: null, or what was raised}. One process for all, because importing vLLM takes longer
+than loading such a model. The engine is the server's own worker and lens, driven without the server.
 """
 
 from __future__ import annotations
@@ -51,6 +51,35 @@ def send_vectors(engine: Any, data: bytes, names: list[str]) -> None:
         engine.collective_rpc("steersight_add_vector", args=(name,))
 
 
+class Unsent:
+    """Takes a trace's block as NNsight would send it with a request, and sends nothing."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.block = b""
+
+    def __call__(self, tracer: Any) -> None:
+        try:
+            _, (_, params, _), settings = tracer.prepare(tracer.info.code)
+            self.model._attach_mediators(params, **settings)
+            self.block = params[0].extra_args["nnsight_mediator"]
+        finally:
+            self.model.interleaver.cancel()
+
+
+def emitting(model: Any, layers: list[int]) -> bytes:
+    """A block that emits the length of the stream behind these layers, for each token of a pass."""
+    from steersight import live
+
+    unsent = Unsent(model)
+    with model.trace("x", backend=unsent) as tracer:
+        for _ in tracer.iter[:]:
+            for layer in layers:
+                hidden, residual = model.model.layers[layer].output
+                live.emit("length", layer, (hidden + residual).norm(dim=-1))
+    return unsent.block
+
+
 def serve(job: dict[str, Any]) -> None:
     """Run one job; its result is an .npz per prompt."""
     import numpy as np
@@ -90,6 +119,7 @@ def serve(job: dict[str, Any]) -> None:
     engine = model.vllm_entrypoint
     if job.get("vectors"):
         send_vectors(engine, Path(job["vectors"]).read_bytes(), job["vector_names"])
+    block = {"nnsight_mediator": emitting(model, job["emits"])} if job.get("emits") else {}
     parameters = []
     for index, actions in enumerate(job["actions"]):
         options = {
@@ -100,7 +130,7 @@ def serve(job: dict[str, Any]) -> None:
         parameters.append(
             SamplingParams(
                 temperature=0.0, max_tokens=job["tokens"], ignore_eos=True,
-                extra_args={"steersight": options},
+                extra_args={"steersight": options, **block},
             )
         )  # fmt: skip
     done = engine.generate(
@@ -136,6 +166,7 @@ def serve(job: dict[str, Any]) -> None:
             lens_positions=np.array([position for position, _, _ in tops]),
             top_ids=np.stack([guesses.ids[at] for _, guesses, at in tops]),
             top_probabilities=np.stack([guesses.probabilities[at] for _, guesses, at in tops]),
+            **({"emitted": mine.emitted(job["emits"])} if job.get("emits") else {}),
         )  # fmt: skip
     shutdown = getattr(engine.llm_engine.engine_core, "shutdown", None)
     model.vllm_entrypoint = None

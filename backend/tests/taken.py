@@ -70,6 +70,17 @@ class Taken:
                 found.append((entry.end - 1, guesses, guesses.entries.tolist().index(entry.place)))
         return found
 
+    def emitted(self, layers: list[int]) -> NDArray[np.float16]:
+        """[rows, layers] of the one name that its code has emitted, at these layers for every token."""
+        found = []
+        for entry in self.entries:
+            assert entry.step is not None
+            assert entry.step.emitted is not None
+            mine = {layer: numbers for _, layer, numbers in entry.step.emitted.of(entry.place)}
+            assert sorted(mine) == layers
+            found.append(np.stack([mine[layer] for layer in layers], axis=1))
+        return np.concatenate(found)
+
     def alternatives(self) -> tuple[list[int], NDArray[np.int32], NDArray[np.float32]]:
         """Positions of the rows, and the ids and log probabilities [positions, top] for the token after."""
         positions, ids, logprobs = [], [], []

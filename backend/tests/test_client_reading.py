@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from steersight.client import Asked, Client, Run, SteersightError
+from steersight.notebook.reading import rows_of
 from steersight.protocol import messages as m
 
 from .scripted import METRIC, Fields, Script, finished, rows, server, started, tokens, welcome
@@ -81,6 +82,8 @@ async def test_a_name_that_a_block_of_the_run_brings_is_no_answer_to_a_watch() -
         assert run.values("a")[:2].tolist() == run.values("live:a")[:2].tolist() == [[2, 3], [6, 7]]
         with pytest.raises(KeyError, match="This run has no b; it has norm, live:a"):
             run.values("b")
+        named = rows_of(run, "a")
+        assert (named.metric, named.values[:2].tolist()) == ("live:a", [[2, 3], [6, 7]])
 
 
 @pytest.mark.parametrize(

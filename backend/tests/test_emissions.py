@@ -86,6 +86,24 @@ def test_numbers_stand_at_the_last_rows_of_their_pass() -> None:
     assert found(step, 2) == {}
 
 
+def test_what_lies_on_the_device_comes_in_one_copy_in_its_places() -> None:
+    """As on a GPU, whose tensors stay tensors until their step is complete."""
+    blocks = [block("a", 0, 2), block("b", 0, 1), block("c", 3, 1)]
+    taken = in_columns(
+        {
+            "a": {("x", 0): torch.tensor([1.0, 2.0, 3.0]), ("y", 1): 9.0},
+            "c": {("x", 2): np.array([5.0], dtype=np.float32), ("z", 2): torch.tensor([math.inf])},
+        },
+        blocks,
+    )
+    drawn = torch.zeros(3, dtype=torch.int64)
+    step = DeviceStep(blocks, 0, drawn, drawn.float(), drawn, [], LAYERS, None, None, None, emitted=taken)
+    arrived = once_over_the_wire(step.arrive())
+    assert found(arrived, 0) == {("x", 0): [2.0, 3.0], ("y", 1): [9.0]}
+    assert found(arrived, 1) == {}
+    assert found(arrived, 2) == {("x", 2): [5.0], ("z", 2): pytest.approx([math.nan], nan_ok=True)}
+
+
 def test_of_two_values_for_one_place_the_later_counts() -> None:
     emissions = begun()
     emissions.emit(ME, "a", 1, 1)

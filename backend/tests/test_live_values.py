@@ -144,6 +144,28 @@ async def test_a_bad_call_comes_home_and_what_was_emitted_before_it_stays(
     await idle(server)
 
 
+async def test_an_edit_emits_in_the_chats_that_name_it(server: Server, served: Served) -> None:
+    def cell() -> Any:
+        where = {"serve": f"http://{served.address}", "api_key": served.token}
+        with served.tree.edit(**where, name="measured") as (tracer, handle):
+            for _ in tracer.iter[:]:
+                live.emit("mean", 5, served.tree.model.layers[5].mlp.output.mean(dim=-1))
+        return handle
+
+    handle = await asyncio.to_thread(cell)
+    asked: dict[str, Any] = {
+        "metrics": [], "sampling": {"max_tokens": 8, "temperature": 0}, "read_cache": False,
+    }  # fmt: skip
+    async with connect(server.address) as client:
+        question = [{"role": "user", "content": CHATS[0]}]
+        plain, measured = [await client.start(question, **asked, edits=edits) for edits in ([], ["measured"])]
+        await asyncio.gather(plain.wait(), measured.wait())
+    await asyncio.to_thread(handle.clear)
+    assert (measured.ids, plain.live) == (plain.ids, {})
+    assert np.isfinite(measured.values("mean")[:-1, 5]).all()
+    await idle(server)
+
+
 async def test_behind_the_last_pass_nothing_can_be_emitted(server: Server, served: Served) -> None:
     def here(at: Served) -> Saves:
         with at.trace(PROMPT, max_tokens=4) as tracer:

@@ -22,11 +22,15 @@ WITH_FUNCTION: dict[str, dict[str, Any]] = {
 """What differs in a family's job: one of its prompts is steered by a function too, which each rank calls."""
 
 
+EMITS = {"Llama": [0, 2]}
+"""Family -> layers of which a block in each of its runs emits what leaves them (`steersight.live`)."""
+
+
 @pytest.mark.parametrize("name", ["Llama", "Gemma3", "GPT-NeoX", "Mixtral", "Granite hybrid"])
 def test_two_ranks_give_the_rows_and_tokens_of_one(name: str, family_process: FamilyProcess) -> None:
     """The logit lens among them: its product gathers the vocabulary's shards. A plain model, one with norms
     around its parts, one whose parts work side by side, one of experts, and one with state-space layers."""
-    more = WITH_FUNCTION.get(name, {})
+    more = WITH_FUNCTION.get(name, {}) | ({"emits": EMITS[name]} if name in EMITS else {})
     one, two = family_process.served(name, **more), family_process.served(name, tensor_parallel=2, **more)
     assert (one.failure, two.failure) == (None, None)
     for index in range(len(PROMPTS)):
@@ -36,7 +40,15 @@ def test_two_ranks_give_the_rows_and_tokens_of_one(name: str, family_process: Fa
             assert np.array_equal(alone[what], together[what]), what
         for what in ("values", "entropy", "logprobs", "top_probabilities", "alternative_logprobs"):
             assert np.allclose(alone[what], together[what], rtol=2e-3, atol=1e-4, equal_nan=True), what
-        if more:
+        if EMITS.get(name):
+            # All ranks run the block, and each number comes once. `values` has the logarithm.
+            emitted, norms = (
+                together["emitted"],
+                alone["values"][:, METRICS.index("residual_norm"), EMITS[name]],
+            )
+            assert np.allclose(emitted, alone["emitted"], rtol=2e-3)
+            assert np.allclose(np.log2(emitted.astype(np.float32)), norms, atol=6e-3)
+        if "functions" in more:
             share = together["values"][1:, METRICS.index("steering_share"), [1, -1]]
             assert (share > 0).all() if index else not share.any()
 

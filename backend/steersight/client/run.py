@@ -186,10 +186,14 @@ class Run:
 
         Raises: KeyError where the run has no rows of it, or none yet.
         """
-        name = self.live[metric].id if metric in self.live else metric
+        name = self.metric_id(metric)
         if name not in self.metrics:
             raise KeyError(f"This run has no {metric}; it has {', '.join(self.metrics) or 'no metrics'}.")
         return self.rows()[:, self.metrics.index(name)]
+
+    def metric_id(self, name: str) -> str:
+        """The id of a metric that a block of the run emits under a name; any other name as it is."""
+        return self.live[name].id if name in self.live else name
 
     def entropy(self) -> NDArray[np.float32]:
         """[prompt + reply tokens] nats: entropy of the distribution from which the token after each position

@@ -22,7 +22,7 @@ def rows_of(run: Run, metric: str | None) -> Rows:
     """One metric of a run.
 
     Args:
-        metric: its id; None where the run has one only.
+        metric: its id, or the name under which a block of the run emits it; None where the run has one only.
 
     Raises SteersightError for one that the run is not watched with.
     """
@@ -49,7 +49,7 @@ def frame_of(run: Run, metrics: Sequence[str] | None) -> Any:
     for each number, and none for what is not known.
 
     Args:
-        metrics: their ids; None is all that the run is watched with.
+        metrics: as in `rows_of`; None is all that the run is watched with.
 
     Raises SteersightError for one that it is not watched with, ImportError with a sentence without pandas.
     """
@@ -80,6 +80,8 @@ def frame_of(run: Run, metrics: Sequence[str] | None) -> Any:
 def _column(run: Run, metric: str | None) -> int:
     if metric is None and len(run.metrics) == 1:
         return 0
+    if metric is not None:
+        metric = run.metric_id(metric)
     if metric not in run.metrics:
         which = "Say which metric" if metric is None else f"This run is not watched with {metric!r}"
         raise SteersightError("invalid", f"{which}: it has {', '.join(run.metrics) or 'none'}.", "metrics")
