@@ -10,7 +10,7 @@ from a client. Every public function of it that takes `(hidden, context, strengt
         '''
         return hidden * (1 - strength)
 
-Its name is the slider's id, the first line of its docstring the label, the whole docstring the description.
+Its name is the slider's id, the first line of its docstring the label, the rest of it the description.
 `@intervention(...)` above it says at which layers it acts, and which strengths are worth offering; without
 it the function acts after the middle layer, from 0 to 1.
 
@@ -216,11 +216,21 @@ def _described(
         raise InterventionError(f"{whose} needs a name of 1 to 64 letters and digits of ASCII, or any of _.")
     lo, hi, suggested = _strengths(whose, declared.get("range", (0.0, 1.0)), declared.get("suggested"))
     layers = _layers(whose, declared.get("layers"), model_layers)
+    first, _, rest = said.partition("\n")
     return SteeringFunction(
-        id=name, label=declared.get("label") or said.splitlines()[0].rstrip("."), description=said,
+        id=name, label=declared.get("label") or first.rstrip("."), description=_paragraphs(rest) or first,
         layers=layers, range=(lo, hi), suggested=suggested, file=path, call=function,
         per_token=bool(declared.get("per_token")),
     )  # fmt: skip
+
+
+def _paragraphs(text: str) -> str:
+    """A docstring as people read it: one line for each paragraph, however the file wraps them; what is set in
+    or is a list stays as it is."""
+    paragraphs = re.split(r"\n\s*\n", text.strip("\n "))
+    return "\n\n".join(
+        one if re.search(r"^(?:\s|[-*] )", one, re.MULTILINE) else " ".join(one.split()) for one in paragraphs
+    )
 
 
 def _strengths(whose: str, limits: Any, suggested: Any) -> tuple[float, float, float]:

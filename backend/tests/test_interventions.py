@@ -39,10 +39,27 @@ def loaded(folder: Path, body: str) -> SteeringFunction:
 def test_a_function_with_a_docstring_is_a_slider(tmp_path: Path) -> None:
     found = loaded(tmp_path, PLAIN)
     assert (found.id, found.label, found.layers) == ("louder", "Louder", [15])
-    assert found.description == "Louder.\n\nMakes the stream longer."
+    assert found.description == "Makes the stream longer."
     assert (found.range, found.suggested, found.per_token) == ((0.0, 1.0), 1.0, False)
     assert found.file.name == "mine.py"
     assert torch.equal(found.call(torch.ones(2, 3), None, 0.5), torch.full((2, 3), 1.5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("docstring", "label", "description"),
+    [
+        ("Louder", "Louder", "Louder"),
+        ("Louder.\n\n    One that is\n    wrapped.\n\n    Two.", "Louder", "One that is wrapped.\n\nTwo."),
+        ("Louder\n    As a formula:\n\n        h +\n        s", "Louder", "As a formula:\n\n    h +\n    s"),
+        ("\n    Louder\n\n    - one\n    - two\n    ", "Louder", "- one\n- two"),
+    ],
+)
+def test_its_docstring_is_what_people_read(
+    tmp_path: Path, docstring: str, label: str, description: str
+) -> None:
+    body = f'def f(hidden, context, strength):\n    """{docstring}"""\n    return hidden\n'
+    found = loaded(tmp_path, body)
+    assert (found.label, found.description) == (label, description)
 
 
 @pytest.mark.parametrize(

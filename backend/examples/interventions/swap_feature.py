@@ -19,7 +19,7 @@ ONE, OTHER = "joy", "formality"
 
 @intervention(layers=range(12, 20), suggested=1.0, per_token=True)
 def joy_for_formality(hidden: torch.Tensor, context: Context, strength: float) -> torch.Tensor:
-    """Joy for formality, at some words
+    """Joy for formality
 
     At tokens such as " Paris", " sea" or " friend", exchanges what the stream has along joy with what it has
     along formality. Strength 1 exchanges all of it, 0.5 half.
