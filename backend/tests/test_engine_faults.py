@@ -6,6 +6,7 @@ sooner, on two ranks, so that each of an engine's processes can be the one that 
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import io
 import os
@@ -132,13 +133,14 @@ class Watched:
         actions: list[Action] | None = None,
         rev: int = 0,
         metrics: list[str] | None = None,
+        edits: tuple[str, ...] = (),
     ) -> RunRequest:
         sampling = {"max_tokens": tokens, "temperature": 0.0, "ignore_eos": True}
         wants = Wants(tuple(metrics or ["residual_norm"]))
         options = RunOptions(
             name, first_row=len(self._prompt), wants=wants, actions=tuple(actions or ()), rev=rev
         )
-        return RunRequest(self._prompt, sampling, options, read_cache=False)
+        return RunRequest(self._prompt, sampling, options, edits=edits, read_cache=False)
 
     async def code(self, name: str, block: Callable[[Served], Any]) -> Saved:
         """What a block of code has saved, as the code of a run."""
@@ -290,11 +292,28 @@ async def test_steering_that_cannot_be_done_fails_its_run(
     assert await watched.reply("after nonsense") == usual["plain"]
 
 
+def edit_that_says_so() -> bytes:
+    """A block that shows that it is at work, as NNsight's client packs one."""
+    from nnsight.intervention.interleaver import Mediator
+    from nnsight.intervention.serialization import dumps
+
+    source = "raise ValueError('It acts.')\n"
+    return bytes(dumps(Mediator(compile(source, "<edit>", "exec"), {}, {}, node=ast.parse(source))))
+
+
+async def acts(watched: Watched, name: str) -> None:
+    """The edit of this name is in the engine, on all ranks."""
+    with pytest.raises(RunFailedError, match=f"The edit '{name}' failed in this reply: ValueError: It acts"):
+        await watched.reply("edited", 2, edits=(name,))
+
+
 async def test_a_killed_engine_is_brought_back(watched: Watched, usual: dict[str, list[int]]) -> None:
     service = watched.service
     restarts = service.restarts
     await watched.reply("metric", 2, metrics=["breaks"])
     assert set(service.offer.failed_metrics) == {"breaks"}
+    await service.edits.install("e", "there", edit_that_says_so())
+    await acts(watched, "there")
     capacity, vectors = service.capacity_tokens, set(service.offer.vectors)
     first, begun = watched.live("one")
     second, begun_too = watched.live("two", actions=[Action("north", 0.3)])
@@ -328,6 +347,8 @@ async def test_a_killed_engine_is_brought_back(watched: Watched, usual: dict[str
     assert service.restarts == restarts + 1
     assert service.offer.failed_metrics == {}
     assert (service.capacity_tokens, set(service.offer.vectors)) == (capacity, vectors)
+    await acts(watched, "there")
+    await service.edits.remove("e")
     assert await watched.reply("plain again") == usual["plain"]
     assert await watched.reply("north again", actions=[Action("north", 0.3)]) == usual["north"]
     assert not any((await service.held()).values())

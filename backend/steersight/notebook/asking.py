@@ -26,6 +26,7 @@ class Options(TypedDict, total=False):
     stop: Sequence[str]
     repetition_penalty: float
     adapter: str | None
+    edits: Sequence[str] | None
     template: Mapping[str, str | bool] | None
     lens: LensOptions | None
     entropy: bool
