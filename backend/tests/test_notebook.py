@@ -113,6 +113,9 @@ def test_steering_stopping_and_waiting() -> None:
             tokens(run), rows(run, revs=[0, 1]),
             m.Applied(run=run, seq=4, rev=1, position=1, strengths={"joy": 0.2}, settings={}).model_dump(),
         )  # fmt: skip
+        elsewhere = m.Applied(run=run, seq=5, rev=7, position=1, strengths={"joy": 0.5}, settings={})
+        await script.say(elsewhere.model_dump())
+        assert (await script.hear(m.Steer)).rev == 8, "somebody moved a slider meanwhile"
         await script.hear(m.Stop)
         await script.say(finished(run, reason="cancelled"))
 
@@ -120,6 +123,8 @@ def test_steering_stopping_and_waiting() -> None:
         run = server.ask("hi")
         assert run.applied(run.steer({"joy": 0.2})) == 1
         assert run.revisions[1].strengths == {"joy": 0.2}
+        assert run.applied(7) == 1
+        run.steer({"joy": 0.1})
         run.stop()
         assert run.wait().finished is not None
         assert "cancelled" in repr(run)
@@ -128,12 +133,16 @@ def test_steering_stopping_and_waiting() -> None:
 def test_any_run_of_the_server_by_its_name() -> None:
     async def part(script: Script) -> None:
         await script.hear(m.Hello)
-        await script.say(welcome())
+        notice = m.RunNotice(run="r-9", origin="notebook", prompt="ab", since=1.0, state="finished")
+        await script.say(welcome(), m.NotebookRuns(runs=[notice]).model_dump())
         resume = await script.hear(m.Resume)
         await script.say(started(resume.run, "elsewhere", ["norm"]), tokens(resume.run), rows(resume.run))
         await script.say(finished(resume.run))
 
     with at(part) as address, notebook.open(address) as server:
+        while not server.traced:
+            continue
+        assert server.traced == ["r-9"]
         assert server.run("r-9").wait().rows("norm").values[:2].tolist() == VALUES
 
 

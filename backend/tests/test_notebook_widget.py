@@ -13,6 +13,7 @@ import pytest
 from steersight import notebook
 from steersight.client.dialing import dialer
 from steersight.notebook import relay as relaying
+from steersight.notebook.cells import Cells
 from steersight.notebook.relay import MOST_LINES, Relay
 from steersight.protocol import codec
 from steersight.protocol import messages as m
@@ -176,3 +177,44 @@ def test_a_front_end_that_was_not_built_is_a_sentence(
         run = server.ask("hi").wait()
         with pytest.raises(notebook.SteersightError, match=r"has not been built.*`make build`"):
             run.show()
+
+
+class Events:
+    """IPython's, as far as they are listened to."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, Any] = {}
+
+    def register(self, event: str, call: Any) -> None:
+        self._heard[event] = call
+
+    def cell(self) -> None:
+        self._heard["pre_run_cell"](object())
+        self._heard["post_run_cell"](object())
+
+
+def test_what_waits_for_the_end_of_a_cell_is_called_until_it_is_done() -> None:
+    class Waiting:
+        def __init__(self, left: int) -> None:
+            self.left, self.calls = left, 0
+
+        def look(self) -> bool:
+            self.left, self.calls = self.left - 1, self.calls + 1
+            return self.left == 0
+
+    events = Events()
+    listening = Cells(events)
+    assert listening.running, "it is made while a cell is run"
+    once, thrice, gone = Waiting(1), Waiting(3), Waiting(9)
+    for one in (once, thrice, gone):
+        listening.at_the_end(one.look)
+    calls, gone_calls = [], gone
+    del one, gone
+    for _ in range(4):
+        events.cell()
+        calls.append((once.calls, thrice.calls, gone_calls.calls))
+    assert calls == [(1, 1, 1), (1, 2, 2), (1, 3, 3), (1, 3, 4)]
+    del gone_calls
+    events.cell()
+    assert not listening.running
+    assert listening._waiting == []

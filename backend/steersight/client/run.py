@@ -354,6 +354,8 @@ class Run:
                     self.numbers.take_alternatives(frame)
                 case Applied():
                     self._applied.append(frame)
+                    # Whoever steered: what is sent next must be newer.
+                    self._rev = max(self._rev, frame.rev)
                     self.revisions[frame.rev] = Revision(frame.position, frame.strengths, frame.settings)
                 case Watched():
                     self._take_watched(frame)

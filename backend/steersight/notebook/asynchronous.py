@@ -123,6 +123,12 @@ class AsyncServer:
         """What runs can be steered with, by id."""
         return dict(self.client.vectors)
 
+    @property
+    def traced(self) -> list[str]:
+        """Names of the runs that NNsight's traces began, whoever sent them, the newest first; `run` takes up
+        each. Told several times a second."""
+        return [one.run for one in self.client.notebook_runs]
+
     async def ask(self, question: str | Messages, **options: Unpack[Options]) -> AsyncRun:
         """Ask; returns as soon as the server has admitted the run, which is then being written.
 

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from ..client import SteersightError
+
 T = TypeVar("T")
 
 
@@ -33,6 +35,9 @@ class Loop:
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             return future.result()
+        except SteersightError as error:
+            # It says all in its sentence; the way through the loop says nothing to whoever called.
+            raise error.with_traceback(None) from None
         except BaseException:
             future.cancel()
             raise

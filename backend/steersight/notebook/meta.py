@@ -17,7 +17,7 @@ from .missing import needed
 QUIET = {
     # NNsight 0.8.1 knows vLLM's first model runner only.
     "VLLM_USE_V2_MODEL_RUNNER": "0",
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
 ANSWER_SECONDS = 30.0

@@ -96,6 +96,12 @@ class Server:
         """What runs can be steered with, by id."""
         return self._loop.call(lambda: self.there.vectors)
 
+    @property
+    def traced(self) -> list[str]:
+        """Names of the runs that NNsight's traces began, whoever sent them, the newest first; `run` takes up
+        each. Told several times a second."""
+        return self._loop.call(lambda: self.there.traced)
+
     def ask(self, question: str | Messages, **options: Unpack[Options]) -> Run:
         """Ask; returns as soon as the server has admitted the run, which is then being written.
 

@@ -10,6 +10,7 @@ Importing this needs anywidget, and says so in a sentence where it is missing.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,8 @@ from typing import Any
 
 from ..client import SteersightError
 from ..files import REPOSITORY
-from ..recordings import recording_bytes
+from ..recordings import Recording, recording_bytes
+from . import cells
 from .asynchronous import AsyncRun
 from .missing import needed
 from .relay import Relay
@@ -57,7 +59,9 @@ class Heatmap(anywidget.AnyWidget):
         self._loop = there.server.loop
         self.on_msg(self._hear)
         self._answered_anywhere()
-        asyncio.run_coroutine_threadsafe(self._keep(), self._loop)
+        cells.at_the_end(self._keep_now)
+        # In no context: what ipykernel finds there would make it an answer to the cell that shows this.
+        self._loop.call_soon_threadsafe(self._begin_keeping, context=contextvars.Context())
 
     def close(self) -> None:
         """End the widget and its lines to the server; the run goes on."""
@@ -87,12 +91,34 @@ class Heatmap(anywidget.AnyWidget):
         if isinstance(said, dict):
             self._loop.call_soon_threadsafe(self._relay.take, said, list(buffers))
 
+    def _begin_keeping(self) -> None:
+        self._keeping = asyncio.get_running_loop().create_task(self._keep())
+
     async def _keep(self) -> None:
+        """Put the recording into the state when the run has ended; while a cell is run, when that has."""
         try:
             await self._there.wait()
         except SteersightError:
             return
-        recording = await asyncio.to_thread(recording_bytes, self._there.inner.recording())
+        if not cells.running():
+            self._kept(await asyncio.to_thread(recording_bytes, self._there.inner.recording()))
+
+    def _keep_now(self) -> bool:
+        """At the end of a cell, in the thread that runs them: what is sent now belongs to that cell, and
+        nbclient takes nothing else. False while the run goes on."""
+        if self._there.finished is None or self.recording:
+            return self._there.finished is not None
+        if cells.running_loop() is self._loop:
+            recording = self._there.inner.recording()
+        else:
+            recording = asyncio.run_coroutine_threadsafe(self._recorded(), self._loop).result()
+        self._kept(recording_bytes(recording))
+        return True
+
+    async def _recorded(self) -> Recording:
+        return self._there.inner.recording()
+
+    def _kept(self, recording: bytes) -> None:
         if len(recording) <= MOST_KEPT:
             self.recording = recording
             self._answered_anywhere()

@@ -2,7 +2,7 @@
 // that is what the cells are for.
 import { type ReactNode, useSyncExternalStore } from "react";
 import { Message } from "../chat/Message";
-import { endingOf, noteOf, waitingFor, writerOf } from "../chat/notes";
+import { noteOf, waitingFor, writerOf } from "../chat/notes";
 import { Heatmap } from "../heatmap/Heatmap";
 import type { Playback } from "../recording/playback";
 import type { Session } from "../session/session";
@@ -52,7 +52,7 @@ function Shown({ session, dark }: { session: Session; dark: boolean }) {
 						shown={true}
 						problem={run.problem?.message ?? null}
 						waiting={waitingFor(run)}
-						note={noteOf(run) ?? (endingOf(run) || null)}
+						note={noteOf(run)}
 						by={null}
 						writer={writerOf(run, session.server.adapters)}
 						edits={run.edits.join(", ")}
