@@ -23,7 +23,7 @@ LAYERS = 6
 
 
 def begun(tokens: int = 1) -> Emissions:
-    emissions = Emissions(LAYERS)
+    emissions = Emissions(LAYERS, torch.device("cpu"))
     emissions.begin({ME.request_id: tokens})
     return emissions
 
@@ -74,7 +74,7 @@ def test_what_a_block_reads_may_be_written_over_at_once() -> None:
 
 def test_numbers_stand_at_the_last_rows_of_their_pass() -> None:
     """One number at the last; of one for each token those whose rows are sent; of a run without rows none."""
-    emissions = Emissions(LAYERS)
+    emissions = Emissions(LAYERS, torch.device("cpu"))
     emissions.begin({"request-1": 4, "request-2": 4, "request-3": 4})
     for number in "123":
         me = Emitter(f"request-{number}", f"run-{number}")
@@ -131,6 +131,7 @@ def test_of_two_values_for_one_place_the_later_counts() -> None:
         (("a", 0, torch.zeros(3, 576)), ValueError, r"shape \[3, 576\]"),
         (("a", 0, torch.zeros(3, dtype=torch.complex64)), TypeError, "of torch.complex64"),
         (("a", 0, np.array(["x"])), TypeError, "takes real numbers"),
+        (("a", 0, torch.zeros(3, device="meta")), NotImplementedError, "no data"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_shown_is_refused_where_it_is_called(

@@ -62,9 +62,14 @@ class EmittedNow:
 class Emissions:
     """Takes what blocks emit, and gives it out when their step is complete."""
 
-    def __init__(self, layers: int) -> None:
-        """`layers`: of the model."""
+    def __init__(self, layers: int, device: torch.device) -> None:
+        """
+        Args:
+            layers: of the model.
+            device: of the model.
+        """
         self._layers = layers
+        self._device = device
         self._scheduled: Mapping[str, int] = {}
         """Request -> its tokens in the step under way; empty between two steps."""
         self._names: dict[str, set[str]] = {}
@@ -101,7 +106,7 @@ class Emissions:
         names = self._names.setdefault(emitter.request_id, set())
         self._check_name(name, names)
         place = self._layer(name, layer)
-        number = _number(name, value, tokens)
+        number = _number(name, value, tokens, self._device)
         names.add(name)
         self._taken.setdefault(emitter.run, {})[name, place] = number
 
@@ -156,8 +161,8 @@ def in_columns(taken: Taken, blocks: list[Block]) -> EmittedNow | None:
     return found if found.entries else None
 
 
-def _number(name: str, value: Any, tokens: int) -> Value:
-    """What is kept of a value: its own, whatever becomes of the memory it was read from."""
+def _number(name: str, value: Any, tokens: int, device: torch.device) -> Value:
+    """What is kept of a value whatever becomes of the memory it was read from, on the host or on `device`."""
     if isinstance(value, int | float):
         return _finite(value)
     kind = type(value).__name__
@@ -178,7 +183,8 @@ def _number(name: str, value: Any, tokens: int) -> Value:
     if isinstance(value, torch.Tensor) and not value.dtype.is_complex:
         value = value.detach().reshape(-1)
         if value.device.type != "cpu":
-            kept: torch.Tensor = value.to(torch.float32, copy=True)
+            # One that has no numbers to give (`meta`) fails here, and not when its step leaves.
+            kept: torch.Tensor = value.to(device, torch.float32, copy=True)
             return kept
         return np.array(value.float().numpy(), dtype=np.float32)
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub":

@@ -89,7 +89,7 @@ class Observer:
         self.runs = RunStates(tokenizer)
         self.drawn = DrawnTokens()
         self.arrivals = Arrivals(bank.pool)
-        self.emissions = Emissions(layout.count)
+        self.emissions = Emissions(layout.count, device)
         self.thrown_away = 0
         """How often a request has lost its place in the KV cache."""
         self.stream_sums = StreamSums(layout.count, hidden_size, device)
