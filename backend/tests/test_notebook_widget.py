@@ -169,6 +169,20 @@ def test_a_run_that_has_ended_leaves_its_recording_in_the_widget(
         shown.close()
 
 
+async def test_so_does_one_of_the_asynchronous_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEERSIGHT_UI", str(built(tmp_path)))
+    async with asyncio.timeout(20), playing(whole) as address, notebook.aopen(address) as server:
+        run = await server.ask("hi")
+        shown = run.show()
+        kept = asyncio.Event()
+        shown.observe(lambda _: kept.set(), "recording")
+        await kept.wait()
+        assert read_recording(shown.recording).runs[0].info.name == run.id
+        shown.close()
+
+
 def test_a_front_end_that_was_not_built_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

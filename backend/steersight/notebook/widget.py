@@ -65,7 +65,7 @@ class Heatmap(anywidget.AnyWidget):
 
     def close(self) -> None:
         """End the widget and its lines to the server; the run goes on."""
-        if hasattr(self, "_relay"):
+        if hasattr(self, "_relay") and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._relay.close)
         super().close()
 
