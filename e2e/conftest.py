@@ -55,7 +55,7 @@ def served(pytestconfig: pytest.Config, delete_output_dir: None) -> Iterator[Ser
         foreign.wait_until_it_answers()
         yield foreign
         return
-    with serving(pytestconfig, "server.log") as own:
+    with serving(pytestconfig, "server.log", "--nnsight") as own:
         yield own
 
 

@@ -21,9 +21,7 @@ import httpx
 LOAD_SECONDS = 300
 ANSWER_SECONDS = 90
 CODE_TOKEN = "only-for-the-stories-with-code"  # noqa: S105 - of the stories' own server
-OWN_DOORS = {
-    "STEERSIGHT_CHANGE_MODEL": "1", "STEERSIGHT_NNSIGHT": "1", "STEERSIGHT_NNSIGHT_TOKEN": CODE_TOKEN,
-}  # fmt: skip
+OWN_DOORS = {"STEERSIGHT_CHANGE_MODEL": "1", "STEERSIGHT_NNSIGHT_TOKEN": CODE_TOKEN}
 # Long enough for a reload, short enough to be waited out.
 SHORT_WAITS = {"STEERSIGHT_GRACE_SECONDS": "10", "STEERSIGHT_DRAIN_SECONDS": "2"}
 ROOT = Path(__file__).resolve().parent.parent
