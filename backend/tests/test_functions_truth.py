@@ -168,7 +168,8 @@ async def test_a_slider_of_one_moved_in_mid_run_acts_on_the_rows_that_say_so(
         await run.wait()
     ids, prompt = [*run.prompt.ids, *run.ids], len(run.prompt.ids)
     rows = run.rows()
-    assert prompt + 4 <= start < prompt + 39
+    # The newest token that was here may have been read by no pass yet.
+    assert prompt + 3 <= start < prompt + 39
     with (
         torch.inference_mode(),
         hooked(server, reference, "late_positions", ids, prompt, strength_of((start, 0.9)), [8, 9]),
