@@ -51,8 +51,9 @@ from steersight.protocol.messages import (
 )
 from steersight.runs import table as table_module
 from steersight.runs.events import AppliedEvent, FinishedEvent, GapEvent, QueuedEvent, WatchedEvent
+from steersight.runs.phase import RunPhase
 from steersight.runs.prompt import Built
-from steersight.runs.run import Run, RunPhase
+from steersight.runs.run import Run
 from steersight.runs.table import RunLimits, RunTable
 from steersight.telemetry import Telemetry
 

@@ -15,10 +15,11 @@ import torch
 
 from steersight.client import connect
 from steersight.protocol import messages
+from steersight.runs.run import Run
 
 from .conftest import CODE_TOKEN, Server
 from .reference import Reference
-from .traced import BLOCKS, OTHER, PROMPT, Saves, Served, differing, language_model, tree_of
+from .traced import BLOCKS, OTHER, PROMPT, Packing, Saves, Served, differing, language_model, tree_of
 from .wire import Wire, dial, greedy
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
@@ -155,6 +156,40 @@ async def test_several_invokes_are_runs_of_their_own(served: Served, there: Any,
             logits = there.lm_head.output[0, -1:].clone().save()
         expected[name] = logits
     assert differing(await served.run(here), expected) == []
+
+
+async def test_who_goes_away_ends_its_run_unless_somebody_looks_on(tree: Any, server: Server) -> None:
+    """The head of the answer names the run as soon as it is admitted."""
+    packing = Packing(tree)
+    with packing.trace(PROMPT, max_tokens=120, ignore_eos=True) as tracer:
+        for _ in tracer.iter[:]:
+            tree.model.layers[1].output[0].norm()
+    url = f"http://{server.address}/v1/nnsight/generate"
+    headers = {"ndif-api-key": CODE_TOKEN, "content-type": "application/octet-stream"}
+
+    async def begun(client: httpx.AsyncClient, watch: bool) -> Run:
+        async with client.stream("POST", url, headers=headers, content=packing.sent) as answer:
+            run = server.table.find(answer.headers["x-steersight-run"])
+            assert run is not None
+            if watch:
+                server.table.watch(run, looks_on)
+        return run  # the connection is closed in the middle of the answer
+
+    def looks_on() -> None:
+        pass
+
+    async with httpx.AsyncClient() as client:
+        alone, watched = await begun(client, False), await begun(client, True)
+    await alone.over()
+    assert alone.ending is not None
+    assert alone.ending.reason == "cancelled"
+    await watched.over()
+    server.table.unwatch(watched, looks_on)
+    assert watched.ending is not None
+    assert watched.ending.reason == "length"
+    assert watched.saved is not None
+    assert watched.saved.error is None
+    await idle(server)
 
 
 # ---------------------------------------------------------------- what goes wrong

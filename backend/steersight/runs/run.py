@@ -3,9 +3,9 @@
 Rows and tokens come together, one entry for each step that computed something of it. The engine tells of
 the end when the last of them is here, or will not come.
 
-A run's life is a `RunPhase`, and only the steps in `NEXT_PHASES` are possible. Its end is noted by a callback
-of its task, not by the task's own code: a task that is cancelled before its first step never runs any of it,
-no `finally` either.
+A run's life is a `RunPhase` (`phase.py`), and only the steps in `NEXT_PHASES` are possible. Its end is noted
+by a callback of its task, not by the task's own code: a task that is cancelled before its first step never
+runs any of it, no `finally` either.
 
 A run belongs to no connection. Whoever watches it has a place in its log and is woken when the log grows;
 how long it goes on without anybody is the table's business. Whatever goes wrong in the engine ends the run
@@ -19,9 +19,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from .. import logs
 from ..engine.request import RunOptions, RunRequest
@@ -39,7 +37,6 @@ from ..protocol.messages import (
     ErrorCode,
     Origin,
     Prompt,
-    RunError,
     Start,
     Steer,
     Timing,
@@ -50,6 +47,7 @@ from ..text.thoughts import PARTS, ReplyParts
 from ..vectors.action import acting
 from .events import AppliedEvent, FinishedEvent, GapEvent, PartEvent, QueuedEvent, StartedEvent
 from .log import RunLog
+from .phase import NEXT_PHASES, Ending, RunPhase, failure
 from .rows import RowWriter
 
 if TYPE_CHECKING:
@@ -72,44 +70,8 @@ cache has: some 20 ms on a GPU, a third of a second on two cores. Of a longer on
 MOST_OF_AN_ERROR = 2000
 """Characters of what a client's code said when it raised."""
 
-Reason = Literal["stop", "length", "cancelled", "error"]
 Said = tuple[dict[str, float], dict[str, VectorSetting]]
 """Strengths and settings of a revision, as a client says them."""
-
-
-class RunPhase(Enum):
-    """Where a run is in its life."""
-
-    WAITING = "waiting"
-    """Admitted, and in the line for a place in the engine."""
-    WRITING = "writing"
-    """It has its place, and a task that generates."""
-    ENDING = "ending"
-    """It was told to end; the engine has not let go of it yet, or its task has not begun yet."""
-    FINISHED = "finished"
-    """`finished` is in its log, and its place has been given back."""
-
-
-NEXT_PHASES: dict[RunPhase, frozenset[RunPhase]] = {
-    RunPhase.WAITING: frozenset({RunPhase.WRITING, RunPhase.FINISHED}),
-    RunPhase.WRITING: frozenset({RunPhase.ENDING, RunPhase.FINISHED}),
-    RunPhase.ENDING: frozenset({RunPhase.FINISHED}),
-    RunPhase.FINISHED: frozenset(),
-}
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a run ended."""
-
-    reason: Reason
-    stop: str | None = None
-    error: RunError | None = None
-
-
-def failure(code: ErrorCode, sentence: str) -> Ending:
-    """The end of a run that failed, with the sentence for its client."""
-    return Ending("error", error=RunError(code=code, message=sentence))
 
 
 class Run:
