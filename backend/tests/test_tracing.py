@@ -329,7 +329,7 @@ async def sentence(part: str, answer: Any) -> str:
 async def traced_run(server: Server) -> str:
     """The name of the live run that a notebook has begun, once there is one."""
     changed = asyncio.Event()
-    unlisten = server.table.notices.listen(changed.set)
+    unlisten = server.table.notices.telling.listen(changed.set)
     async with asyncio.timeout(60):
         while True:
             for run in server.table.live.values():
