@@ -129,4 +129,8 @@ def test_a_slider_in_a_notebook_steers_the_run_while_a_cell_waits_for_it(
     assert revisions[max(revisions)] == {"joy": 0.2}
     expect(widget.get_by_test_id("ending")).to_contain_text("Stopped")
     expect(widget.get_by_test_id("sliders-fixed")).to_be_visible()
+    left = widget.locator(".widget-text").evaluate(
+        "one => one.scrollHeight - one.clientHeight - one.scrollTop"
+    )
+    assert left < 40, "the end of the reply is out of view"
     looks(pytestconfig, notebook, "notebook")

@@ -1,12 +1,13 @@
 // One run in a notebook: its map, its text and its sliders, made of the page's own panels. Nothing can be asked from here,
 // that is what the cells are for.
-import { type ReactNode, useSyncExternalStore } from "react";
+import { type ReactNode, useEffect, useRef, useSyncExternalStore } from "react";
 import { Message } from "../chat/Message";
 import { noteOf, waitingFor, writerOf } from "../chat/notes";
 import { Heatmap } from "../heatmap/Heatmap";
 import type { Playback } from "../recording/playback";
 import type { Session } from "../session/session";
 import { SteeringPanel } from "../steering/SteeringPanel";
+import type { Run } from "../store/run";
 import { ErrorBanner } from "../ui/ErrorBanner";
 import { useSignal } from "../ui/useSignal";
 
@@ -42,7 +43,7 @@ function Shown({ session, dark }: { session: Session; dark: boolean }) {
 			)}
 			<Heatmap session={session} dark={dark} />
 			{run !== null && turn !== undefined && (
-				<section className="panel widget-text" aria-label="Reply">
+				<Tail run={run}>
 					<Message
 						session={session}
 						turn={turn}
@@ -62,10 +63,34 @@ function Shown({ session, dark }: { session: Session; dark: boolean }) {
 						choosable={false}
 						onRegenerate={null}
 					/>
-				</section>
+				</Tail>
 			)}
 			<SteeringPanel session={session} settings={null} />
 		</>
+	);
+}
+
+/** The reply, whose end is in view until somebody scrolls away from it. */
+function Tail({ run, children }: { run: Run; children: ReactNode }) {
+	const box = useRef<HTMLElement>(null);
+	const stuck = useRef(true);
+	useEffect(() => {
+		const element = box.current!;
+		const stick = () => {
+			if (stuck.current) element.scrollTop = element.scrollHeight;
+		};
+		stick();
+		return run.changed.subscribe(stick);
+	}, [run]);
+	const onScroll = () => {
+		const element = box.current!;
+		stuck.current = element.scrollHeight - element.clientHeight - element.scrollTop < 24;
+	};
+	return (
+		// biome-ignore lint/a11y/noNoninteractiveTabindex: a scrolled region must be reachable by keyboard
+		<section className="panel widget-text" aria-label="Reply" tabIndex={0} ref={box} onScroll={onScroll}>
+			{children}
+		</section>
 	);
 }
 
