@@ -191,7 +191,7 @@ async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> As
         "--model", model_dir, "--data-dir", str(data), "--ui", str(data / "no-page"), "--name", "test",
         "--max-model-len", "2048", "--max-runs", "32", "--grace-seconds", str(GRACE_SECONDS),
         "--metrics", os.pathsep.join(OWN_METRICS),
-        "--nnsight", "--nnsight-token-file", str(key), "--nnsight-seconds", "3",
+        "--nnsight", "--nnsight-token-file", str(key), "--nnsight-seconds", "5",
         *(word for path in OWN_FUNCTIONS for word in ("--interventions", path)),
     ]  # fmt: skip
     async with AsyncExitStack() as stack:

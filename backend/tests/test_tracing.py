@@ -275,10 +275,10 @@ def two_replies(at: Served) -> Saves:
     [
         (raising, r"AttributeError: .*nothing_of_that_name[\s\S]*Intervention traceback"),
         (beyond, r"OutOfOrderError: .*already ran past it"),
-        (looping, r"BlockLimitError: The code of this run has taken 3 s[\s\S]*while True"),
+        (looping, r"BlockLimitError: The code of this run has taken 5 s[\s\S]*while True"),
         (hoarding, r"can't allocate memory[\s\S]*take 2 GiB \(--nnsight-memory-gib\)"),
         (leaving, r"BlockLeftError: The code raised SystemExit, which ends its run and nothing else"),
-        (looping_outside, r"more than 3 s or 2 GiB"),
+        (looping_outside, r"more than 5 s or 2 GiB"),
         (leaving_outside, r"The process that read this trace has ended"),
         (hoarding_outside, r"can't allocate memory"),
         (without_a_prompt, r"has no tokens"),
