@@ -4,7 +4,8 @@
     python -m tests.tracing_on_gpu --url HOST:PORT --key TOKEN --model FOLDER --layers 1 --seconds 20
 
 The first compares blocks with transformers in fp32, alone and among ordinary runs whose tokens must stay what
-they are, and a block that reads a layer in every step with the rows that the engine sends of it. The second
+they are, and a block that reads a layer in every step with the rows that the engine sends of it; blocks that raise, loop
+and take all memory have to end themselves and nobody else. The second
 sends traces to a running server, one after the other, each reading so many layers in every step: for whoever
 measures what that costs the others meanwhile.
 """
@@ -46,6 +47,28 @@ def every_step(at: Any) -> dict[str, torch.Tensor]:
     return {"norms": torch.cat(list(norms))}
 
 
+def hoarding(at: Any) -> None:
+    with at.trace(IDS, max_tokens=4):
+        hidden = at.tree.model.layers[1].output[0]
+        torch.ones(200 << 30, dtype=torch.uint8, device=hidden.device)
+
+
+def looping(at: Any) -> None:
+    with at.trace(IDS, max_tokens=4):
+        at.tree.model.layers[1].output[0]
+        while True:
+            pass
+
+
+def raising(at: Any) -> None:
+    with at.trace(IDS, max_tokens=4):
+        at.tree.model.layers[1].output[0].nothing_of_that_name  # noqa: B018
+
+
+ABUSE = {"CUDA out of memory": hoarding, "has taken 3 s": looping, "nothing_of_that_name": raising}
+"""What its error says -> a block that fails."""
+
+
 async def code(engine: EngineService, tree: Any, block: Any, name: str) -> tuple[dict[str, Any], Taken]:
     """What a block has saved, and its run."""
     traced, taken = packed(tree, block), Taken()
@@ -78,6 +101,7 @@ async def tried(folder: Path, mode: str, ranks: int, dtype: str) -> str:
     options = EngineOptions(
         model=str(folder / "model"), data_dir=folder, dtype=dtype, max_model_len=256, max_runs=16,
         engine_mode=mode, gpu_memory=0.3, tensor_parallel=ranks, nnsight=True,
+        nnsight_seconds=3.0,
     )  # fmt: skip
     engine = EngineService(options)
     await engine.load()
@@ -107,9 +131,20 @@ async def tried(folder: Path, mode: str, ranks: int, dtype: str) -> str:
     norms = torch.cat(list(found["norms"])).double().numpy()
     if rows.shape != norms.shape or not np.allclose(rows, norms, rtol=2e-2):
         wrong.append(f"rows {rows.shape} and saves {norms.shape} differ")
+    for says, block in ABUSE.items():
+        among = asyncio.create_task(neighbours(engine, block.__name__))
+        await asyncio.sleep(0.05)
+        try:
+            await code(engine, tree, block, block.__name__)
+            wrong.append(f"{block.__name__} had no error")
+        except RuntimeError as error:
+            if says not in str(error):
+                wrong.append(f"{block.__name__} said {str(error)[:300]}")
+        if await among != usual:
+            wrong.append(f"neighbours of {block.__name__} differ")
     held = await engine.held()
     await engine.shutdown()
-    said = f"{len(TOKEN_IDS)} blocks alone and among {NEIGHBOURS}, one in every step"
+    said = f"{len(TOKEN_IDS)} blocks alone and among {NEIGHBOURS}, one in every step, {len(ABUSE)} that fail"
     return f"{said}; held {held}; wrong: {wrong}"
 
 
