@@ -4,10 +4,10 @@
     python -m tests.tracing_on_gpu --url HOST:PORT --key TOKEN --model FOLDER --layers 1 --seconds 20
 
 The first compares blocks with transformers in fp32, alone and among ordinary runs whose tokens must stay what
-they are, and a block that reads a layer in every step with the rows that the engine sends of it; blocks that raise, loop
-and take all memory have to end themselves and nobody else. The second
-sends traces to a running server, one after the other, each reading so many layers in every step: for whoever
-measures what that costs the others meanwhile.
+they are, and a block that reads a layer in every step with the rows that the engine sends of it; blocks that
+raise, loop and take all memory have to end themselves and nobody else. The second sends traces to a running
+server, one after the other, each reading so many layers in every step: for whoever measures what that costs
+the others meanwhile.
 """
 
 from __future__ import annotations
