@@ -196,7 +196,7 @@ function ReplyText({ session, run }: { session: Session; run: Run }) {
 	const root = useRef<HTMLSpanElement>(null);
 
 	useEffect(() => {
-		const text = new TokenText(root.current!, run);
+		const text = new TokenText(root.current!, run, session.labelOf);
 		const light = () => {
 			const { cursor } = session.cursor;
 			text.light(cursor?.run === run.id ? cursor.position : null);

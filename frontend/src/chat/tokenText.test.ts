@@ -1,7 +1,7 @@
 // @vitest-environment happy-dom
 import { beforeEach, describe, expect, test } from "vitest";
 import type { Run } from "../store/run";
-import { finishedFrame, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
+import { appliedFrame, finishedFrame, rowsFrame, startedFrame, testRun, tokensFrame } from "../testing";
 import { TokenText } from "./tokenText";
 
 let run: Run;
@@ -152,6 +152,18 @@ describe("TokenText", () => {
 		run.take(rowsFrame(3, 1, { rev: () => 1 }), 0);
 		text.sync();
 		expect([at(4)!.dataset.rev, at(5)!.dataset.rev]).toEqual(["1", undefined]);
+	});
+
+	test("says at a mark what its revision changed, as soon as that is told", () => {
+		const named = new TokenText(root, run, (id) => (id === "french" ? "French" : id));
+		run.take(tokensFrame(2, ["c", "d", "e"]), 0);
+		run.take(rowsFrame(0, 3), 0);
+		run.take(rowsFrame(3, 1, { rev: () => 1 }), 0);
+		named.sync();
+		expect(at(4)!.dataset.mark).toBe("rev 1");
+		run.take(appliedFrame(1, 3, { strengths: { french: 0.25 } }), 0);
+		named.sync();
+		expect(at(4)!.dataset.mark).toBe("French 0.25");
 	});
 
 	test("a revision that came with the prompt's last position, or before, is marked at the first reply token", () => {

@@ -7,6 +7,7 @@
 // whole lines of the text, each passage a block of its own. A token is only ever added to the last one, and the
 // others keep their layout. A passage ends behind a line break and nowhere else, so none can be seen: text that
 // is `white-space: pre-wrap` looks and copies the same whether a line break or a block's end divides two lines.
+import { type LabelOf, revisionText } from "../store/revisionText";
 import type { Run } from "../store/run";
 import { parted } from "../store/thought";
 import { ThoughtFold } from "./thoughtFold";
@@ -23,6 +24,8 @@ export class TokenText {
 	#passage: HTMLSpanElement | null = null;
 	#marked: readonly unknown[] = [];
 	#markedCount = 0;
+	/** Revisions whose changes were known when the marks were named. */
+	#named = 0;
 	#lit: HTMLSpanElement | null = null;
 	#cut = false;
 	#fold: ThoughtFold | null = null;
@@ -36,6 +39,7 @@ export class TokenText {
 	constructor(
 		private readonly root: HTMLElement,
 		private readonly run: Run,
+		private readonly labelOf: LabelOf = (id) => id,
 	) {
 		root.replaceChildren();
 	}
@@ -168,6 +172,11 @@ export class TokenText {
 
 	#markRevisions(): void {
 		const boundaries = this.run.rows.boundaries();
+		// A row may come before it is told what its revision changed.
+		if (this.run.applied.length !== this.#named) {
+			this.#named = this.run.applied.length;
+			for (const span of this.root.querySelectorAll<HTMLElement>(".token[data-rev]")) this.#name(span);
+		}
 		if (boundaries === this.#marked && boundaries.length === this.#markedCount) return;
 		if (boundaries !== this.#marked) {
 			// Late rows moved the boundaries: take all marks away and set them again.
@@ -181,7 +190,13 @@ export class TokenText {
 			// A row can come before the text of the token that is drawn from it; the mark then waits.
 			if (span === null) break;
 			span.dataset.rev = String(rev);
+			this.#name(span);
 		}
+	}
+
+	/** Say at a mark what its revision changed. */
+	#name(span: HTMLElement): void {
+		span.dataset.mark = revisionText(this.run, Number(span.dataset.rev), this.labelOf);
 	}
 
 	/**

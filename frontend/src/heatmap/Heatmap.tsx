@@ -57,6 +57,7 @@ export function Heatmap({ session, dark, watch, onWatch }: HeatmapProps) {
 			},
 			session.cursor,
 			{ onDrawn: setDrawn, onFollowing: setFollowing },
+			session.labelOf,
 		);
 		setView(made);
 		return () => made.dispose();

@@ -51,14 +51,20 @@ export function Tooltip({ session, metric, view }: Props & { view: HeatmapView }
 	if (view.locate(cursor) === null || token === undefined) return null;
 	const owner = session.strip?.owner(cursor.position) ?? run;
 	const rev = owner.rows.rev(cursor.position);
+	const next = nextToken(run, cursor.position);
 	const drawn = drawnText(owner, cursor.position);
 	const guesses = cursor.layer === null ? null : owner.guesses.at(cursor.position, cursor.layer);
 	const experts = cursor.layer === null ? null : chosenExperts(owner.rows, cursor.position, cursor.layer);
 	return (
 		<div className="tooltip" data-testid="heatmap-tooltip" ref={box}>
-			<div className="tooltip-token" dir="auto">
-				{shownToken(token)}
+			<div className="tooltip-token">
+				<span className="unit">reading</span> <bdi>{shownToken(token)}</bdi>
 			</div>
+			{next !== null && (
+				<div className="tooltip-next" data-testid="tooltip-next">
+					<span className="unit">{next.verb}</span> <bdi>{shownToken(next.text)}</bdi>
+				</div>
+			)}
 			{drawn !== "" && (
 				<p className="tooltip-drawn" data-testid="tooltip-drawn">
 					{drawn}
@@ -128,6 +134,13 @@ function Guesses({ guesses, written }: { guesses: Guess[]; written: number | und
 	);
 }
 
+/** The token behind one that is read: of the reply the model writes it, and of the prompt it only comes next. */
+export function nextToken(run: Run, position: number): { verb: "writing" | "next"; text: string } | null {
+	const text = run.tokens.textAt(position + 1);
+	if (text === undefined) return null;
+	return { verb: position + 1 < run.tokens.promptLength ? "next" : "writing", text };
+}
+
 function shownToken(text: string): string {
 	return readable(text) || "(part of a character)";
 }
@@ -168,7 +181,9 @@ export function cursorSentence(
 	const token = JSON.stringify(run.tokens.textAt(cursor.position) ?? "");
 	const part = cursor.position < run.tokens.promptLength ? "prompt" : "reply";
 	const drawn = drawnText(owner, cursor.position);
-	const where = `Token ${cursor.position} of the ${part}, ${token}${drawn === "" ? "" : `, ${drawn}`}`;
+	const next = nextToken(run, cursor.position);
+	const writes = next === null ? "" : `, ${next.verb} ${JSON.stringify(next.text)}`;
+	const where = `Token ${cursor.position} of the ${part}, reading ${token}${writes}${drawn === "" ? "" : `, ${drawn}`}`;
 	const rev = owner.rows.rev(cursor.position);
 	if (rev === NO_ROW) {
 		return `${where}: ${run.cached.has(cursor.position) ? "not computed, it was in the engine's cache" : "no row yet"}.`;

@@ -275,19 +275,19 @@ describe("static canvas", () => {
 });
 
 describe("overlay", () => {
-	test("a revision line stands at the left edge of its first column, with its number", () => {
+	test("a revision line stands at the left edge of its first column, with what it changed", () => {
 		const { context, calls } = recorder();
-		drawOverlay(context, g, 0, 50, [{ rev: 3, position: 20 }], null, ink);
+		drawOverlay(context, g, 0, 50, [{ text: "French 0.25", position: 20 }], null, ink);
 		const line = calls.find((call) => call.name === "fillRect" && call.fill === "signal")!;
 		expect(line.args[0]).toBe(columnX(g, 0, 20) - 1);
-		expect(calls.find((call) => call.name === "fillText")!.args[0]).toBe("rev 3");
+		expect(calls.find((call) => call.name === "fillText")!.args[0]).toBe("French 0.25");
 	});
 
 	test("lines out of view are not drawn, and crowded labels give way to the newest", () => {
 		const { context, calls } = recorder();
-		const crowd = [2, 21, 22, 23].map((position, i) => ({ rev: i + 1, position }));
+		const crowd = [2, 21, 22, 23].map((position, i) => ({ text: `Joy ${i + 1}`, position }));
 		drawOverlay(context, g, 15 * g.cellWidth, 200, crowd, null, ink);
-		expect(calls.filter((call) => call.name === "fillText").map((call) => call.args[0])).toEqual(["rev 4"]);
+		expect(calls.filter((call) => call.name === "fillText").map((call) => call.args[0])).toEqual(["Joy 4"]);
 		expect(calls.filter((call) => call.fill === "signal" && call.args[2] === 2).length).toBe(3);
 	});
 

@@ -3,7 +3,7 @@
 import type { Run } from "../store/run";
 import type { Strip } from "../store/strip";
 import type { Backing } from "./backing";
-import { columnX, type Geometry, layerStep, layerY, TEXT_WIDTH, visibleColumns } from "./geometry";
+import { columnX, type Geometry, layerY, namedLayers, TEXT_WIDTH, visibleColumns } from "./geometry";
 import type { Labels } from "./labels";
 
 export interface Ink {
@@ -151,8 +151,7 @@ function drawLayers(context: CanvasRenderingContext2D, g: Geometry, ink: Ink): v
 	context.textAlign = "right";
 	context.textBaseline = "middle";
 	context.fillStyle = ink.muted;
-	const step = layerStep(g, 14 * px);
-	for (let layer = 0; layer < g.layers; layer += step) {
+	for (const layer of namedLayers(g, 14 * px)) {
 		context.fillText(String(layer), g.left - Math.round(6 * px), layerY(g, layer) + g.cellHeight / 2);
 	}
 }

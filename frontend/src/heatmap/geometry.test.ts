@@ -6,9 +6,9 @@ import {
 	cellAt,
 	columnX,
 	contentWidth,
-	layerStep,
 	layerY,
 	layout,
+	namedLayers,
 	scrollTo,
 	tailScroll,
 	visibleColumns,
@@ -101,10 +101,14 @@ describe("geometry", () => {
 		}
 	});
 
-	test("layer labels never touch", () => {
+	test("layer labels never touch, and the last layer has one", () => {
 		for (const layers of [6, 30, 80, 126]) {
 			const g = layout(sizes[0]!, layers, 9);
-			expect(layerStep(g, 14) * g.cellHeight).toBeGreaterThanOrEqual(14);
+			const named = namedLayers(g, 14);
+			expect(named.at(-1)).toBe(g.layers - 1);
+			for (let index = 1; index < named.length; index++) {
+				expect((named[index]! - named[index - 1]!) * g.cellHeight).toBeGreaterThanOrEqual(14);
+			}
 		}
 	});
 });

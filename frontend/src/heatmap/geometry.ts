@@ -109,8 +109,16 @@ export function scrollTo(g: Geometry, scroll: number, position: number, tokens: 
 	return Math.min(tailScroll(g, tokens), Math.max(0, next));
 }
 
-/** Every how many layers the axis names one, so that labels of `labelHeight` pixels do not touch. */
-export function layerStep(g: Geometry, labelHeight: number): number {
+/** The layers that the axis names, the last always among them, so that labels of `labelHeight` pixels do not touch. */
+export function namedLayers(g: Geometry, labelHeight: number): number[] {
+	const [step, last] = [layerStep(g, labelHeight), g.layers - 1];
+	const named: number[] = [];
+	for (let layer = 0; (last - layer) * g.cellHeight >= labelHeight; layer += step) named.push(layer);
+	return last < 0 ? named : [...named, last];
+}
+
+/** Every how many layers one is named. */
+function layerStep(g: Geometry, labelHeight: number): number {
 	for (const step of [1, 2, 5, 10, 20, 50, 100]) if (step * g.cellHeight >= labelHeight) return step;
 	return g.layers;
 }

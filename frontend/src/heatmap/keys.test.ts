@@ -25,10 +25,10 @@ test("the cursor is told as a sentence", () => {
 	const metric = metricInfo({ label: "Residual norm", transform: "log2", unit: "L2" });
 	const by = "keys" as const;
 	expect(cursorSentence(run, metric, { run: "c1", position: 0, layer: 1, by })).toBe(
-		'Token 0 of the prompt, "a", layer 1: Residual norm 8 L2, revision 0.',
+		'Token 0 of the prompt, reading "a", next " b", layer 1: Residual norm 8 L2, revision 0.',
 	);
 	expect(cursorSentence(run, metric, { run: "c1", position: 1, layer: 1, by })).toBe(
-		'Token 1 of the prompt, " b": no row yet.',
+		'Token 1 of the prompt, reading " b": no row yet.',
 	);
 });
 
@@ -40,12 +40,12 @@ test("of a reply token is told how it was drawn, and what the logit lens guessed
 	run.take(lensFrame(2, 1, { texts: { 210: "d" } }), 0);
 	const metric = metricInfo({ label: "Logit lens" });
 	expect(cursorSentence(run, metric, { run: "c1", position: 2, layer: 1, by: "keys" })).toBe(
-		'Token 2 of the reply, "c", surprisal 0.25 nats, rank 1, drawn at entropy 1.5 nats, layer 1: ' +
+		'Token 2 of the reply, reading "c", surprisal 0.25 nats, rank 1, drawn at entropy 1.5 nats, layer 1: ' +
 			'Logit lens not computed here, revision 0. Raw logit lens, next token: "d" 50.0 %, "" 25.0 %.',
 	);
 	const other = metricInfo({ id: "other", label: "Other" });
 	expect(cursorSentence(run, other, { run: "c1", position: 1, layer: 0, by: "keys" })).toBe(
-		'Token 1 of the prompt, " b", layer 0: Other not computed here, revision 0.',
+		'Token 1 of the prompt, reading " b", writing "c", layer 0: Other not computed here, revision 0.',
 	);
 });
 

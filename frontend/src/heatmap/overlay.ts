@@ -1,8 +1,14 @@
 // The interactive canvas: the cursor's column and cell, and the lines where a new revision came into force.
 // It is small work and is redrawn whole, so the static canvas is never touched by a moving pointer.
-import type { Boundary } from "../store/rows";
 import type { Ink } from "./draw";
 import { columnX, type Geometry, layerY, visibleColumns } from "./geometry";
+
+/** Where a new revision came into force. */
+export interface Mark {
+	position: number;
+	/** What it changed, in words. */
+	text: string;
+}
 
 export interface Pointed {
 	position: number;
@@ -14,7 +20,7 @@ export function drawOverlay(
 	g: Geometry,
 	scroll: number,
 	tokens: number,
-	boundaries: readonly Boundary[],
+	boundaries: readonly Mark[],
 	pointed: Pointed | null,
 	ink: Ink,
 ): void {
@@ -33,7 +39,7 @@ function drawBoundaries(
 	g: Geometry,
 	scroll: number,
 	tokens: number,
-	boundaries: readonly Boundary[],
+	boundaries: readonly Mark[],
 	ink: Ink,
 ): void {
 	const px = g.ratio;
@@ -45,7 +51,7 @@ function drawBoundaries(
 	context.textAlign = "left";
 	const height = Math.round(15 * px);
 	for (let index = 0; index < boundaries.length; index++) {
-		const { rev, position } = boundaries[index]!;
+		const { text, position } = boundaries[index]!;
 		if (position < from - 8 || position >= to) continue;
 		const x = columnX(g, scroll, position);
 		context.fillStyle = ink.panel;
@@ -57,7 +63,6 @@ function drawBoundaries(
 			line,
 			g.plotHeight + Math.round(4 * px),
 		);
-		const text = `rev ${rev}`;
 		const width = Math.ceil(context.measureText(text).width) + Math.round(8 * px);
 		// A dragged slider makes a line every other token; a label that the next line would cut is left out.
 		const next = boundaries[index + 1];

@@ -2,6 +2,7 @@
 // painter colour what is new, and draws what is in view; the cursor's canvas is drawn by itself when only that moved.
 import type { MetricInfo } from "../protocol/types.gen";
 import type { Cursor, CursorStore } from "../session/cursor";
+import { type LabelOf, revisionText } from "../store/revisionText";
 import { pageBatch, Signal } from "../store/signal";
 import { type Strip, StripField } from "../store/strip";
 import type { Backing, Tile } from "./backing";
@@ -53,6 +54,7 @@ export class HeatmapView {
 		private readonly elements: ViewElements,
 		private readonly cursor: CursorStore,
 		events: ViewEvents,
+		private readonly labelOf: LabelOf = (id) => id,
 	) {
 		this.#stage = new Stage(elements, events.onFollowing, this.#drawLater);
 		this.#painter = new Painter(events.onDrawn, makeTile);
@@ -139,7 +141,11 @@ export class HeatmapView {
 		if (g === null || context === null || this.#ink === null) return;
 		const { cursor } = this.cursor;
 		const pointed = strip !== null && cursor?.run === strip.run.id ? cursor : null;
-		drawOverlay(context, g, scroll, this.#columns, strip?.boundaries() ?? [], pointed, this.#ink);
+		const marks = (strip?.boundaries() ?? []).map(({ run, rev, position }) => ({
+			position,
+			text: revisionText(run, rev, this.labelOf),
+		}));
+		drawOverlay(context, g, scroll, this.#columns, marks, pointed, this.#ink);
 	}
 
 	#describe(g: Geometry, backing: Backing | null): void {

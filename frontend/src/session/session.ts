@@ -77,6 +77,9 @@ export class Session {
 	readonly #filling: Filling;
 	/** What notebooks have begun. */
 	readonly notebooks: Notebooks;
+	/** The name of a slider, by its id. */
+	readonly labelOf = (id: string): string =>
+		this.server.vectors.find((vector) => vector.id === id)?.label ?? id;
 
 	constructor(
 		open: OpenTransport,
@@ -119,7 +122,7 @@ export class Session {
 			batch,
 			{
 				history: this.history,
-				label: (id) => this.server.vectors.find((vector) => vector.id === id)?.label ?? id,
+				label: this.labelOf,
 			},
 		);
 		this.edits = new Edits(
