@@ -167,6 +167,15 @@ def test_errors_come_home_as_sentences() -> None:
         notebook.open("gopher://x")
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """A process that was begun in the background of a script ignores SIGINT; a notebook's kernel does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_ends_the_waiting_and_nothing_else() -> None:
     go_on = threading.Event()
 
