@@ -33,6 +33,9 @@ from .answers import Refusal, body
 logger = logging.getLogger(__name__)
 
 MAX_TRACE_BYTES = 256 << 20
+QUIET_SECONDS = 20.0
+"""After the engine is ready, before the process that reads traces is brought up: that takes as much work as
+loading a small model, and whoever has waited for the engine asks now. A trace that comes earlier does not wait."""
 MAX_REQUESTS = 64
 """Of one trace."""
 RUN_HEADER = "x-steersight-run"
@@ -61,6 +64,7 @@ class NnsightApi:
             self._warming = asyncio.create_task(self._warm(), name="warm-trace-reader")
 
     async def _warm(self) -> None:
+        await asyncio.sleep(QUIET_SECONDS)
         try:
             await (await self._reading()).start()
         except RuntimeError:

@@ -235,6 +235,7 @@ def send(connection: socket.socket, data: bytes) -> None:
 
 def main() -> None:
     """Build the tree, say so, and serve."""
+    os.nice(10)  # the engine goes first
     address, model, options, seconds, memory = sys.argv[1:6]
     from ..libnuma import load
 
