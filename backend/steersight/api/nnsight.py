@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 MAX_TRACE_BYTES = 256 << 20
 QUIET_SECONDS = 20.0
 """After the engine is ready, before the process that reads traces is brought up: that takes as much work as
-loading a small model, and whoever has waited for the engine asks now. A trace that comes earlier does not wait."""
+loading a small model, and whoever has waited for the engine asks now. A trace that comes earlier brings it up
+at once."""
 MAX_REQUESTS = 64
 """Of one trace."""
 RUN_HEADER = "x-steersight-run"
