@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
 import wire
 from cells import EDIT, FAILS, LAYER, PROMPT
@@ -94,6 +94,12 @@ def look(page: SteersightPage, folder: Path, name: str) -> None:
     page.look("light", 1280)
 
 
+def switch_on(switch: Locator) -> None:
+    """The page draws what was clicked in its next frame."""
+    switch.click()
+    expect(switch).to_be_checked()
+
+
 def test_a_notebooks_run_appears_while_it_is_written_and_a_slider_changes_it(
     own_server: OwnServer, notebook: Notebook, visit: Visit, pictures: Path
 ) -> None:
@@ -163,7 +169,7 @@ def test_an_edit_acts_on_the_replies_that_it_is_switched_on_for(
     plain = page.answer_to(QUESTION)
     notebook.run("edit")
     expect(edits).to_contain_text(EDIT)
-    page.page.get_by_test_id("edit-switch").check()
+    switch_on(page.page.get_by_test_id("edit-switch"))
     page.regenerate_button.click()
     expect(page.page.get_by_test_id("edits-of")).to_have_text(f"Edited by {EDIT}")
     edited = page.wait_for_reply()
@@ -173,7 +179,7 @@ def test_an_edit_acts_on_the_replies_that_it_is_switched_on_for(
 
     notebook.run("edit that fails")
     failing = page.page.get_by_test_id("edit").filter(has_text=FAILS)
-    failing.get_by_test_id("edit-switch").check()
+    switch_on(failing.get_by_test_id("edit-switch"))
     page.regenerate_button.click()
     expect(page.error.last).to_contain_text(f"The edit '{FAILS}' failed in this reply: RuntimeError")
     expect(failing.get_by_test_id("edit-error")).to_contain_text("RuntimeError")
