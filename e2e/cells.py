@@ -16,6 +16,8 @@ PROMPT = "The Eiffel Tower is in"
 EDIT = "no MLP 5"
 LAYER = 12
 """At which a cell emits what it computes."""
+LONG = 3000
+"""Tokens of a run that is stopped before its end, however fast the machine is."""
 FAILS = "no such layer"
 
 
@@ -26,13 +28,18 @@ def main() -> None:
     installed: list[Any] = []
 
     def trace() -> None:
-        with model.trace(PROMPT, serve=url, api_key=token, max_tokens=400, temperature=0.0, ignore_eos=True):
+        with model.trace(PROMPT, serve=url, api_key=token, max_tokens=LONG, temperature=0.0, ignore_eos=True):
+            logits = model.logits.save()
+        assert logits.shape[-1] > 1000
+
+    def short() -> None:
+        with model.trace(PROMPT, serve=url, api_key=token, max_tokens=4, temperature=0.0):
             logits = model.logits.save()
         assert logits.shape[-1] > 1000
 
     def emit() -> None:
         with model.trace(
-            PROMPT, serve=url, api_key=token, max_tokens=400, temperature=0.0, ignore_eos=True
+            PROMPT, serve=url, api_key=token, max_tokens=LONG, temperature=0.0, ignore_eos=True
         ) as tracer:
             for _ in tracer.iter[:]:
                 hidden, residual = model.model.layers[LAYER].output
@@ -54,7 +61,14 @@ def main() -> None:
         while installed:
             installed.pop().clear()
 
-    cells = {"trace": trace, "emit": emit, "edit": edit, "edit that fails": edit_that_fails, "clear": clear}
+    cells = {
+        "trace": trace,
+        "short": short,
+        "emit": emit,
+        "edit": edit,
+        "edit that fails": edit_that_fails,
+        "clear": clear,
+    }
     print("ready", flush=True)
     for line in sys.stdin:
         try:
