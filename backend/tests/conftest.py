@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -37,6 +38,7 @@ from .parting import parting
 from .planted_cache import as_a_plugin
 from .reference import Reference
 from .settings import settings
+from .traced import Served, tree_of
 
 # No test is timed: on a busy machine an example may take any time.
 hypothesis_settings.register_profile("untimed", deadline=None)
@@ -198,6 +200,18 @@ async def server(model_dir: str, tmp_path_factory: pytest.TempPathFactory) -> As
         with parting():
             serving = await stack.enter_async_context(running(*words))
         yield serving
+
+
+@pytest.fixture(scope="session")
+def tree(model_dir: str) -> Any:
+    """What a client without a GPU writes its traces of the bundled model against."""
+    return tree_of(model_dir)
+
+
+@pytest.fixture(scope="session")
+def served(server: Server, tree: Any) -> Served:
+    """That, and where its traces are run."""
+    return Served(tree, server.address, CODE_TOKEN)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -17,23 +17,13 @@ from steersight.engine.errors import RunFailedError
 from .conftest import CODE_TOKEN, Server
 from .reference import Reference
 from .test_engine_truth import TOLERANCE, Collected, directions, worst
-from .traced import PROMPT, Served, tree_of
+from .traced import PROMPT, Served
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 TEXT = "Tell me about Paris."
 LAYER = 5
 EDIT = "no MLP"
-
-
-@pytest.fixture(scope="module")
-def tree(model_dir: str) -> Any:
-    return tree_of(model_dir)
-
-
-@pytest.fixture
-def served(server: Server, tree: Any) -> Served:
-    return Served(tree, server.address, CODE_TOKEN)
 
 
 def without_mlp(at: Served) -> Any:

@@ -13,10 +13,10 @@ import pytest
 from steersight import live
 from steersight.client import Client, Run, connect
 
-from .conftest import CODE_TOKEN, Server
+from .conftest import Server
 from .reference import Reference
 from .test_tracing import CHATS, idle
-from .traced import PROMPT, Saves, Served, tree_of
+from .traced import PROMPT, Saves, Served
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -26,16 +26,6 @@ HALF = 1e-3
 """Relative: between a number and its double there are two thousand half floats."""
 LOGARITHM = 3e-3
 """The same of a number whose logarithm, up to 8, was rounded."""
-
-
-@pytest.fixture(scope="module")
-def tree(model_dir: str) -> Any:
-    return tree_of(model_dir)
-
-
-@pytest.fixture
-def served(server: Server, tree: Any) -> Served:
-    return Served(tree, server.address, CODE_TOKEN)
 
 
 async def begun(

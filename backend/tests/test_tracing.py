@@ -19,22 +19,12 @@ from steersight.runs.run import Run
 
 from .conftest import CODE_TOKEN, Server
 from .reference import Reference
-from .traced import BLOCKS, OTHER, PROMPT, Packing, Saves, Served, differing, language_model, tree_of
+from .traced import BLOCKS, OTHER, PROMPT, Packing, Saves, Served, differing, language_model
 from .wire import Wire, dial, greedy
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 CHATS = ["What is the capital of France?", "Say a colour.", "Count to five.", "Tell me about the sea."]
-
-
-@pytest.fixture(scope="module")
-def tree(model_dir: str) -> Any:
-    return tree_of(model_dir)
-
-
-@pytest.fixture
-def served(server: Server, tree: Any) -> Served:
-    return Served(tree, server.address, CODE_TOKEN)
 
 
 @pytest.fixture(scope="module")
