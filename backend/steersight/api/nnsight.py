@@ -61,6 +61,8 @@ class NnsightApi:
 
     def _engine_changed(self) -> None:
         """The process that reads traces takes a while to come up, so it is there before the first of them."""
+        if self._reader is not None and self._reader[0] is self._engine.options:
+            return
         if self._engine.status.ready and (self._warming is None or self._warming.done()):
             self._warming = asyncio.create_task(self._warm(), name="warm-trace-reader")
 

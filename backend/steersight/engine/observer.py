@@ -251,7 +251,7 @@ class Observer:
 
     def may_call(self, spans: Iterable[Span]) -> bool:
         """Whether a function may be called in a step with these; all ranks say the same."""
-        return any(
+        return bool(self.bank.functions) and any(
             state.may_call(span.start, span.start + span.tokens)
             for span in spans
             if (state := self.runs.get(span.request_id)) is not None

@@ -10,7 +10,7 @@ import contextlib
 import pickle
 from typing import TYPE_CHECKING, Any
 
-from .errors import EngineLostError
+from .errors import EngineLostError, EngineNotReadyError
 from .life import CallError, Life
 from .tracing.asked import Saved, told
 
@@ -39,5 +39,5 @@ async def saved(life: Life, request_id: str, output: Any) -> Saved:
 
 async def forget(life: Life, request_id: str) -> None:
     """Let the workers forget an aborted request's code."""
-    with contextlib.suppress(EngineLostError, CallError):
+    with contextlib.suppress(EngineLostError, EngineNotReadyError, CallError):
         await saved(life, request_id, None)
