@@ -126,6 +126,7 @@ def test_a_notebooks_run_appears_while_it_is_written_and_a_slider_changes_it(
     expect(busy.page.get_by_test_id("from")).to_be_visible()
     expect(busy.strength("joy")).to_have_value("0.3")
     busy.page.get_by_test_id("notebook-back").click()
+    expect(busy.page.get_by_test_id("from")).to_have_count(0)
     assert busy.reply_text() == said
     expect(busy.strength("joy")).to_have_value("0")
     # Anybody who looks on may end it.
